@@ -48,7 +48,7 @@ split: {{block_px: {block_px}, buffer_px: 1, validation_from: 12 s, test_from: 1
 privacy: {privacy}
 model: {{hidden: [4], baseline: persistence, members: 1}}
 training: {{epochs: 2, loss: mae}}
-evaluation: {{baselines: [persistence], must_beat: []}}
+evaluation: {{baselines: [persistence], publish: network}}
 """
 TEXTS = ("StationName", "InstitutionName", "ReferringPhysicianName", "SeriesDescription", "StudyDescription", "ProtocolName",
          "PerformedProcedureStepDescription", "DeviceSerialNumber", "SoftwareVersions", "BodyPartExamined")  # fmt: skip

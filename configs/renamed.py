@@ -28,6 +28,12 @@ class Renamed:
 FORECAST, MONITOR, CHANGE = ("forecast",), ("monitor",), ("change",)
 RENAMED: dict[str, Renamed] = {
     "evaluation.bootstrap": Renamed(None, "intervals are calculated (Student's t), nothing is drawn at random", FORECAST),
+    "evaluation.must_beat": Renamed(
+        None, "the best forecast is published; `evaluation.publish: network` always takes the network", FORECAST
+    ),
+    "evaluation.publish_if": Renamed(
+        "evaluation.publish", tasks=FORECAST, values={"smaller_error": "best", "beyond_doubt": "beyond_doubt"}
+    ),
     "model.guide": Renamed("model.baseline", tasks=FORECAST),
     "monitoring.expectation": Renamed("monitoring.model", tasks=MONITOR),
     "source.kind": Renamed("source.kind", tasks=CHANGE, values={"places": "sites"}),

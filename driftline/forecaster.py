@@ -263,6 +263,7 @@ class Forecaster:
         model_hash, intervals = FORECASTER.hash(self.folder.model), Intervals.from_json(evaluation.details["calibration"])
         if (lead_K := request.steps.lead_K) is not None:
             forecaster, intervals = forecaster.of_leads(lead_K), intervals.of_leads(lead_K)
+        intervals = intervals.at(request.steps.target_days_K)
         with TemporaryDirectory(prefix="driftline-") as folder:
             how = (Path(folder), chosen.tile_px, chosen.workers, model_hash)
             staged = predict_fields(request, forecaster, intervals, *how)

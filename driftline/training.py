@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from configs.tasks.forecast_baselines import DEFAULT_BASELINES
 from pipelines.errors import RequestError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ HELD_OUT = 0.2  # of the dates, for validation and again for test
 BLOCKS_PER_AXIS = 4
 SMALLEST_BLOCK_PX, LARGEST_BLOCK_PX = 8, 64
 SEASONS_DAYS = 2 * 365  # of training dates, from which a seasonal baseline is learnt
-BASELINES = ("persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting")
+BASELINES = DEFAULT_BASELINES
 Variables = str | Mapping[str, object] | Sequence[str | Mapping[str, object]]
 
 
@@ -68,13 +69,12 @@ def make_config(
 ) -> dict[str, object]:
     """The config of a forecast of `source`: the last fifth of the dates for test, the one before it for validation.
 
-    Without two years to learn the seasons from, the network corrects persistence, and persistence is what it must beat. Raises
-    RequestError for too few dates.
+    Without two years to learn the seasons from, the network corrects persistence. Raises RequestError for too few dates.
     """
     times, size = source.usable_times(), min(source.images.sizes["y"], source.images.sizes["x"])
     validation_from, test_from = split_dates(times, context, horizon)
     has_seasons = (validation_from - _as_datetime(times[0])).days >= SEASONS_DAYS
-    corrected, to_beat = ("decaying_anomaly", BASELINES[:2]) if has_seasons else ("persistence", BASELINES[:1])
+    corrected = "decaying_anomaly" if has_seasons else "persistence"
     block_px = int(np.clip(round(size / BLOCKS_PER_AXIS), SMALLEST_BLOCK_PX, LARGEST_BLOCK_PX))
     bands = [{key: value for key, value in asdict(band).items() if value is not None} for band in source.bands]
     return {
@@ -91,7 +91,7 @@ def make_config(
         },
         "model": {"baseline": corrected},
         "training": {"epochs": epochs},
-        "evaluation": {"baselines": [*baselines], "must_beat": [one for one in to_beat if one in baselines]},
+        "evaluation": {"baselines": [*baselines]},
     }
 
 

@@ -7,6 +7,7 @@ Pipelines and models do not import each other, so each package states here, as a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -27,6 +28,27 @@ class Forecaster(Protocol):
         self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
     ) -> Tensor:
         """y_KCHW, physical values."""
+
+
+@dataclass(frozen=True)
+class InSpace:
+    """A forecaster that reaches equally far along every axis, on images (`axes` 2) or volumes (3)."""
+
+    of_images: Forecaster
+    axes: int
+
+    @property
+    def stride_px(self) -> tuple[int, ...]:
+        return (self.of_images.stride_px[0],) * self.axes
+
+    def halo_px(self, steps: int) -> tuple[int, ...] | None:
+        halo_px = self.of_images.halo_px(steps)
+        return halo_px and (halo_px[0],) * self.axes
+
+    def forecast(
+        self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
+    ) -> Tensor:
+        return self.of_images.forecast(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
 
 
 class Trainable(Protocol):

@@ -15,7 +15,8 @@ from pydantic import Field
 from configs.build import build_variables
 from configs.networks import ConvLSTMModel, Model, build_network
 from configs.run import CubeRun, StartedTraining, VariableConfig
-from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate, check_must_beat
+from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate
+from configs.tasks.forecast_baselines import DEFAULT_BASELINES, Baseline, build_corrected
 from configs.yaml_positions import Key
 from pipelines.calendar import date_text
 from pipelines.errors import RequestError
@@ -23,12 +24,9 @@ from pipelines.errors import RequestError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.baselines.pointwise import Climatology, DecayingAnomaly, Persistence
     from models.residual_forecaster import ResidualForecaster
     from pipelines.learning.evaluation import EvaluationSettings
     from pipelines.learning.training import TrainingSettings
-    from pipelines.predictors import Forecaster
-    from pipelines.progress import Progress
     from pipelines.samples.prepare import ChannelStatistics, SampleSettings
     from pipelines.samples.sampling import WindowArrays
 
@@ -123,31 +121,26 @@ class TrainingConfig(StartedTraining):
     )
 
 
-Baseline = Literal["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting", "optical_flow"]
+Publish = Literal["best", "network", "beyond_doubt"]  # as `pipelines.learning.choice`, which is heavier to import
 
 
 class EvaluationConfig(Strict):
-    """What the model is compared with, and when it may be published."""
+    """What the network is compared with, and what is published."""
 
     baselines: list[Baseline] = Field(
-        ["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting"],
+        list(DEFAULT_BASELINES),
         description="methods in the same table; optical_flow is for frames that move (images, not volumes)",
     )
-    must_beat: list[Baseline] = Field(
-        ["persistence", "climatology"], description="those that a published model must be better than, see `publish_if`"
-    )
-    publish_if: Literal["smaller_error", "beyond_doubt"] = Field(
-        "smaller_error",
-        description="against must_beat: an error smaller by the margin, or in addition an interval of skill that lies above 0",
+    publish: Publish = Field(
+        "best",
+        description="best: what has the smallest error on the validation part, the network or a baseline; network: always that; "
+        "beyond_doubt: the network where it beats every baseline on the test part at `confidence`, else the best baseline",
     )
     margin: Fraction = Field(
         0.01, description="smallest difference that matters, a share of the baseline's error; a smaller one is called equal"
     )
     confidence: Fraction = Field(0.95, description="of the intervals of the measured figures")
     interval: Fraction = Field(0.9, description="nominal coverage of the prediction intervals")
-
-    def check(self, sections: Sections) -> Iterator[Finding]:
-        yield from check_must_beat(self.must_beat, self.baselines, "baselines")
 
 
 MAX_SEAM = 0.1
@@ -246,48 +239,6 @@ def build_forecaster(
     )
 
 
-def build_baselines(run: ForecastRun, windows: Callable[[], Iterable[WindowArrays]], progress: Progress) -> dict[str, Forecaster]:
-    """The baselines of the evaluation by name, fitted on `windows()`."""
-    names = run.evaluation.baselines
-    baselines: dict[str, Forecaster] = {}
-    for done, name in enumerate(names):
-        progress(done, len(names))
-        baselines[name] = build_baseline(name, run.training.seed, windows)
-    return baselines
-
-
-def build_baseline(name: Baseline, seed: int, windows: Callable[[], Iterable[WindowArrays]]) -> Forecaster:
-    """A baseline that answers `forecast`, fitted on `windows()` where it has numbers of its own."""
-    from models.baselines.gradient_boosting import GradientBoosting
-    from models.baselines.optical_flow import OpticalFlow
-    from models.baselines.pointwise import DecayingAnomaly, HarmonicRegression
-
-    match name:
-        case "harmonic":
-            return HarmonicRegression()
-        case "optical_flow":
-            return OpticalFlow()
-        case "gradient_boosting":
-            return GradientBoosting(DecayingAnomaly().fit(windows()), seed=seed).fit(windows())
-        case _:
-            return build_corrected(name, windows)
-
-
-def build_corrected(
-    name: Literal["persistence", "climatology", "decaying_anomaly"], windows: Callable[[], Iterable[WindowArrays]]
-) -> Persistence | Climatology | DecayingAnomaly:
-    """A baseline that a network can correct."""
-    from models.baselines.pointwise import Climatology, DecayingAnomaly, Persistence
-
-    match name:
-        case "persistence":
-            return Persistence()
-        case "climatology":
-            return Climatology().fit(windows())
-        case "decaying_anomaly":
-            return DecayingAnomaly().fit(windows())
-
-
 # ---------------------------------------------------------------- training
 
 
@@ -324,7 +275,12 @@ def build_training_settings(run: ForecastRun) -> TrainingSettings:
 
 # ---------------------------------------------------------------- evaluation
 
-MODEL = "model"  # the forecaster's name beside its baselines in every table
+MODEL: Literal["model"] = "model"  # the network's name beside the baselines in every table
+Method = Baseline | Literal["model"]
+# baselines that forecast a training window from other dates than its own: their errors of all the past make the intervals
+FROM_THE_PAST: tuple[Baseline, ...] = (
+    "persistence", "climatology", "same_date_last_year", "median_anomaly", "decaying_anomaly", "harmonic", "optical_flow",
+)  # fmt: skip
 
 
 def build_evaluation_settings(run: ForecastRun) -> EvaluationSettings:
@@ -332,5 +288,4 @@ def build_evaluation_settings(run: ForecastRun) -> EvaluationSettings:
 
     chosen = run.evaluation
     names = tuple(v.name for v in run.samples.variables)
-    must_beat, publish_if = tuple(chosen.must_beat), chosen.publish_if
-    return EvaluationSettings(MODEL, must_beat, names, chosen.margin, chosen.confidence, publish_if=publish_if)
+    return EvaluationSettings(MODEL, names, chosen.margin, chosen.confidence, chosen.publish)

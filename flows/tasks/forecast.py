@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,10 @@ from configs.trained import find_model, used_by
 from flows import code
 from flows.folder import RunFolder, code_version, load_checkpoint, require
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
+from flows.tasks.forecast_methods import calibration_of, describe, fit_baselines, fitted_baseline, method_of
 from flows.trained import check_start, start
 from flows.trained import describe as describe_training
-from pipelines.calendar import date_text, iso_utc
+from pipelines.calendar import date_text
 from pipelines.errors import RequestError, StateError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, NoTruth
@@ -36,8 +36,6 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from pipelines.learning.reuse import Inputs
     from pipelines.learning.training import TrainingReport
     from pipelines.predictors import Forecaster
-    from pipelines.products.predicted import ForecastFields
-    from pipelines.products.stac import ModelCard
     from pipelines.progress import Progress
     from pipelines.samples.audit import Audit
     from pipelines.samples.plan import WindowPlan
@@ -46,6 +44,7 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
 
 TRAINED_FROM = ("samples", "split", "model", "training")  # the sections of the config that a model depends on
 ONE_SERIES = "Trained and scored on one series: the scores hold for its later times, not for other patients, devices or clips."
+PARTS = ("train", "validation", "test")
 PREPARED_BY = ("models.residual_forecaster", "pipelines.samples.cache")  # what the sample cache holds depends on
 
 
@@ -150,34 +149,32 @@ class Forecast(TrainedTask):
         }
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
-        from pipelines.learning.conformal import calibrate
+        from configs.tasks.forecast_baselines import describe_baselines, sentence_of
+        from pipelines.learning.choice import validation_errors
         from pipelines.learning.evaluation import evaluate
-        from pipelines.samples.prepare import every_nth
-        from pipelines.samples.windows import LOWER
+        from pipelines.learning.forecast_intervals import calibrate
 
         run, do, trained = context.run, partial(context.steps.do, "evaluate"), require(context.folder, "train")
-        snapshot, coverage, seed = trained["snapshot"], run.evaluation.interval, run.training.seed
-
-        def reopen(show: Progress) -> SampleCache:
-            """What training used; cut again if it has been removed since. Raises NoTruth where there is too little for a test."""
-            try:
-                dataset, plan, _ = plan_samples(context, snapshot)
-                return cut(context, snapshot, dataset, plan, forecaster, show)
-            except RequestError as e:
-                text = str(e) if used_by(run) is None else str(e).replace(f"{LOWER}, or ", "").replace(f", or {LOWER}", "")
-                raise NoTruth(text) from e
-
-        def fit_baselines(show: Progress) -> dict[str, Forecaster]:
-            return config.build_baselines(run, lambda: every_nth(training, len(training)), show)
+        snapshot, settings = trained["snapshot"], config.build_evaluation_settings(run)
 
         forecaster = do("load the model", lambda _: load_model(context)[0])
-        cache = do("open the windows", reopen)
-        training, validation, test = (cache.windows(part) for part in ("train", "validation", "test"))
-        methods = {config.MODEL: forecaster, **do("fit the baselines", fit_baselines)}
-        settings = config.build_evaluation_settings(run)
-        intervals = do("calibrate the intervals", lambda show: calibrate(forecaster, validation, coverage, show, seed=seed))
-        evaluation = do("evaluate on the test part", lambda show: evaluate(methods, test, settings, show, intervals=intervals))
-        return evaluation, {"snapshot": snapshot, "model_hash": trained["model_hash"]}
+        cache = do("open the windows", lambda show: reopen(context, snapshot, forecaster, show))
+        split, (training, validation, test) = cache.plan.split, (cache.windows(part) for part in PARTS)
+        # those that are compared and calibrated on the validation part know nothing of it, those that are tested do
+        fit = partial(fit_baselines, context, snapshot)
+        earlier = {config.MODEL: forecaster, **do("fit the baselines", lambda show: fit(split.train_until, show))}
+        errors = do("compare on the validation part", lambda show: validation_errors(earlier, validation, show))
+        limits_C = tuple(variable.valid_range for variable in run.samples.variables)
+        calibrate_all = partial(calibrate, earlier, config.FROM_THE_PAST, training, validation, run.evaluation.interval)
+        intervals = do("calibrate the intervals", lambda show: calibrate_all(show, limits_C=limits_C, seed=run.training.seed))
+        baselines = do("fit the baselines up to the test", lambda show: fit(split.validation_until, show))
+        fitted = describe_baselines(baselines)
+        if "gradient_boosting" in fitted:
+            context.steps.log(f"evaluate: {sentence_of(fitted['gradient_boosting'])}")
+        methods = {config.MODEL: forecaster, **baselines}
+        on_test = partial(evaluate, methods, test, settings, validation=errors, intervals=intervals)
+        evaluation = do("evaluate on the test part", lambda show: on_test(progress=show))
+        return evaluation, {"snapshot": snapshot, "model_hash": trained["model_hash"], "baselines": fitted}
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """Raises NotPublished if the tiles of a network without a finite halo do not agree, unless `even_if_worse`."""
@@ -189,24 +186,33 @@ class Forecast(TrainedTask):
 
         run, folder, do, chosen = context.run, context.folder, partial(context.steps.do, "predict"), context.run.prediction
         model_hash = require(folder, "train")["model_hash"]
-        forecaster, metadata = do("load the model", lambda _: load_model(context))
-        intervals = Intervals.from_json(calibration_of(context, evaluation))
+        network, metadata = do("load the model", lambda _: load_model(context))
+        method = method_of(context, evaluation)
+        intervals = Intervals.from_json(calibration_of(context, evaluation, method))
         request = do("choose dates", lambda _: choose_request(context))
+        forecaster: Forecaster = network
+        if method != config.MODEL:
+            forecaster = do(f"fit the baseline {method}", lambda _: fitted_baseline(context, request, method))
         if (lead_K := request.steps.lead_K) is not None:
-            forecaster, intervals = forecaster.of_leads(lead_K), intervals.of_leads(lead_K)
-        lineage = Lineage(request.snapshot, model_hash, config_hash(run), code_version(), request.issued_utc, request.scene_ids)
-        settings = folder.staging, tile_side(request.grid, chosen.tile_px), chosen.workers, model_hash
+            intervals = intervals.of_leads(lead_K)
+            forecaster = network.of_leads(lead_K) if method == config.MODEL else forecaster
+        intervals = intervals.at(request.steps.target_days_K)
+        about = request.snapshot, model_hash, config_hash(run), code_version(), request.issued_utc, request.scene_ids
+        lineage = Lineage(*about, method="network" if method == config.MODEL else method)
+        made_by = model_hash if method == config.MODEL else f"{model_hash} {method}"
+        settings = folder.staging, tile_side(request.grid, chosen.tile_px), chosen.workers, made_by
         staged = do("predict tiles", lambda show: predict_fields(request, forecaster, intervals, *settings, show))
         seam = check_seam(folder.staging, chosen.max_seam, must_agree=not context.even_if_worse)
-        measured = evaluation.methods[evaluation.shipped] if evaluation else {}
+        measured = evaluation.methods[method] if evaluation else {}
         figures = {name: value for name, value in measured.items() if isinstance(value, int | float)}
         fields = ForecastFields(run.name, request, staged, lineage, run.evaluation.interval, figures)
-        card = describe(context, fields, forecaster, metadata)
+        card = describe(context, fields, network, metadata) if method == config.MODEL else None
         write = partial(publish_forecast, fields, card, building.products, building.pictures, at=folder.products)
         course = do("write products and pictures", lambda _: write())
         return {
             "snapshot": request.snapshot,
             "model_hash": model_hash,
+            "method": method,
             "issued_utc": request.issued_utc,
             "target_utc": request.targets_iso,
             "course": asdict(course),
@@ -223,16 +229,17 @@ class Forecast(TrainedTask):
         trained = require(folder, "train")
         course = Course(**predicted["course"]) if predicted else None
         skills = evaluation.details["skill"] if evaluation else {}
+        method = predicted.get("method") or method_of(context, evaluation)
         skill = skills[run.model.baseline]["overall"]["skill"] if run.model.baseline in skills else None
         maps = [folder.path / name for name in predicted.get("products", ()) if name.endswith((".tif", ".nii.gz"))]
         return Findings(
-            sentence=summary_sentence(run.name, course, mae_of(evaluation, run), course.unit if course else ""),
+            sentence=summary_sentence(run.name, course, mae_of(evaluation, run, method), course.unit if course else ""),
             found=predicted.get("course", {}),
             computed={f"windows_{part}": count for part, count in trained.get("windows", {}).items()},
             cube=cube_facts(folder.cube_uri, trained["snapshot"]),
             settings=settings_of(run),
             notes=(
-                *scale_notes(run.model.baseline, trained.get("residual_scale", ()), skill),
+                *(scale_notes(run.model.baseline, trained.get("residual_scale", ()), skill) if method == config.MODEL else ()),
                 *((ONE_SERIES,) if run.source.kind not in OF_PLACES else ()),
                 *predicted.get("notes", ()),
             ),
@@ -252,8 +259,8 @@ class Forecast(TrainedTask):
         details, (_, plan, found) = evaluation.details, plan_samples(context, require(folder, "train")["snapshot"])
         return [
             maps,
-            scores_section(details, evaluation.shipped, evaluation.protocol, drafts),
-            intervals_section(details.get("intervals"), drafts),
+            scores_section(details, config.MODEL, evaluation.protocol, drafts),
+            intervals_section(details.get("intervals"), evaluation.shipped, drafts),
             split_section(plan, found, drafts),
         ]
 
@@ -291,6 +298,18 @@ def cut(
     return build_samples(*inputs, forecaster.prepare, progress, prepare_key=key, min_valid_fraction=share)
 
 
+def reopen(context: Invocation, snapshot: str, forecaster: ResidualForecaster, progress: Progress) -> SampleCache:
+    """What training used; cut again if it has been removed since. Raises NoTruth where there is too little for a test."""
+    from pipelines.samples.windows import LOWER
+
+    try:
+        dataset, plan, _ = plan_samples(context, snapshot)
+        return cut(context, snapshot, dataset, plan, forecaster, progress)
+    except RequestError as e:
+        text = str(e) if used_by(context.run) is None else str(e).replace(f"{LOWER}, or ", "").replace(f", or {LOWER}", "")
+        raise NoTruth(text) from e
+
+
 def save(
     task: TrainedTask, context: Invocation, forecaster: ResidualForecaster, snapshot: str, statistics: ChannelStatistics
 ) -> str:
@@ -317,16 +336,6 @@ def load_model(context: Invocation) -> tuple[ResidualForecaster, dict[str, Any]]
     return load_checkpoint(FORECASTER.load, context.folder)
 
 
-def calibration_of(context: Invocation, evaluation: Evaluation | None) -> dict[str, Any]:
-    """The intervals: calibrated here, else by the run that trained the model. Raises RequestError where none are known."""
-    scores = evaluation.details if evaluation else (find_model(context.folder.model).scores or {}).get("details", {})
-    if "calibration" not in scores:
-        raise RequestError(
-            f"the model in {context.folder.model} has no prediction intervals, and here are too few dates for them"
-        )
-    return dict(scores["calibration"])
-
-
 def choose_request(context: Invocation) -> Request:
     """The forecast that the config asks for, from the newest version of the cube."""
     from pipelines.cube.store import head_snapshot, open_cube
@@ -343,36 +352,11 @@ def choose_request(context: Invocation) -> Request:
     return request
 
 
-def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualForecaster, metadata: Record) -> ModelCard:
-    """What an external user must know of the model."""
-    from models.checkpoint import TENSORS
-    from pipelines.products.cog import iso
-    from pipelines.products.stac import ModelCard
-    from pipelines.samples.plan import as_utc
-
-    run, request, inputs = context.run, fields.request, find_model(context.folder.model).inputs
-    return ModelCard(
-        name=fields.name,
-        model_hash=fields.lineage.model_hash,
-        architecture=f"{run.model.kind} encoder-forecaster, {run.model.members} members, baseline {run.model.baseline}",
-        variables=tuple(request.units),
-        context=len(request.steps.context_T),
-        horizon=run.samples.horizon,
-        parameters=sum(p.numel() for p in forecaster.parameters()),
-        trained_from=inputs.first_utc or iso(request.dataset["time"].values[0]),
-        trained_to=inputs.last_utc or iso_utc(as_utc(run.split.test_from)),
-        cube_snapshot=metadata["cube_snapshot"],
-        framework_version=version("torch"),
-        hyperparameters={"model": run.model.model_dump(mode="json"), "training": metadata.get("training", {})},
-        weights=context.folder.model / TENSORS,
-    )
-
-
-def mae_of(evaluation: Evaluation | None, run: ForecastRun) -> float | None:
+def mae_of(evaluation: Evaluation | None, run: ForecastRun, method: str) -> float | None:
     """Of the first variable, in its unit: over several variables errors are counted in standard deviations."""
     if evaluation is None:
         return None
-    metrics = evaluation.details["metrics"][evaluation.shipped]
+    metrics = evaluation.details["metrics"][method]
     mae: float | None = metrics.get("by_variable", {}).get(run.samples.variables[0].name, metrics["overall"])["mae"]
     return mae
 

@@ -1,12 +1,13 @@
-"""Gradient boosting on lags: decision trees that correct the decaying-anomaly baseline, pixel by pixel.
+"""Gradient boosting: decision trees that correct a simple forecast, pixel by pixel, from what `boosting_features` lists.
 
-Features of a pixel and a target date: the last valid values as anomalies, their ages, the baseline and the climatology on the
-target date, the climatology's change from the issue date, the median anomaly, season, lead. The trees learn
-truth - baseline, which gave smaller errors than learning raw lags.
+Two formulations: `change` (truth - last valid value), which wins in long series, and `residual` (truth - decaying anomaly), which
+wins in short ones. Each may be centred: without the part that all pixels of a date share, which trees memorise where dates are
+few (haze, a late spring) and can predict where they are many. `fit` decides on the last quarter of its own rows in time; where
+the mean of both formulations has the smallest error there, that is the forecast.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,123 +15,174 @@ import torch
 from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
 
-from models.baselines.pointwise import ARGUMENTS, TROPICAL_YEAR_DAYS, DecayingAnomaly, context_arrays, context_days, last_values
-from models.contract import Pointwise, over_space
+from models.baselines.boosting_features import FORMULATIONS, HALO_PX, Formulation, features_of
+from models.baselines.pointwise import ARGUMENTS, DecayingAnomaly
+from models.contract import Description, Halo
+
+LEAST_LAGS = 23  # a year of dates every 16 days: more lags than a short context gave smaller errors
+LATER = 0.25  # share of the rows, the last in time, on which `fit` chooses
+TRIED_SAMPLES = 40_000  # rows, at most, that each trial is fitted on
+STEP = 60  # trees that are added at a time
 
 
 class Rows(NamedTuple):
-    """Valid target pixels of windows, one per row."""
+    """Valid target pixels of windows, one per row; M: formulations, in the order of `FORMULATIONS`."""
 
-    features_RFC: np.ndarray
-    residual_RC: np.ndarray  # truth - baseline
-    shared_RC: np.ndarray  # the part of it that all valid pixels of the window share on that date
+    features_RFC: np.ndarray  # float32
+    target_RMC: np.ndarray  # truth - base
+    shared_RMC: np.ndarray  # the part of it that all valid pixels of the window share on that date
     day_R: np.ndarray  # target day
 
     def taken(self, which: np.ndarray) -> "Rows":
         return Rows(*(array[which] for array in self))
 
+    def target(self, formulation: Formulation, is_centred: bool, channel: int) -> np.ndarray:
+        m = FORMULATIONS.index(formulation)
+        target_R: np.ndarray = self.target_RMC[:, m, channel]
+        return target_R - self.shared_RMC[:, m, channel] if is_centred else target_R
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to forecast a channel, and its mean absolute error on the rows that `fit` kept for choosing; nan: none were."""
+
+    formulation: Formulation
+    is_centred: bool
+    trees: int
+    error: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The ways whose mean is the forecast of a channel, one or one of each formulation, and the error of that mean."""
+
+    ways: tuple[Way, ...]
+    error: float
+
 
 @dataclass
-class GradientBoosting(Pointwise):
-    """Trees on top of `corrected`, one forest per channel; `fit` before `forecast`. Seeded; never uses more than `samples` rows.
+class GradientBoosting:
+    """Trees on top of a simple forecast, each channel by itself; `fit` before `forecast`. Seeded; at most `samples` rows.
 
-    `is_centred`: the trees learn the residual without the part that all pixels of a date share. With few dates trees memorise
-    that part (haze, a late spring); with many it may be predictable. `fit` decides by trying both.
+    `formulation`: None lets `fit` choose, for each channel. `iterations`: most trees.
     """
 
     corrected: DecayingAnomaly = field(default_factory=DecayingAnomaly)
-    lags: int = 5
     samples: int = 100_000
-    iterations: int = 60
+    iterations: int = 300
     seed: int = 0
-    is_centred: bool = False
-    forests: list[HistGradientBoostingRegressor] = field(default_factory=list)
+    formulation: Formulation | None = None
+    lags: int = LEAST_LAGS
+    axes: int = 2  # of space
+    choices: list[Choice] = field(default_factory=list)
+    forests: list[list[HistGradientBoostingRegressor]] = field(default_factory=list)  # of each channel, one per way
+
+    @property
+    def stride_px(self) -> tuple[int, ...]:
+        return (1,) * self.axes
+
+    def halo_px(self, steps: int) -> Halo:
+        """Radius of the widest neighbourhood."""
+        return (HALO_PX,) * self.axes
+
+    def describe(self) -> Description:
+        """What was chosen: of each channel the ways (formulation, whether centred, trees) and the errors on the later rows."""
+        channels = [
+            {"error": finite(choice.error), "ways": [{**asdict(way), "error": finite(way.error)} for way in choice.ways]}
+            for choice in self.choices
+        ]
+        return {"lags": self.lags, "channels": channels}
 
     def fit(self, windows: Iterable[Any]) -> "GradientBoosting":
         """Itself, fitted on windows with the arguments of `forecast` and `target_KCHW`, `target_valid_KHW`.
 
-        Every valid pixel-date gets a random key and the `samples` lowest are kept: a uniform sample in one pass.
+        Raises ValueError if none of them has a valid target pixel.
         """
-        generator = np.random.default_rng(self.seed)
-        keys, kept = np.empty(0), None
-        for window in windows:
-            rows = self._rows(window)
-            keys = np.concatenate([keys, generator.random(len(rows.day_R))])
-            kept = rows if kept is None else Rows(*(np.concatenate(pair) for pair in zip(kept, rows, strict=True)))
-            lowest = np.argsort(keys, kind="stable")[: self.samples]
-            keys, kept = keys[lowest], kept.taken(lowest)
-        if kept is None or len(kept.day_R) == 0:
+        rows = self._sample(windows)
+        if rows is None:
             raise ValueError("gradient boosting cannot be fitted: the training windows have no valid target pixel")
-        self.is_centred = self._is_centred_better(kept)
-        self.forests = self._grow(kept, self.is_centred)
+        self.choices = [self._choose(rows, channel) for channel in range(rows.target_RMC.shape[2])]
+        self.forests = [[self._grow(rows, channel, way) for way in choice.ways] for channel, choice in enumerate(self.choices)]
         return self
 
-    def _is_centred_better(self, rows: Rows) -> bool:
-        """Whether centred residuals give the smaller error on the last quarter of the rows in time, fitted on the rest."""
-        later = rows.day_R > np.quantile(rows.day_R, 0.75)
-        if not later.any() or later.all():
-            return False
-        earlier, later_rows = rows.taken(~later), rows.taken(later)
+    def _sample(self, windows: Iterable[Any]) -> Rows | None:
+        """Every valid pixel-date gets a random key and the `samples` lowest are kept: a uniform sample in one pass."""
+        generator, kept, keys, is_first = np.random.default_rng(self.seed), list[Rows](), list[np.ndarray](), True
+        for window in windows:
+            if is_first:
+                self.lags, self.axes = max(len(window.context_T), LEAST_LAGS), window.x_NCHW.ndim - 2
+                is_first = False
+            for rows in self._rows(window):
+                kept.append(rows)
+                keys.append(generator.random(len(rows.day_R)))
+            if sum(map(len, keys)) > 2 * self.samples:
+                kept, keys = self._lowest(kept, keys)
+        return self._lowest(kept, keys)[0][0] if kept else None
 
-        def error(is_centred: bool) -> float:
-            y_CR = [forest.predict(later_rows.features_RFC[:, :, c]) for c, forest in enumerate(self._grow(earlier, is_centred))]
-            return float(np.abs(later_rows.residual_RC.T - np.stack(y_CR)).mean())
+    def _lowest(self, kept: list[Rows], keys: list[np.ndarray]) -> tuple[list[Rows], list[np.ndarray]]:
+        key_R = np.concatenate(keys)
+        lowest = np.argsort(key_R, kind="stable")[: self.samples]
+        return [Rows(*map(np.concatenate, zip(*kept, strict=True))).taken(lowest)], [key_R[lowest]]
 
-        return error(True) < error(False)
+    def _rows(self, window: Any) -> Iterator[Rows]:
+        targets = features_of([torch.as_tensor(getattr(window, name)) for name in ARGUMENTS], self.corrected, self.lags)
+        truth_KCHW, valid_KHW = torch.as_tensor(window.target_KCHW), torch.as_tensor(window.target_valid_KHW)
+        for k, target in enumerate(targets):
+            if not (seen_HW := valid_KHW[k]).any():
+                continue
+            bases_MCHW = torch.stack([target.base(formulation) for formulation in FORMULATIONS])
+            target_RMC = (truth_KCHW[k] - bases_MCHW)[:, :, seen_HW].movedim(-1, 0).numpy()
+            shared_RMC = np.broadcast_to(np.median(target_RMC, axis=0), target_RMC.shape)
+            features_RFC = target.features_FCHW[:, :, seen_HW].movedim(-1, 0).numpy()
+            yield Rows(features_RFC, target_RMC, shared_RMC, np.full(len(target_RMC), float(window.target_days_K[k])))
 
-    def _grow(self, rows: Rows, is_centred: bool) -> list[HistGradientBoostingRegressor]:
-        """Few, small trees with large leaves: larger ones memorise the training dates and lose to the baseline they correct."""
-        target_RC = rows.residual_RC - rows.shared_RC if is_centred else rows.residual_RC
-        # A lag that is never valid: its column must not be all NaN.
-        features_RFC = np.where(np.isnan(rows.features_RFC).all(axis=0), np.float32(0), rows.features_RFC)
-        forests = []
-        for c in range(target_RC.shape[1]):
-            forest = HistGradientBoostingRegressor(
-                loss="absolute_error",
-                max_iter=self.iterations,
-                learning_rate=0.1,
-                max_leaf_nodes=15,
-                min_samples_leaf=min(max(len(target_RC) // 100, 20), 1000),
-                l2_regularization=1.0,
-                early_stopping=False,
-                random_state=self.seed,
-            )
-            forests.append(forest.fit(features_RFC[:, :, c], target_RC[:, c]))
-        return forests
+    def _choose(self, rows: Rows, channel: int) -> Choice:
+        """What has the smallest error on the last quarter of the rows in time, fitted on the rest."""
+        formulations = FORMULATIONS if self.formulation is None else (self.formulation,)
+        is_later = rows.day_R > np.quantile(rows.day_R, 1 - LATER)
+        if not is_later.any() or is_later.all():  # too few dates to hold some out
+            return Choice((Way(formulations[-1], False, min(STEP, self.iterations), np.nan),), np.nan)
+        earlier, later = (rows.taken(np.flatnonzero(which)[:TRIED_SAMPLES]) for which in (~is_later, is_later))
+        best = []  # of each formulation: the way, and truth - forecast on the later rows
+        for formulation in formulations:
+            tried = [self._try(earlier, later, channel, formulation, is_centred) for is_centred in (False, True)]
+            best.append(min(tried, key=lambda one: one[0].error))
+        choices = [Choice((way,), way.error) for way, _ in best]
+        choices.append(Choice(tuple(way for way, _ in best), mean_size(np.mean([missed_R for _, missed_R in best], axis=0))))
+        return min(choices, key=lambda choice: choice.error)
 
-    def _rows(self, window: Any) -> Rows:
-        features_KFCHW, baseline_KCHW = self._lag_features([torch.as_tensor(getattr(window, name)) for name in ARGUMENTS])
-        valid_KHW = torch.as_tensor(window.target_valid_KHW)
-        axes = valid_KHW.ndim - 1
-        residual_KCHW = torch.as_tensor(window.target_KCHW) - baseline_KCHW
-        seen_KCHW = torch.where(valid_KHW[:, None], residual_KCHW, torch.nan)
-        shared_KCHW = over_space(seen_KCHW.flatten(2).nanmedian(dim=-1).values, axes).expand_as(residual_KCHW)
-        day_KHW = over_space(torch.as_tensor(window.target_days_K).double(), axes).expand_as(valid_KHW)
-        residual_RC, shared_RC = (image.movedim(1, -1)[valid_KHW].numpy() for image in (residual_KCHW, shared_KCHW))
-        features_RFC = features_KFCHW.movedim((1, 2), (-2, -1))[valid_KHW].numpy()
-        return Rows(features_RFC, residual_RC, shared_RC, day_KHW[valid_KHW].numpy())
+    def _try(
+        self, earlier: Rows, later: Rows, channel: int, formulation: Formulation, is_centred: bool
+    ) -> tuple[Way, np.ndarray]:
+        """One way, with the number of trees after which the error falls no further, and truth - forecast on `later`."""
+        features_RF, later_RF = without_empty(earlier.features_RFC[:, :, channel]), later.features_RFC[:, :, channel]
+        target_R, truth_R = earlier.target(formulation, is_centred, channel), later.target(formulation, False, channel)
+        forest, best, best_R = self._forest(len(target_R), 0), Way(formulation, is_centred, 0, np.inf), truth_R
+        for trees in range(min(STEP, self.iterations), self.iterations + 1, STEP):
+            forest.set_params(max_iter=trees)
+            missed_R = truth_R - forest.fit(features_RF, target_R).predict(later_RF)
+            if (error := mean_size(missed_R)) >= best.error:
+                break
+            best, best_R = Way(formulation, is_centred, trees, error), missed_R
+        return best, best_R
 
-    def _lag_features(self, arguments: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """(features_KFCHW, baseline_KCHW), float32. A lag without a valid value is NaN (the trees have a branch for it)."""
-        x_NCHW, valid_NHW, days_N, context_T, _, target_days_K = arguments
-        parts = self.corrected.parts(*arguments)
-        days_T = context_days(days_N, context_T)
-        x_TCHW, valid_THW = context_arrays(x_NCHW, valid_NHW, context_T)
-        values_LCHW, lag_days_LHW, seen_LHW = last_values(x_TCHW - parts.background_TCHW, valid_THW, days_T, self.lags)
-        shape_CHW = x_NCHW.shape[1:]
-        missing = torch.tensor(float("nan"))
-        lag_anomalies = torch.where(seen_LHW[:, None], values_LCHW, missing)
-        features = []
-        for k, target_day in enumerate(target_days_K.tolist()):
-            ages_LHW = torch.where(seen_LHW, target_day - lag_days_LHW, missing.double()).float()
-            angle = 2 * np.pi * (target_day / TROPICAL_YEAR_DAYS % 1)
-            scalars = [target_day - float(days_T[-1]), float(np.sin(angle)), float(np.cos(angle))]
-            background_CHW = parts.background_KCHW[k]
-            planes = [parts.y_KCHW[k], background_CHW, background_CHW - parts.background_TCHW[-1], parts.anomaly_CHW]
-            planes += [torch.full(shape_CHW, scalar) for scalar in scalars]
-            planes += [*lag_anomalies, *(age_HW.expand(shape_CHW) for age_HW in ages_LHW)]
-            features.append(torch.stack(planes))
-        return torch.stack(features), parts.y_KCHW
+    def _grow(self, rows: Rows, channel: int, way: Way) -> HistGradientBoostingRegressor:
+        target_R = rows.target(way.formulation, way.is_centred, channel)
+        return self._forest(len(target_R), way.trees).fit(without_empty(rows.features_RFC[:, :, channel]), target_R)
+
+    def _forest(self, rows: int, trees: int) -> HistGradientBoostingRegressor:
+        """Small trees with large leaves: larger ones memorise the training dates."""
+        return HistGradientBoostingRegressor(
+            loss="absolute_error",
+            max_iter=trees,
+            learning_rate=0.1,
+            max_leaf_nodes=15,
+            min_samples_leaf=min(max(rows // 100, 20), 1000),
+            l2_regularization=1.0,
+            early_stopping=False,
+            warm_start=True,
+            random_state=self.seed,
+        )
 
     def forecast(
         self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
@@ -139,10 +191,27 @@ class GradientBoosting(Pointwise):
             raise ValueError(
                 f"gradient boosting is fitted for {len(self.forests)} channels, got {x_NCHW.shape[1]}: call fit(windows) first"
             )
-        features_KFCHW, baseline_KCHW = self._lag_features((x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K))
-        y_KCHW = baseline_KCHW.clone()
-        for k, features_FCHW in enumerate(features_KFCHW):
-            for c, forest in enumerate(self.forests):
-                rows_PF = features_FCHW[:, c].flatten(1).T.numpy()
-                y_KCHW[k, c] += torch.from_numpy(forest.predict(rows_PF)).float().reshape(y_KCHW.shape[2:])
-        return y_KCHW
+        arguments, y = (x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K), []
+        for target in features_of(arguments, self.corrected, self.lags):
+            planes = [torch.zeros(x_NCHW.shape[2:]) for _ in self.forests]
+            for c, (forests, choice) in enumerate(zip(self.forests, self.choices, strict=True)):
+                rows_PF = target.features_FCHW[:, c].flatten(1).T.numpy()
+                for forest, way in zip(forests, choice.ways, strict=True):
+                    correction_HW = torch.from_numpy(forest.predict(rows_PF)).float().reshape(planes[c].shape)
+                    planes[c] += (target.base(way.formulation)[c] + correction_HW) / len(forests)
+            y.append(torch.stack(planes))
+        return torch.stack(y)
+
+
+def finite(error: float) -> float | None:
+    """The error, or None, which JSON knows."""
+    return error if np.isfinite(error) else None
+
+
+def mean_size(values: np.ndarray) -> float:
+    return float(np.abs(values).mean())
+
+
+def without_empty(features_RF: np.ndarray) -> np.ndarray:
+    """The features, 0 in columns of NaN only, which cannot be binned: a lag that is never valid."""
+    return np.where(np.isnan(features_RF).all(axis=0), np.float32(0), features_RF)

@@ -235,14 +235,14 @@ class DecayingAnomaly(Pointwise):
                 decays_D = lead_days * torch.logspace(-1, 1.5, 12, dtype=torch.float64)
             for v, width_days in enumerate(WIDTHS_DAYS):
                 parts = replace(self, width_days=width_days).parts(*tensors)
-                errors_VDS[v] += _absolute_errors(parts, window, decays_D)
+                errors_VDS[v] += absolute_errors(parts, window, decays_D)
         if decays_D is None or float(errors_VDS.max()) == 0:
             return self
         v, d, s = (int(n) for n in torch.unravel_index(errors_VDS.argmin(), errors_VDS.shape))
         return replace(self, width_days=WIDTHS_DAYS[v], decay_days=float(decays_D[d]), share=s / 10)
 
 
-def _absolute_errors(parts: Parts, window: Any, decays_D: Tensor) -> Tensor:
+def absolute_errors(parts: Parts, window: Any, decays_D: Tensor) -> Tensor:
     """Sum of absolute errors over the valid targets for each decay and each share 0, 0.1 ... 1, (D, 11) float64."""
     seen_KHW = window.target_valid_KHW > 0
     missed_RC = (window.target_KCHW - parts.background_KCHW).movedim(1, -1)[seen_KHW]

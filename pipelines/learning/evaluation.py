@@ -7,7 +7,6 @@ a volume (D, H, W), tokens, or nothing at all. Names that end in HW stand for al
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import length_hint
@@ -18,7 +17,10 @@ from skimage.metrics import structural_similarity
 
 from pipelines.calendar import from_days, iso_utc, seconds_of
 from pipelines.errors import RequestError, StateError
-from pipelines.learning.conformal import CoverageTally, Intervals, forecast_window
+from pipelines.learning.choice import Choice, Publish, choose
+from pipelines.learning.conformal import forecast_window
+from pipelines.learning.forecast_intervals import Calibrated
+from pipelines.learning.interval_scores import IntervalTally
 from pipelines.learning.intervals import Interval, paired_skill, skill_json
 from pipelines.learning.result import Criterion, Evaluation, forecast_verdict
 from pipelines.predictors import Forecaster
@@ -32,59 +34,56 @@ PIXELS, ABSOLUTE, SQUARED, SIGNED, SIMILARITY, FRAMES, TRUTH, TRUTH_SQUARED = ra
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """`model` is the name of the forecaster on trial; all others are its baselines. `variables` are the names of the C axis.
+    """`model` is the name of the network's forecaster; all others are its baselines. `variables` are the names of the C axis.
 
-    `margin`: the smallest difference that matters, a share of the baseline's error. `publish_if`: see `Verdict`.
+    `margin`: the smallest difference that matters, a share of the baseline's error. `publish`: see `pipelines.learning.choice`.
     """
 
     model: str = "model"
-    must_beat: tuple[str, ...] = ("persistence", "climatology")
     variables: tuple[str, ...] = ()
     margin: float = 0.01
     confidence: float = 0.95
-    publish_if: str = "smaller_error"  # | "beyond_doubt"
+    publish: Publish = "best"
 
 
 def evaluate(
     forecasters: Mapping[str, Forecaster], windows: Iterable[WindowArrays], settings: EvaluationSettings,
-    progress: Progress | None = None, *, intervals: Intervals | None = None,
+    progress: Progress | None = None, *, validation: Mapping[str, float], intervals: Mapping[str, Calibrated] | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Every forecaster on every window (read once, in order), on valid target pixels only.
+    """Every forecaster on every window (read once, in order), on valid target pixels only, and the one that is published.
 
-    `intervals` are the model's; their coverage is measured on the same windows. `progress(done, total)` counts windows; total is
-    known where `windows` has a length. In the details, `metrics[name]` and `skill[baseline]` hold `overall` and `by_lead`;
-    `by_date` feeds the plots; `calibration` are the intervals, for `predict`.
+    `validation`: mean absolute errors on the validation part, by which that is chosen (`pipelines.learning.choice`). `intervals`
+    are those of the forecasters, the model's among them; they are scored on the same windows. `progress(done, total)` counts
+    windows; total is known where `windows` has a length. In the details, `metrics[name]` and `skill[baseline]` hold `overall` and
+    `by_lead`; `by_date` feeds the plots; `choice` says what is published and why; `calibration` are the intervals of that one and
+    `calibrations` those of all by name, for `predict`.
 
-    Raises RequestError if `model` or a baseline that must be beaten is not among the forecasters, or no valid target pixel is
-    there; StateError if a forecast is not finite where the truth is known.
+    Raises RequestError if `model` is not among the forecasters, or no valid target pixel is there; StateError if a forecast is
+    not finite where the truth is known.
     """
-    missing = [name for name in (settings.model, *settings.must_beat) if name not in forecasters]
-    if missing:
-        raise RequestError(
-            f"{', '.join(missing)} must be evaluated but is not among the forecasters ({', '.join(forecasters)}); "
-            "every name in evaluation.must_beat must stand in evaluation.baselines"
-        )
+    if settings.model not in forecasters:
+        raise RequestError(f"{settings.model} must be evaluated but is not among the forecasters ({', '.join(forecasters)})")
     tallies = {name: ErrorTally() for name in forecasters}
-    coverage = CoverageTally(intervals) if intervals else None
+    scored = IntervalTally(intervals, settings.model) if intervals else None
     range_of_tile: dict[Box, np.ndarray] = {}
     count = 0
     for count, window in enumerate(windows, start=1):
         if window.tile not in range_of_tile:
             range_of_tile[window.tile] = _data_range(window)
         truth = window.target_KCHW.numpy(), window.target_valid_KHW.numpy(), window.target_days_K.numpy()
-        for name, forecaster in forecasters.items():
-            y_KCHW = forecast_window(forecaster, window)
+        forecasts = {name: forecast_window(forecaster, window) for name, forecaster in forecasters.items()}
+        for name, y_KCHW in forecasts.items():
             _check_finite(y_KCHW, name, window)
             tallies[name].add(y_KCHW, *truth, range_of_tile[window.tile])
-            if coverage and name == settings.model:
-                coverage.add(window, y_KCHW)
+        if scored:
+            scored.add(window, forecasts)
         if progress:
             progress(count, max(count, length_hint(windows)))
     if tallies[settings.model].is_empty:
         raise RequestError(
             f"none of the {count} test windows has a valid target pixel; mend `split` (test_from, block_px) or the quality mask"
         )
-    return _conclude({name: tally.table() for name, tally in tallies.items()}, settings, coverage, count)
+    return _conclude({name: tally.table() for name, tally in tallies.items()}, settings, scored, validation, count)
 
 
 def _check_finite(y_KCHW: np.ndarray, name: str, window: WindowArrays) -> None:
@@ -107,8 +106,9 @@ def _data_range(window: WindowArrays) -> np.ndarray:
 
 
 def _conclude(
-    tables: dict[str, ErrorTable], settings: EvaluationSettings, coverage: CoverageTally | None, windows: int
-) -> Evaluation:
+    tables: dict[str, ErrorTable], settings: EvaluationSettings, scored: IntervalTally | None, validation: Mapping[str, float],
+    windows: int,
+) -> Evaluation:  # fmt: skip
     of_model = tables[settings.model]
     scale_C = of_model.spread() if of_model.sums_DKCS.shape[2] > 1 else np.ones(1)
     sums = {name: table.scaled(scale_C) for name, table in tables.items()}
@@ -116,22 +116,24 @@ def _conclude(
     skills = {name: _skills(sums[settings.model], sums[name], settings.confidence) for name in baselines}
     errors = {name: float(sums[name][..., ABSOLUTE].sum()) for name in baselines}
     whole = {name: of_baseline[0] for name, of_baseline in skills.items()}
-    verdict = forecast_verdict(
-        whole, errors, settings.must_beat, margin=settings.margin, confidence=settings.confidence, publish_if=settings.publish_if
-    )
+    choice = choose(validation, whole, settings.model, settings.publish, settings.margin)
+    verdict = forecast_verdict(whole, errors, choice, margin=settings.margin, confidence=settings.confidence)
     metrics = {name: _metrics(tables[name], sums[name], settings.variables) for name in tables}
-    details = {
+    details: dict[str, Any] = {
         "metrics": metrics,
         "skill": {name: _labelled([skill_json(skill, settings.margin) for skill in found]) for name, found in skills.items()},
-        "intervals": coverage.to_json() if coverage else None,
+        "choice": choice.to_json(),
+        "intervals": scored.to_json(choice.published) if scored else None,
         "by_date": _by_date(of_model, sums),
         "counts": {"windows": windows, "dates": len(of_model.days_D), "pixels": int(sums[settings.model][..., PIXELS].sum())},
     }
-    if coverage:
-        details["calibration"] = coverage.intervals.to_json()
+    if scored:
+        details["calibrations"] = {name: intervals.to_json() for name, intervals in scored.intervals.items()}
+        details["calibration"] = details["calibrations"][choice.published]
     methods = {name: dict(of_name["overall"]) for name, of_name in metrics.items()}
-    criteria, protocol = tuple(_criteria(whole, settings)), _protocol(settings, scale_C)
-    return Evaluation(settings.model, methods, verdict, criteria, details, protocol=protocol)
+    total = {**errors, settings.model: float(sums[settings.model][..., ABSOLUTE].sum())}
+    criteria, protocol = tuple(_criteria(total, choice, settings)), _protocol(settings, scale_C)
+    return Evaluation(choice.published, methods, verdict, criteria, details, protocol=protocol)
 
 
 def _skills(model_DKS: np.ndarray, baseline_DKS: np.ndarray, confidence: float) -> list[Interval]:
@@ -144,14 +146,15 @@ def _skills(model_DKS: np.ndarray, baseline_DKS: np.ndarray, confidence: float) 
     return found
 
 
-def _criteria(skills: Mapping[str, Interval], settings: EvaluationSettings) -> Iterator[Criterion]:
-    """What `settings.publish_if` requires against each baseline that must be beaten; `failing` decides by the same numbers."""
-    for name in settings.must_beat:
-        bounds = (skills[name].value, skills[name].low)
-        value, low = (bound if bound is not None and math.isfinite(bound) else None for bound in bounds)
-        yield Criterion(f"error reduction relative to {name}", value, settings.margin, unit="share")
-        if settings.publish_if == "beyond_doubt":
-            yield Criterion(f"error reduction relative to {name}, lower end of its interval", low, 0.0, unit="share")
+def _criteria(errors: Mapping[str, float], choice: Choice, settings: EvaluationSettings) -> Iterator[Criterion]:
+    """On the test part what is published is no worse than the best baseline there, by more than the margin."""
+    baselines = {name: error for name, error in errors.items() if name != settings.model}
+    if not baselines:
+        return
+    best = min(baselines, key=lambda name: baselines[name])
+    ratio = errors[choice.published] / baselines[best] if baselines[best] > 0 else None
+    name = f"error of {choice.published} over that of the best baseline on the test part, {best}"
+    yield Criterion(name, ratio, 1 + settings.margin, "at most", unit="share")
 
 
 def _metrics(table: ErrorTable, sums_DKS: np.ndarray, variables: tuple[str, ...]) -> dict[str, Any]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.errors import RequestError
 from pipelines.learning.intervals import Interval, Outcome, Unit
 from pipelines.notebook import html_table
+
+if TYPE_CHECKING:
+    from pipelines.learning.choice import Choice
 
 NOT_TO_BE_PUBLISHED = "Not to be published:"
 CONFOUNDED = f"{NOT_TO_BE_PUBLISHED} nobody can say what the model has learnt. --even-if-confounded publishes it and says so."
@@ -62,9 +65,9 @@ class Verdict:
 
     confounded_by: metadata that give the labels away as the model does (`pipelines.learning.shortcuts`): not publishable.
 
-    is_publishable: against everything in `must_beat` the model is better by at least the margin (`publish_if` "smaller_error"),
-    or its outcome is `beats` ("beyond_doubt"). margin: a share of the baseline's error, or a difference of F1. unit: what the
-    intervals count as independent, so what the outcomes hold for.
+    is_publishable: against everything in `must_beat` the model is better by at least the margin. Of a forecast the best method is
+    published (`pipelines.learning.choice`), so always. margin: a share of the baseline's error, or a difference of F1. unit: what
+    the intervals count as independent, so what the outcomes hold for.
     """
 
     outcomes: dict[str, Outcome]
@@ -76,6 +79,7 @@ class Verdict:
     confidence: float
     best_baseline: str | None = None
     confounded_by: tuple[str, ...] = ()
+    published: str = ""  # of a forecast: the method, one of `outcomes` or the network
 
     def allows(self, *, even_if_worse: bool = False, even_if_confounded: bool = False) -> bool:
         """Whether the model may be published, with what the user insists on; of a confounded one nothing else counts."""
@@ -143,23 +147,24 @@ class Evaluation:
 
 
 def forecast_verdict(
-    skills: Mapping[str, Interval], errors: Mapping[str, float], must_beat: Sequence[str], *, margin: float, confidence: float,
-    publish_if: str = "smaller_error",
-) -> Verdict:  # fmt: skip
-    """The verdict over overall skills and errors (any common unit) by baseline name."""
-    best = min(errors, key=lambda name: errors[name])
+    skills: Mapping[str, Interval], errors: Mapping[str, float], choice: Choice, *, margin: float, confidence: float
+) -> Verdict:
+    """The verdict over overall skills and errors (any common unit) of the baselines on the test part, by name."""
+    best = min(errors, key=lambda name: errors[name], default=None)
     outcomes = {name: skill.outcome(margin) for name, skill in skills.items()}
-    wanting = failing(skills, must_beat, margin, publish_if)
-    named = list(must_beat) or [best]
-    sentences = [_skill_sentence(name, skills[name], margin, confidence) for name in named]
+    published = "the network" if choice.published not in skills else f"the baseline {choice.published}"
+    sentences = [f"Published is {published}: {choice.reason}."]
+    named = list(dict.fromkeys(name for name in (choice.baseline, best) if name))
+    if named:
+        first = _skill_sentence(named[0], skills[named[0]], margin, confidence)
+        sentences.append(f"On the test part: {first[0].lower()}{first[1:]}" if first.startswith("The ") else first)
+        sentences += [_skill_sentence(name, skills[name], margin, confidence) for name in named[1:]]
     others = {name: outcome for name, outcome in outcomes.items() if name not in named}
     if others:
         sentences.append(_others_sentence(others, skills))
-    sentences.append(f"The best baseline is {best}.")
-    bar = f"by at least {margin * 100:g} %"
-    doubt = ", beyond doubt" if publish_if == "beyond_doubt" else ""
-    sentences += _gate_sentences(outcomes, must_beat, wanting, f"{bar} of its error{doubt}", f"error is smaller {bar}")
-    return Verdict(outcomes, tuple(must_beat), not wanting, " ".join(sentences), "dates", margin, confidence, best)
+    if best:
+        sentences.append(f"The best baseline there is {best}.")
+    return Verdict(outcomes, (), True, " ".join(sentences), "dates", margin, confidence, best, published=choice.published)
 
 
 def detection_verdict(
@@ -189,17 +194,10 @@ def detection_verdict(
     return Verdict(outcomes, must, is_publishable, told, unit, margin, confidence, confounded_by=confounded_by)
 
 
-def failing(
-    differences: Mapping[str, Interval], must_beat: Sequence[str], margin: float, publish_if: str = "smaller_error"
-) -> list[str]:
+def failing(differences: Mapping[str, Interval], must_beat: Sequence[str], margin: float) -> list[str]:
     """Those of `must_beat` against which the model is not good enough to be published. A tie is not good enough."""
-
-    def is_enough(difference: Interval) -> bool:
-        if publish_if == "beyond_doubt":
-            return difference.outcome(margin) == "beats"
-        return difference.value is not None and difference.value >= margin
-
-    return [name for name in must_beat if not is_enough(differences[name])]
+    values = {name: differences[name].value for name in must_beat}
+    return [name for name, value in values.items() if value is None or value < margin]
 
 
 def _skill_sentence(name: str, skill: Interval, margin: float, confidence: float) -> str:

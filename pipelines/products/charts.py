@@ -111,6 +111,30 @@ def draw_coverage(intervals: Json, path: Path) -> None:
             _finish(axes, len(leads))
 
 
+def draw_interval_reliability(reliability: Mapping[str, Sequence[Json]], shipped: str, path: Path) -> None:
+    """Writes a PNG: the share of observations inside the intervals of every method against the nominal one.
+
+    `reliability[name]`: {nominal, measured, is_bounded} by level; a hollow marker: the largest error stands in for the quantile.
+    """
+    with drawing(path, (5.6, 5.2)) as figure:
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (4, 3)), label="as promised")
+        for number, name in enumerate([shipped, *[name for name in reliability if name != shipped]]):
+            width, size, order = (2.6, 5.5, 5) if number == 0 else (1.2, 3.5, 3)
+            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+            x, y = ([level[key] for level in reliability[name]] for key in ("nominal", "measured"))
+            style = "-" if number < len(COLOURS) else "--"  # colours repeat
+            axes.plot(x, y, ls=style, lw=width, color=colour, marker=marker, ms=size, label=name, zorder=order)
+            hollow = [(level["nominal"], level["measured"]) for level in reliability[name] if not level["is_bounded"]]
+            if hollow:
+                axes.plot(*zip(*hollow, strict=True), ls="", marker=marker, ms=size, mec=colour, mfc="white", zorder=order + 1)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="nominal coverage", ylabel="observed inside the interval")
+        axes.legend(frameon=False, fontsize=8.5, loc="upper left")
+        title(axes, "Reliability of the intervals")
+        tidy(axes)
+        axes.tick_params(length=2.5, width=0.6)
+
+
 def draw_blocks(tiles: Iterable[tuple[Box, str]], shape: tuple[int, ...], path: Path) -> None:
     """Writes a PNG: which pixels train, validate and test. `tiles` are (tile, part); what no part uses is grey.
 

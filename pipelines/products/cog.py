@@ -42,6 +42,7 @@ class Lineage:
     version: str  # of driftline
     issued_utc: str  # the last date that the forecast looked at
     scene_ids: tuple[str, ...] = ()  # the context, oldest first
+    method: str = "network"  # or the name of the baseline that is published
 
     def tags(self, target_utc: str) -> dict[str, str]:
         """GeoTIFF tags; values are text."""
@@ -49,6 +50,7 @@ class Lineage:
             "DRIFTLINE_VERSION": self.version,
             "DRIFTLINE_CUBE_SNAPSHOT": self.snapshot,
             "DRIFTLINE_MODEL_HASH": self.model_hash,
+            **({"DRIFTLINE_METHOD": self.method} if self.method != "network" else {}),
             "DRIFTLINE_CONFIG_HASH": self.config_hash,
             "DRIFTLINE_ISSUED_UTC": self.issued_utc,
             "DRIFTLINE_TARGET_UTC": target_utc,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DESCRIPTION = 270  # TIFF tag
 
 
-def write_frames(forecast: ForecastFields, card: ModelCard, folder: Path) -> list[Measured]:
+def write_frames(forecast: ForecastFields, card: ModelCard | None, folder: Path) -> list[Measured]:
     """A TIFF of every variable and role with a page per target time, `index.json` and `measurements.csv`; what was measured."""
     request, staged = forecast.request, forecast.staged
     folder.mkdir(parents=True, exist_ok=True)

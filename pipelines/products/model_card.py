@@ -66,11 +66,17 @@ def figures(card: Card) -> dict[str, str]:
     """method -> its most important figure in words, the model's first, then those that it must beat; {} where unknown."""
     if card.scores is None:
         return {}
-    methods, shipped = card.scores["methods"], card.scores["shipped"]
+    methods, shipped = card.scores["methods"], model_among(card.scores)
     key, title = FIRST.get(card.task, (next(iter(methods[shipped]), ""), ""))
-    named = [shipped, *card.scores["verdict"]["must_beat"]]
+    verdict = card.scores["verdict"]
+    named = [shipped, *verdict["must_beat"], *([verdict["best_baseline"]] if verdict.get("published") else ())]
     shown = {name: methods[name].get(key) for name in dict.fromkeys(named) if name in methods}
     return {name: f"{title or key} {number(value)}" for name, value in shown.items() if value is not None}
+
+
+def model_among(scores: Json) -> str:
+    """The trained model's name among the methods: what is published, unless that is a baseline."""
+    return "model" if scores["verdict"].get("published") else str(scores["shipped"])
 
 
 def markdown(card: Card) -> str:
@@ -118,7 +124,7 @@ def _lines(card: Card) -> Iterator[str]:
 
 
 def _columns(scores: Mapping[str, Any]) -> list[str]:
-    return [key for key in scores["methods"][scores["shipped"]] if not key.startswith("f1_")]
+    return [key for key in scores["methods"][model_among(scores)] if not key.startswith("f1_")]
 
 
 def known(value: float | str | None) -> str:

@@ -46,18 +46,19 @@ class ForecastFields:
     metrics: Mapping[str, float]
 
 
-def publish_forecast(forecast: ForecastFields, card: ModelCard, folder: Path, pictures: Path, *, at: Path) -> Course:
+def publish_forecast(forecast: ForecastFields, card: ModelCard | None, folder: Path, pictures: Path, *, at: Path) -> Course:
     """Products into `folder`, pictures into `pictures`; what is expected of the first variable.
 
-    `folder` will lie at `at`, and the pictures beside it.
+    `folder` will lie at `at`, and the pictures beside it. card: of the network; None where a baseline is published.
     """
     request, lineage, maps = forecast.request, forecast.lineage, make_maps(forecast)
     issued, title = day(parse_utc(lineage.issued_utc)), f"{forecast.name}: {maps.variable} forecast"
     hidden = "" if day(maps.context[-1].date) == issued else " (too few usable pixels to show)"
     zone = " after the first frame" if is_elapsed(maps.forecast[0].date) else " UTC"
-    subtitle = f"issued {issued}{zone}{hidden}, cube {lineage.snapshot}, model {lineage.model_hash[:12]}"
+    made_by = f"model {lineage.model_hash[:12]}" if lineage.method == "network" else f"baseline {lineage.method}"
+    subtitle = f"issued {issued}{zone}{hidden}, cube {lineage.snapshot}, {made_by}"
     if not request.grid.is_on_earth:
-        subtitle = f"issued {day(parse_utc(lineage.issued_utc), exact=True)}{zone}, model {lineage.model_hash[:12]}"
+        subtitle = f"issued {day(parse_utc(lineage.issued_utc), exact=True)}{zone}, {made_by}"
     draw_quicklook(maps, pictures / QUICKLOOK, title, subtitle)
     draw_animation(maps, pictures / ANIMATION, title)
     if request.grid.is_volume:
@@ -74,7 +75,7 @@ def publish_forecast(forecast: ForecastFields, card: ModelCard, folder: Path, pi
     write_collection(
         folder, forecast.name, "forecast", f"driftline forecast of {', '.join(units)}", items,
         pictures={"Quicklook": folder.parent / QUICKLOOK}, metrics=forecast.metrics,
-        model_item=write_model_item(card, grid, folder, at=at),
+        model_item=write_model_item(card, grid, folder, at=at) if card else None,
     )  # fmt: skip
     return course_of(maps)
 

@@ -106,12 +106,15 @@ def tone_of(summary: Json) -> str:
     """`good`, `bad` or `unsure`: how the verdict is coloured.
 
     good: everything that was to be beaten is beaten and every criterion is met; bad: not to be published, or no criterion is met.
+    A forecast is good where what is published is no worse on the test part than the best baseline.
     """
     verdict, met = summary["verdict"], [criterion["is_met"] for criterion in summary["criteria"]]
     if verdict is None:
         return "unsure"
     if not verdict["is_publishable"] or (met and not any(met)):
         return "bad"
+    if verdict["published"]:
+        return "good" if all(met) else "unsure"
     beaten = [verdict["outcomes"].get(name) == "beats" for name in verdict["must_beat"]]
     return "good" if all(beaten) and all(met) and (beaten or met) else "unsure"
 
@@ -123,6 +126,9 @@ def headline(summary: Json) -> str:
         return "Not evaluated. `driftline evaluate CONFIG` measures how far the result can be trusted."
     if verdict["confounded_by"]:
         return f"CONFOUNDED by {listed(verdict['confounded_by'])}."
+    if published := verdict["published"]:
+        is_network = published not in verdict["outcomes"]
+        return "Published is the network." if is_network else f"Published is the baseline {published}, not the network."
     if verdict["must_beat"]:
         if not verdict["is_publishable"] or tone_of(summary) == "good":
             return f"The model {'beats' if verdict['is_publishable'] else 'does not beat'} what it must beat."

@@ -8,12 +8,28 @@ from typing import Any
 
 from pipelines.calendar import format_span
 from pipelines.learning.result import Evaluation
-from pipelines.products.charts import draw_blocks, draw_coverage, draw_errors, draw_f1, draw_reliability, draw_skill
+from pipelines.products.charts import (
+    draw_blocks,
+    draw_coverage,
+    draw_errors,
+    draw_f1,
+    draw_interval_reliability,
+    draw_reliability,
+    draw_skill,
+)
 from pipelines.products.json_values import Json
 from pipelines.products.predicted import PLANES
 from pipelines.products.report import when
 from pipelines.products.section import Column, Picture, Section, Table
-from pipelines.products.tables import area_table, label_tables, lead_tables, patch_table, site_table
+from pipelines.products.tables import (
+    area_table,
+    coverage_by_date,
+    interval_table,
+    label_tables,
+    lead_tables,
+    patch_table,
+    site_table,
+)
 from pipelines.products.viewer import VIEWER
 from pipelines.samples.audit import Audit
 from pipelines.samples.plan import WindowPlan
@@ -63,15 +79,19 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:+.1f} %".replace("-", "−")
 
 
-def intervals_section(measured: Json | None, drafts: Path) -> Section:
-    """Coverage and width of the prediction intervals; an empty section where there are none."""
+def intervals_section(measured: Json | None, shipped: str, drafts: Path) -> Section:
+    """Coverage, width and scores of the prediction intervals; an empty section where there are none.
+
+    Of runs of earlier versions `measured` holds only `overall` and `by_lead`.
+    """
     if not measured:
         return Section("intervals", "Prediction intervals")
     draw_coverage(measured, drafts / "coverage.png")
     overall, leads = measured["overall"], measured["by_lead"]
     text = [
-        f"Nominal coverage {100 * measured['nominal']:g} %, measured {100 * overall['coverage']:.1f} % of held-out pixels; mean "
-        f"width {overall['mean_width']:.3g}; calibrated on {measured['calibration_dates']} dates."
+        f"Nominal coverage {100 * measured['nominal']:g} %, measured {100 * overall['coverage']:.1f} % of held-out pixels "
+        f"({100 * overall['coverage_mean_of_dates']:.1f} % as the mean of dates); mean width {overall['mean_width']:.3g}; "
+        f"calibrated on {measured['calibration_dates']} dates."
     ]
     if not measured["is_bounded"]:
         text.append("Those are too few dates for the nominal coverage: the largest error seen is used instead.")
@@ -80,8 +100,13 @@ def intervals_section(measured: Json | None, drafts: Path) -> Section:
         {"what": title, **{str(lead["lead"]): lead[key] for lead in leads}}
         for key, title in (("coverage", "coverage"), ("mean_width", "mean width"))
     ]
-    picture = Picture(drafts / "coverage.png", "Coverage of the intervals")
-    return Section("intervals", "Prediction intervals", text, pictures=[picture], tables=[Table("", columns, rows)])
+    pictures, tables = [Picture(drafts / "coverage.png", "Coverage of the intervals")], [Table("", columns, rows)]
+    if "methods" in measured:
+        draw_interval_reliability(measured["reliability"], shipped, drafts / "interval-reliability.png")
+        caption = f"Reliability: how much the intervals of {shipped} and of the others cover at every nominal level"
+        pictures.append(Picture(drafts / "interval-reliability.png", caption))
+        tables = [interval_table(measured["methods"], shipped), *tables, *coverage_by_date(measured["by_date"])]
+    return Section("intervals", "Prediction intervals", text, pictures=pictures, tables=tables)
 
 
 def split_section(plan: WindowPlan, audit: Audit, drafts: Path) -> Section:

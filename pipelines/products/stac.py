@@ -185,7 +185,8 @@ def _band(
 
 def _lineage_fields(lineage: Lineage) -> dict[str, Any]:
     parts = lineage.version, lineage.snapshot, lineage.model_hash, lineage.config_hash, list(lineage.scene_ids)
-    return dict(zip(LINEAGE, parts, strict=True))
+    method = {"driftline:method": lineage.method} if lineage.method != "network" else {}
+    return dict(zip(LINEAGE, parts, strict=True)) | method
 
 
 def projection(grid: Grid) -> dict[str, Any]:

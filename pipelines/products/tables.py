@@ -13,6 +13,7 @@ from pipelines.products.report import is_there, when
 from pipelines.products.section import Column, Table
 
 MOST_ROWS = 25
+FEWEST_COVERED = 5  # dates of the table of those that are covered least
 MOST_SITES = 6  # in a table of other figures, so that it fits a page; more have tables of their own
 METRICS = {"mae": "MAE", "rmse": "RMSE", "bias": "bias", "ssim": "SSIM"}
 BETTER: Mapping[str, Literal["high", "low", ""]] = {"mae": "low", "rmse": "low", "bias": "", "ssim": "high"}
@@ -54,6 +55,34 @@ def lead_tables(metrics: Mapping[str, Json], shipped: str) -> list[Table]:
         rows = [{"method": name, **{str(lead["lead"]): lead.get(metric) for lead in metrics[name]["by_lead"]}} for name in names]
         tables.append(Table(f"{METRICS[metric]} by steps ahead", columns, rows, strong=[shipped]))
     return tables
+
+
+def interval_table(methods: Mapping[str, Json], shipped: str) -> Table:
+    """The intervals of every method on the same pixels, beside those of the past's values and of constant errors."""
+    columns = [
+        METHOD, Column("coverage", "covered, pooled", "share"), Column("coverage_mean_of_dates", "mean of dates", "share"),
+        Column("mean_width", "mean width", "number", "low"), Column("interval_score", "interval score", "number", "low"),
+        Column("crps", "CRPS", "number", "low"),
+    ]  # fmt: skip
+    note = (
+        "climatological: quantiles of each pixel's past values in the season; constant: quantiles of the errors on validation. "
+        "The interval score adds to the width 2 / (1 - level) times how far the truth lies outside; CRPS: twice the "
+        "mean pinball loss of the quantiles of all levels. Both in physical units, over all variables."
+    )
+    return Table("Intervals side by side", columns, _rows(methods), strong=[shipped], note=note)
+
+
+def coverage_by_date(dates: Sequence[Json]) -> list[Table]:
+    """The target dates of which the least is covered."""
+    known = sorted((date for date in dates if date["coverage"] is not None), key=lambda date: float(date["coverage"]))
+    if not known:
+        return []
+    columns = [
+        Column("date", "target date", "text"), Column("coverage", "covered", "share"), Column("mean_width", "mean width"),
+        Column("pixels", "pixels", "whole"),
+    ]  # fmt: skip
+    rows = [{**date, "date": str(date["date"]).removesuffix("T00:00:00")} for date in known[:FEWEST_COVERED]]
+    return [Table("Dates that are covered least", columns, rows, note=f"{len(rows)} of {len(known)} test dates.")]
 
 
 def monitoring_table(methods: Mapping[str, Json], drops: Sequence[float], shipped: str) -> Table:

@@ -60,7 +60,7 @@ def slabs(grid: Grid) -> list[slice]:
     return [slice(first, min(first + depth, grid.shape[0])) for first in range(0, grid.shape[0], depth)]
 
 
-def write_volumes(forecast: ForecastFields, card: ModelCard, folder: Path) -> list[Measured]:
+def write_volumes(forecast: ForecastFields, card: ModelCard | None, folder: Path) -> list[Measured]:
     """NIfTI files of every variable and role, `viewer.html`, `index.json` and `measurements.csv`; what was measured.
 
     A file holds all target times, that of the observations the last ones of the context. The first rows are those of the last
@@ -93,7 +93,9 @@ def seconds_between(times_T: Sequence[np.datetime64]) -> float:
     return float(np.median(np.diff(times_T) / np.timedelta64(1, "s")))
 
 
-def write_index(forecast: ForecastFields, card: ModelCard, folder: Path, files: Sequence[dict[str, Any]]) -> list[Measured]:
+def write_index(
+    forecast: ForecastFields, card: ModelCard | None, folder: Path, files: Sequence[dict[str, Any]]
+) -> list[Measured]:
     """`index.json`, which lists `files`, and `measurements.csv`; what was measured."""
     rows = measure(forecast)
     write_text(folder / MEASUREMENTS, as_csv(rows))
@@ -113,7 +115,7 @@ def _context(forecast: ForecastFields, indices: Sequence[int], variable: int) ->
             yield values_NZYX[variable]
 
 
-def _index(forecast: ForecastFields, card: ModelCard, files: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _index(forecast: ForecastFields, card: ModelCard | None, files: Sequence[dict[str, Any]]) -> dict[str, Any]:
     request, lineage, grid = forecast.request, forecast.lineage, forecast.request.grid
     return {
         "driftline_index": 1,
@@ -127,7 +129,7 @@ def _index(forecast: ForecastFields, card: ModelCard, files: Sequence[dict[str, 
         "grid": grid_facts(grid),
         "lineage": asdict(lineage),
         "metrics": dict(forecast.metrics),
-        "model": {**asdict(card), "weights": card.weights.name},
+        "model": {**asdict(card), "weights": card.weights.name} if card else {"baseline": lineage.method},
     }
 
 

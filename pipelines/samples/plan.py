@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from pipelines.calendar import UNKNOWN_ORIGIN, is_elapsed, to_days
+from pipelines.calendar import UNKNOWN_ORIGIN, from_days, is_elapsed, to_days
 from pipelines.errors import ArtefactDamaged, RequestError
 from pipelines.tiles import Box
 
@@ -68,6 +68,18 @@ class Split:
     def validation_until_day(self) -> float:
         """Exclusive end of the validation targets, days since 1970."""
         return self.test_from_day - self.gap_days
+
+    @property
+    def train_until(self) -> np.datetime64:
+        """The end of the training period as a date in UTC, exclusive."""
+        until: np.datetime64 = from_days(np.array([self.train_until_day]))[0]
+        return until
+
+    @property
+    def validation_until(self) -> np.datetime64:
+        """The same as a date in UTC: what lies before is known when the test begins."""
+        until: np.datetime64 = from_days(np.array([self.validation_until_day]))[0]
+        return until
 
 
 @dataclass(frozen=True)

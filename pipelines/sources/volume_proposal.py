@@ -100,7 +100,6 @@ def _lines(
     yield f"  test_from: {_since(times, test)}"
     yield from model_of(epochs=20)
     yield "  baselines: [persistence, gradient_boosting]  # climatology and harmonics are of the year's seasons"
-    yield "  must_beat: [persistence]"
 
 
 def opening(name: str, kind: str, written_as: str) -> tuple[str, ...]:

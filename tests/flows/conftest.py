@@ -23,7 +23,7 @@ TINY = {
     "split": {"block_px": 8, "buffer_px": 1, "validation_from": "2019-01-01", "test_from": "2019-09-01"},
     "model": {"hidden": [4], "members": 1, "baseline": "climatology"},
     "training": {"epochs": 1, "batch": 32, "accelerator": "cpu"},
-    "evaluation": {"baselines": ["persistence", "climatology"], "must_beat": []},
+    "evaluation": {"baselines": ["persistence", "climatology"], "publish": "network"},
     "prediction": {"tile_px": 32},
 }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rasterio
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -19,7 +20,7 @@ from pipelines.errors import ArtefactDamaged, MissingInput, RequestError, RunBus
 
 LEAVES = ("summary.json", "report.html", "report.md", "quicklook.png", "animation.gif", "evaluation.json", "config.yaml",
           "steps.jsonl", "refused.json", "model/model.safetensors", "products/collection.json")  # fmt: skip
-UNEVEN = ("evaluation.must_beat=[climatology]", "training.seed=1")  # another model, which equals its baseline: not published
+UNEVEN = ("evaluation.publish=best", "evaluation.margin=0.5", "training.seed=1")  # another network, whose gain is too small
 
 
 def carry_out(verb: str, config: Path, *overrides: str, **options: Any) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def test_a_run_leaves_everything_and_a_second_one_does_nothing(tiny_run: Path) -
     check_damage_is_mended(tiny_run, folder)
     check_another_model_is_refused(tiny_run, folder)
     check_another_config_is_not_evaluated(tiny_run)
-    check_a_model_that_does_not_win_takes_the_products_with_it(tiny_run, folder)
+    check_where_the_network_adds_nothing_the_baseline_is_published(tiny_run, folder)
 
 
 def check_damage_is_mended(config: Path, folder: Path) -> None:
@@ -94,23 +95,30 @@ def check_another_config_is_not_evaluated(config: Path) -> None:
         carry_out("report", config)
 
 
-def check_a_model_that_does_not_win_takes_the_products_with_it(config: Path, folder: Path) -> None:
-    """On the command line: another model, its evaluation, and a forecast that must not be published."""
+def check_where_the_network_adds_nothing_the_baseline_is_published(config: Path, folder: Path) -> None:
+    """On the command line: another network, its evaluation, and the forecast of a baseline, which everything names."""
     chosen = [part for override in UNEVEN for part in ("--set", override)]
     ended = {verb: CliRunner().invoke(app, [verb, str(config), *chosen]) for verb in ("train", "evaluate")}
     assert [result.exit_code for result in ended.values()] == [0, 0]
     assert (folder / "products").exists(), "until somebody asks for the new forecast or for the report"
     result = CliRunner().invoke(app, ["predict", str(config), *chosen])
-    assert result.exit_code == 1
-    assert "even-if-worse" in result.output
-    left = [path for path in ("products", "quicklook.png", "animation.gif", "stages/predict.json") if (folder / path).exists()]
-    assert left == []
+    assert result.exit_code == 0, result.output
     summary = read("summary.json")
-    assert (summary["verdict"]["is_publishable"], summary["products"]["files"]) == (False, [])
-    assert summary["sentence"].startswith("No forecast of tiny is published; the model's mean absolute error")
-    assert "This model was not published" in (folder / "report.html").read_text()
+    published = summary["shipped"]
+    assert published == summary["verdict"]["published"] in ("persistence", "climatology")
+    assert summary["verdict"]["sentence"].startswith(f"Published is the baseline {published}: on the validation part the")
+    assert f"Published is the baseline {published}, not the network." in (folder / "report.html").read_text()
+    (cog, *_) = sorted((folder / "products").glob("*.tif"))
+    with rasterio.open(cog) as file:
+        assert file.tags()["DRIFTLINE_METHOD"] == published
+    assert not (folder / "products" / "model.json").exists()
+    item = json.loads(next((folder / "products").glob("forecast_*.json")).read_text())
+    assert item["properties"]["driftline:method"] == published
+    assert "nothing to do" in str(carry_out("run", config, *UNEVEN))
     assert not carry_out("predict", config, *UNEVEN, even_if_worse=True)["skipped"]
     assert read("summary.json")["products"]["even_if_worse"] is True
+    with rasterio.open(cog) as file:
+        assert "DRIFTLINE_METHOD" not in file.tags()
 
 
 def test_a_run_with_the_second_network_is_published(tiny_run: Path) -> None:

@@ -114,7 +114,7 @@ def test_all_mistakes_are_reported_with_line_key_and_remedy(mistakes: Mistakes) 
         ("source.crs=EPSG:999999", "source.crs", "PROJ does not know the CRS"),
         ("source.bands=[B4, B8, B8]", "source.bands.2", "listed twice"),
         ("grid={crs: EPSG:3035, resolution: 10, bounds: [10, 0, 0, 10]}", "grid.bounds", "has no area"),
-        ("evaluation={baselines: [climatology]}", "evaluation.must_beat.0", "not among the baselines"),
+        ("evaluation={publish: worst}", "evaluation.publish", "best"),
         ("prediction={issue: 2020-06-01, dates: [2020-05-01]}", "prediction.dates", "not after the issue date"),
         ("prediction={dates: []}", "prediction.dates", "the list is empty"),
         ("prediction.issue=soon", "prediction.issue", "expected a date such as 2020-06-30 or one of 'latest'"),

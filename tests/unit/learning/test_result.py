@@ -1,7 +1,6 @@
 import json
 
-import pytest
-
+from pipelines.learning.choice import Choice
 from pipelines.learning.intervals import Interval
 from pipelines.learning.result import Verdict, detection_verdict, forecast_verdict
 
@@ -10,49 +9,31 @@ def skill(value: float, low: float, high: float) -> Interval:
     return Interval(value, low, high, "dates", 25, independent=11.3)
 
 
-def verdict_on(one: Interval, publish_if: str = "smaller_error", must_beat: tuple[str, ...] = ("one",)) -> Verdict:
-    others = {"other": skill(0.2, 0.1, 0.3)}
+def verdict_on(one: Interval, published: str = "model") -> Verdict:
+    choice = Choice(published, "one", "on the validation part it is better", {"model": 0.5, "one": 1.0, "other": 2.0})
     return forecast_verdict(
-        {"one": one, **others}, {"one": 1.0, "other": 2.0}, must_beat, margin=0.01, confidence=0.95, publish_if=publish_if
+        {"one": one, "other": skill(0.2, 0.1, 0.3)}, {"one": 1.0, "other": 2.0}, choice, margin=0.01, confidence=0.95
     )
 
 
 def test_a_smaller_error_that_may_be_chance():
-    sentence = verdict_on(skill(0.03, -0.04, 0.11)).sentence
-    assert sentence == (
-        "The model's error is 3.0 % smaller than that of one (95 % interval -4.0 % to 11.0 %, 25 dates counted as 11 "
-        "independent ones): not distinguishable. It beats other (20.0 % smaller error). The best baseline is one. "
-        "It may be published: its error is smaller by at least 1 % than that of one; against one this may be chance."
+    assert verdict_on(skill(0.03, -0.04, 0.11)).sentence == (
+        "Published is the network: on the validation part it is better. On the test part: the model's error is 3.0 % smaller "
+        "than that of one (95 % interval -4.0 % to 11.0 %, 25 dates counted as 11 independent ones): not distinguishable. "
+        "It beats other (20.0 % smaller error). The best baseline there is one."
     )
 
 
-@pytest.mark.parametrize(
-    ("one", "smaller_error", "beyond_doubt"),
-    [
-        (skill(0.1, 0.05, 0.15), True, True),
-        (skill(0.03, -0.04, 0.11), True, False),
-        (skill(0.004, -0.04, 0.05), False, False),  # smaller, but by less than the margin
-        (skill(1e-9, 1e-10, 2e-9), False, False),  # a tie
-        (skill(-0.01, -0.2, 0.1), False, False),
-    ],
-)
-def test_what_is_published(one: Interval, smaller_error: bool, beyond_doubt: bool):
-    assert verdict_on(one).is_publishable is smaller_error
-    strict = verdict_on(one, "beyond_doubt")
-    assert strict.is_publishable is beyond_doubt
-    assert ("it must beat one by at least 1 % of its error, beyond doubt (" in strict.sentence) is not beyond_doubt
+def test_a_baseline_is_published_by_name():
+    verdict = verdict_on(skill(-0.1, -0.2, -0.05), "one")
+    assert (verdict.is_publishable, verdict.published) == (True, "one")
+    assert verdict.sentence.startswith("Published is the baseline one: ")
 
 
 def test_a_tie_is_called_equal():
     tie = verdict_on(skill(1e-9, 1e-10, 2e-9))
     assert tie.outcomes["one"] == "equal"
     assert "within 0.1 % of that of one" in tie.sentence
-
-
-def test_with_nothing_to_beat_the_best_baseline_is_compared():
-    free = verdict_on(skill(-0.1, -0.2, -0.05), must_beat=())
-    assert free.is_publishable
-    assert free.sentence.startswith("The model's error is 10.0 % larger than that of one")
 
 
 def test_the_verdict_is_plain_json_with_unit_margin_and_confidence():

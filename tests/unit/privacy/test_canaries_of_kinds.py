@@ -41,7 +41,7 @@ FORECAST = {
     "split": {"block_px": 8, "buffer_px": 0, "validation_from": "9 s", "test_from": "13.5 s"},
     "model": {"hidden": [2], "baseline": "persistence"},
     "training": {"epochs": 1, "accelerator": "cpu"},
-    "evaluation": {"baselines": ["persistence"], "must_beat": []},
+    "evaluation": {"baselines": ["persistence"], "publish": "network"},
 }
 
 

@@ -158,10 +158,13 @@ def test_the_tone_follows_verdict_and_criteria(given: Verdict | None, criteria: 
          "The model may be published: a smaller error than persistence (beyond doubt) and climatology (may be chance)."),
         ("loses", (), (Criterion("a", 1.0, 2.0), Criterion("b", 3.0, 2.0)), "1 of 2 acceptance criteria is NOT met: a."),
         ("loses", (), (Criterion("b", 3.0, 2.0),), "Every acceptance criterion is met."),
+        ("published", (), (), "Published is the baseline climatology, not the network."),
     ],
 )  # fmt: skip
 def test_the_headline_says_what_is_doubtful(outcome: str, must_beat: tuple, criteria: tuple, expected: str) -> None:
     given = replace(verdict(), outcomes={"persistence": "beats", "climatology": outcome}, must_beat=must_beat)
+    if outcome == "published":
+        given = replace(given, published="climatology")
     assert headline(replace(SUMMARY, task="forecast", verdict=given, criteria=criteria).to_json()) == expected
 
 

@@ -16,11 +16,28 @@ def test_scores_and_intervals_have_tables_and_pictures(evaluation: dict[str, Any
     assert next(iter(section.tables[0].rows)) == {
         "method": "persistence", "saved": "+40.0 %", "interval": "+35.0 % to +45.0 %", "outcome": "beats",
     }  # fmt: skip
-    few = intervals_section({**evaluation["intervals"], "is_bounded": False}, tmp_path)
+    few = intervals_section({**evaluation["intervals"], "is_bounded": False}, "model", tmp_path)
     assert "Nominal coverage 90 %, measured 88.0 % of held-out pixels" in few.text[0]
     assert "too few dates" in few.text[1]
     assert [list(row.values())[1] for row in few.tables[0].rows] == [0.88, 0.3]
-    assert intervals_section(None, tmp_path).is_empty
+    assert intervals_section(None, "model", tmp_path).is_empty
+
+
+def test_intervals_of_all_methods_stand_side_by_side(evaluation: dict[str, Any], tmp_path: Path) -> None:
+    overall = {**evaluation["intervals"]["overall"], "interval_score": 0.4, "crps": 0.05}
+    curve = [{"nominal": level, "measured": level, "is_bounded": level < 0.9} for level in (0.5, 0.9)]
+    by_date = [{"date": f"2020-06-0{n}T00:00:00", **overall, "coverage": n / 10} for n in range(1, 9)]
+    more = {
+        "methods": dict.fromkeys(("persistence", "model", "constant"), overall),
+        "reliability": {"persistence": curve, "model": curve},
+        "by_date": [*by_date, {"date": "2020-07-01T00:00:00", **dict.fromkeys(overall), "pixels": 0}],
+    }
+    section = intervals_section({**evaluation["intervals"], **more}, "model", tmp_path)
+    assert all(picture.path.exists() for picture in section.pictures)
+    side_by_side, _, dates = section.tables
+    assert [row["method"] for row in side_by_side.rows] == ["persistence", "model", "constant"]
+    assert [row["date"] for row in dates.rows] == [f"2020-06-0{n}" for n in range(1, 6)]
+    assert dates.note == "5 of 8 test dates."
 
 
 def test_gaps_of_minutes_are_given_in_minutes() -> None:

@@ -1,8 +1,7 @@
-import numpy as np
 import pytest
 import torch
 
-from models.baselines.gradient_boosting import GradientBoosting, Rows
+from models.baselines.last_season import MedianAnomaly, SameDateLastYear
 from models.baselines.pointwise import (
     Climatology,
     DecayingAnomaly,
@@ -15,12 +14,8 @@ from models.baselines.pointwise import (
     season_distance_days,
 )
 
-BASELINES = [Persistence(), Climatology(), DecayingAnomaly(), HarmonicRegression()]
+BASELINES = [Persistence(), Climatology(), SameDateLastYear(), MedianAnomaly(), DecayingAnomaly(), HarmonicRegression()]
 EVERY = pytest.mark.parametrize("rule", BASELINES, ids=lambda rule: type(rule).__name__)
-
-
-def boosted(window) -> GradientBoosting:
-    return GradientBoosting(iterations=10).fit([window])
 
 
 # ---------------------------------------------------------------- all baselines
@@ -219,60 +214,8 @@ def test_harmonic_regression_recovers_season_and_trend():
     torch.testing.assert_close(y[:, 0, 0, 0], truth_N[150:160], atol=1e-3, rtol=0)
 
 
-def test_gradient_boosting_learns_the_residual_of_the_baseline(make_window):
-    windows = [make_window(seed=s) for s in range(4)]
-    for window in windows:
-        window.target_KCHW = window.target_KCHW + 0.3
-    boosting = GradientBoosting(iterations=100).fit(windows[:3])
-    last = windows[3]
-    error = (boosting.forecast(**last.arguments()) - last.target_KCHW).abs().mean()
-    rule_error = (boosting.corrected.forecast(**last.arguments()) - last.target_KCHW).abs().mean()
-    assert error < 0.3 * rule_error
-
-
-def test_gradient_boosting_is_seeded_and_bounded(make_window):
-    windows = [make_window(seed=s) for s in range(2)]
-    one, other = (GradientBoosting(iterations=10, samples=300).fit(windows) for _ in range(2))
-    arguments = windows[0].arguments()
-    assert torch.equal(one.forecast(**arguments), other.forecast(**arguments))
-    assert torch.isfinite(one.forecast(**arguments)).all()
-
-
-def test_gradient_boosting_accepts_a_lag_that_is_never_valid(make_window):
-    """A short context under clouds: no pixel has a fifth clear value (sklearn cannot bin a column of NaN only)."""
-    window = make_window(cloud=0.0)
-    window.context_T = window.context_T[-3:]
-    y = GradientBoosting(DecayingAnomaly(), iterations=5).fit([window]).forecast(**window.arguments())
-    assert torch.isfinite(y).all()
-
-
-def test_gradient_boosting_without_a_fit_raises(make_window):
-    with pytest.raises(ValueError, match=r"fitted for 0 channels, got 2: call fit\(windows\) first"):
-        GradientBoosting().forecast(**make_window().arguments())
-
-
-def test_gradient_boosting_without_a_valid_target_raises(make_window):
-    window = make_window()
-    window.target_valid_KHW = torch.zeros_like(window.target_valid_KHW)
-    with pytest.raises(ValueError, match="the training windows have no valid target pixel"):
-        GradientBoosting().fit([window])
-
-
 def test_a_date_requested_twice_gets_the_same_climatology(make_window):
     window = make_window(dates=400, channels=1, shape_yx=(80, 80))
     at = torch.cat([window.days_N[:20], window.days_N[:20]])
     twice = climatology_at(window.x_NCHW, window.valid_NHW, window.days_N, window.usable_N, at, 15.0)
     assert torch.equal(twice[:20], twice[20:])
-
-
-def test_gradient_boosting_decides_on_later_dates_whether_to_centre():
-    """Residual = feature + a shift per date. Random shifts are better excluded; repeated shifts are better learnt."""
-    generator = np.random.default_rng(0)
-    days = np.repeat(np.arange(24.0), 200)
-    pattern = generator.normal(size=days.size)
-    chosen = {}
-    for name, shift in (("noise", generator.normal(0, 3, 24)[days.astype(int)]), ("always one", np.full(days.size, 1.0))):
-        features = np.stack([pattern, days], axis=1)[:, :, None].astype(np.float32)
-        rows = Rows(features, (pattern + shift)[:, None], shift[:, None], days)
-        chosen[name] = GradientBoosting(iterations=30)._is_centred_better(rows)
-    assert chosen == {"noise": True, "always one": False}
