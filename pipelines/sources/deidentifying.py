@@ -47,8 +47,7 @@ class NiftiFiles:
         return path in self._names
 
     def parts(self, path: Path) -> tuple[Path, ...]:
-        sidecar = sidecar_of(path)
-        return (path, sidecar) if sidecar else (path,)
+        return (path, *(one for one in (b_values_of(path), sidecar_of(path)) if one))
 
     def depends_on(self, path: Path) -> str:
         name = self._names[path]
@@ -64,12 +63,15 @@ class NiftiFiles:
         masks = tuple(mask for mask in settings.masks if mask.modality is None)
         done = clean_nifti(path, target / copied, masks, checks_text=settings.burned_in == "quarantine", ocr=settings.ocr)
         done["name", "text", "new name" if moment is None else "date moved"] += 1
-        sidecar = self._sidecars.get(path)
-        if sidecar is None:
-            return Copied(copied, done=done)
-        beside = f"{copied.removesuffix('.gz').removesuffix('.nii')}.json"
-        write_bytes(target / beside, clean_sidecar(sidecar, done), flush=False, mark="partial")
-        return Copied(copied, (beside,), done)
+        beside = {}
+        if (sidecar := self._sidecars.get(path)) is not None:
+            beside["json"] = clean_sidecar(sidecar, done)
+        if (b_values := b_values_of(path)) is not None:  # the source refuses volumes of several
+            beside["bval"] = clean_b_values(b_values, file_id)
+        stem = copied.removesuffix(".gz").removesuffix(".nii")
+        for suffix, content in beside.items():
+            write_bytes(target / f"{stem}.{suffix}", content, flush=False, mark="partial")
+        return Copied(copied, tuple(f"{stem}.{suffix}" for suffix in beside), done)
 
     # ------------------------------------------------------------ whose images, and when
 
@@ -135,8 +137,26 @@ class NiftiFiles:
 
 def sidecar_of(path: Path) -> Path | None:
     """The JSON file of the same name beside a NIfTI file."""
-    sidecar = path.with_name(re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE) + ".json")
-    return sidecar if sidecar.is_file() else None
+    return _beside(path, ".json")
+
+
+def b_values_of(path: Path) -> Path | None:
+    """The file of b-values (FSL, BIDS) of the same name beside a NIfTI file."""
+    return _beside(path, ".bval")
+
+
+def _beside(path: Path, suffix: str) -> Path | None:
+    found = path.with_name(re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE) + suffix)
+    return found if found.is_file() else None
+
+
+def clean_b_values(path: Path, file_id: str) -> bytes:
+    """The numbers of a file of b-values, s/mm2. Raises PrivacyRefusal if it holds anything else."""
+    try:
+        values = [float(text) for text in path.read_text("ascii").split()]
+    except (ValueError, OSError):
+        raise PrivacyRefusal(file_id, "unreadable", "its file of b-values (.bval) holds something that is no number") from None
+    return (" ".join(f"{value:g}" for value in values) + "\n").encode("ascii")
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ class NiftiSource:
             _check_length(path, header, "the file")
         except SceneRefused as e:
             raise RequestError(f"the NIfTI file cannot be read, {e.reason}: {e.detail}") from e
-        _check_b_values(self.path, header)
+        _check_b_values(path, header)
         step = header.frame_s or 0.0
         moments = tuple(UNKNOWN_ORIGIN + np.timedelta64(round(step * t * 1e9), "ns") for t in range(header.frames))
         places = tuple((0, t) for t in range(header.frames))

@@ -189,6 +189,20 @@ def test_visits_keep_their_distances_and_a_series_is_of_one_patient(tmp_path: Pa
     assert len(NiftiSource(tmp_path / "copy", Band("v")).list_scenes().scenes) == 2
 
 
+def test_b_values_go_with_the_copy_and_nothing_else_that_stands_there(tmp_path: Path) -> None:
+    volume(tmp_path / "in/dwi.nii.gz", (6, 5, 4, 3))
+    (tmp_path / "in/dwi.bval").write_text("0 1000.0\n1e3\n")
+    assert deidentify_folder(tmp_path / "in", tmp_path / "copy", SETTINGS, kinds=kinds_of()).copied == 1
+    (copied,) = (tmp_path / "copy").rglob("*.bval")
+    assert copied.read_text() == "0 1000 1000\n"
+    with pytest.raises(RequestError, match="several contrasts"):
+        NiftiSource(tmp_path / "copy", Band("v")).list_scenes()
+    (tmp_path / "in/dwi.bval").write_text(f"0 {SECRET} 1000\n")
+    (refused,) = deidentify_folder(tmp_path / "in", tmp_path / "copy", SETTINGS, kinds=kinds_of()).refused
+    assert SECRET not in str(refused)
+    assert list((tmp_path / "copy").rglob("dwi*")) == list((tmp_path / "copy").rglob("*.bval")) == []
+
+
 def test_numbers_of_a_series_stay_and_those_of_patients_do_not(tmp_path: Path) -> None:
     for name in ("bold_0007", "bold_0008", "bold_0010"):
         volume(tmp_path / f"in/{name}.nii.gz")
