@@ -91,26 +91,27 @@ class RecurrentStack(nn.Module):
 
     def forward(
         self, x_BTCHW: Tensor, state: State | None = None, *, valid_BT1HW: Tensor | None = None, elapsed_BT: Tensor | None = None,
-        time_BTF: Tensor | None = None,
+        time_BTF: Tensor | None = None, is_reverse: bool = False,
     ) -> tuple[Tensor, State]:  # fmt: skip
         """(h_BTDHW of the last layer, state after the last step): T calls of `step`, time outermost.
 
+        With `is_reverse` it reads from the last step to the first; the outputs keep their places.
         Without gradients (and dropout) the same numbers come from `InPlaceRun`, in channels-last memory.
         """
         known = by_step(x_BTCHW.shape[1], valid_BT1HW, elapsed_BT, time_BTF)
         if self.is_in_place:
             h_BTHWD = self.new_outputs(x_BTCHW)
-            return h_BTHWD.movedim(-1, 2), self.read_in_place(x_BTCHW, state, known, h_BTHWD)
+            return h_BTHWD.movedim(-1, 2), self.read_in_place(x_BTCHW, state, known, h_BTHWD, is_reverse=is_reverse)
         outputs = []
-        for t, at_t in enumerate(known):
-            if state is not None and t and self.detach_every and t % self.detach_every == 0:
+        for n, t in enumerate(in_order(len(known), is_reverse)):
+            if state is not None and n and self.detach_every and n % self.detach_every == 0:
                 state = tuple(tuple(one.detach() for one in layer) for layer in state)
-            step = partial(self.step, x_BTCHW[:, t], state, **at_t)
+            step = partial(self.step, x_BTCHW[:, t], state, **known[t])
             is_kept = not (self.checkpointed and torch.is_grad_enabled())
             output, state = step() if is_kept else checkpoint(step, use_reentrant=False)
             outputs.append(output)
         assert state is not None, "a sequence has at least one step"
-        return torch.stack(outputs, dim=1), state
+        return torch.stack(outputs[::-1] if is_reverse else outputs, dim=1), state
 
     @property
     def is_in_place(self) -> bool:
@@ -124,13 +125,22 @@ class RecurrentStack(nn.Module):
         return x_BTCHW.new_empty(batch, steps, *space, directions * last.hidden)
 
     def read_in_place(
-        self, x_BTCHW: Tensor, state: State | None, known: list[dict[str, Tensor]], into_BTHWD: Tensor, *, is_reverse: bool = False
+        self, x_BTCHW: Tensor, state: State | None, known: list[dict[str, Tensor]], into_BTHWD: Tensor, *,
+        is_reverse: bool = False,
     ) -> State:  # fmt: skip
         """The state after the last step read, which is the first if `is_reverse`; the outputs go into `into_BTHWD`."""
         run = InPlaceRun(self, x_BTCHW[:, 0], state)
-        for t in range(len(known))[:: -1 if is_reverse else 1]:
+        for t in in_order(len(known), is_reverse):
             into_BTHWD[:, t] = run.step(x_BTCHW[:, t], **known[t]).movedim(1, -1)
         return run.end()
+
+
+def in_order(steps: int, is_reverse: bool) -> range:
+    """
+    >>> list(in_order(3, True))
+    [2, 1, 0]
+    """
+    return range(steps)[:: -1 if is_reverse else 1]
 
 
 def by_step(
@@ -149,6 +159,5 @@ def read_both_ways(onward: RecurrentStack, reverse: RecurrentStack, x_BTCHW: Ten
         onward.read_in_place(x_BTCHW, None, known, onward_BTHWD)
         reverse.read_in_place(x_BTCHW, None, known, reverse_BTHWD, is_reverse=True)
         return h_BTHWO.movedim(-1, 2)
-    flipped_BT1HW = None if valid_BT1HW is None else valid_BT1HW.flip(1)
-    reverse_BTDHW: Tensor = reverse(x_BTCHW.flip(1), valid_BT1HW=flipped_BT1HW)[0]
-    return torch.cat([onward(x_BTCHW, valid_BT1HW=valid_BT1HW)[0], reverse_BTDHW.flip(1)], dim=2)
+    read = partial(reverse, is_reverse=True)
+    return torch.cat([stack(x_BTCHW, valid_BT1HW=valid_BT1HW)[0] for stack in (onward, read)], dim=2)

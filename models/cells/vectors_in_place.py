@@ -1,10 +1,11 @@
 """Layers of vectors without gradients, step by step: for plain RNN and GRU faster than PyTorch's layers on a CPU.
 
-Input and state of a layer share one buffer, so a step is one matrix product and pointwise work in place. The product is oneDNN's,
-on the AMD processor of docs/benchmarks.md twice as fast as that of MKL, which PyTorch takes. tanh(a) = 2 sigmoid(2 a) - 1 as in
-`models.cells.in_place`. LSTMs are not here: PyTorch gives the whole layer to oneDNN, which is faster still.
+Input and state of a layer share one buffer, so a step is one matrix product (of a GRU two more, for n) and pointwise work in
+place. The product is oneDNN's, on the AMD processor of docs/benchmarks.md twice as fast as that of MKL, which PyTorch takes.
+tanh(a) = 2 sigmoid(2 a) - 1 as in `models.cells.in_place`. LSTMs are not here: PyTorch gives the whole layer to oneDNN, which is
+faster still.
 
-Equations and shapes as in `models.cells.vector_recurrence`; a GRU's product is r, z, 2 n of the input, 2 n of the state.
+Equations and shapes as in `models.cells.vector_recurrence`.
 """
 
 import torch
@@ -46,22 +47,19 @@ class _Direction:
         if not is_gru:
             self.weight, self.bias = 2 * torch.cat([W_GE, U_GD], dim=1), 2 * (b_G + d_G)
             return
-        gates = torch.cat([W_GE, U_GD], dim=1)
-        n_x, n_h = gates[2 * hidden :].clone(), gates[2 * hidden :].clone()
-        n_x[:, inputs:], n_h[:, :inputs] = 0, 0
-        self.weight = torch.cat([gates[: 2 * hidden], 2 * n_x, 2 * n_h])
-        self.bias = torch.cat([(b_G + d_G)[: 2 * hidden], 2 * b_G[2 * hidden :], 2 * d_G[2 * hidden :]])
+        new = slice(2 * hidden, None)  # rows of n
+        self.weight, self.bias = torch.cat([W_GE, U_GD], dim=1)[: 2 * hidden], (b_G + d_G)[: 2 * hidden]
+        self.of_input, self.of_state = (2 * W_GE[new], 2 * b_G[new]), (2 * U_GD[new], 2 * d_G[new])
 
     def step(self, x_BE: Tensor, seen_B1: Tensor | None) -> None:
         self.x_BE.copy_(x_BE)
-        gates_BG = product(self.xh_BE, self.weight, self.bias)
+        new_BD = product(self.xh_BE, self.weight, self.bias).sigmoid_()
         if self.is_gru:
-            r, z, n, n_h = gates_BG.chunk(4, dim=1)
-            gates_BG[:, : 2 * r.shape[1]].sigmoid_()
-            new_BD = n.addcmul_(r, n_h).sigmoid_().mul_(2).sub_(1)  # tanh
+            r, z = new_BD.chunk(2, dim=1)
+            new_BD = product(x_BE, *self.of_input).addcmul_(r, product(self.h_BD, *self.of_state)).sigmoid_()
+        new_BD.mul_(2).sub_(1)  # tanh
+        if self.is_gru:
             new_BD.lerp_(self.h_BD, z)  # (1 - z) n + z h
-        else:
-            new_BD = gates_BG.sigmoid_().mul_(2).sub_(1)
         if seen_B1 is None:
             self.h_BD.copy_(new_BD)
         else:
