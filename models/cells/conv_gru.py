@@ -16,6 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from models.cells.in_place import InPlaceLayer
 from models.cells.recurrent_stack import LayerState, RecurrentCell, RecurrentStack
 
 
@@ -30,6 +31,33 @@ class ConvGRUCell(RecurrentCell):
         z, r = torch.sigmoid(self.gates(torch.cat([x_BCHW, h_BDHW], dim=1))).chunk(2, dim=1)
         g = torch.tanh(self.candidate(torch.cat([x_BCHW, r * h_BDHW], dim=1)))
         return ((1 - z) * h_BDHW + z * g,)
+
+    def in_place(self, like_BCHW: Tensor, state: LayerState | None) -> "InPlaceConvGRU":
+        return InPlaceConvGRU(self, like_BCHW, state)
+
+
+class InPlaceConvGRU(InPlaceLayer):
+    def __init__(self, cell: ConvGRUCell, like_BCHW: Tensor, state: LayerState | None):
+        super().__init__(cell, like_BCHW, state)
+        assert cell.candidate.bias is not None
+        self.gates, self.weight, self.bias = cell.gates, 2 * cell.candidate.weight, 2 * cell.candidate.bias
+
+    def step(self, seen_N1: Tensor | None, elapsed_B: Tensor | None, time_BF: Tensor | None) -> None:
+        gates_NG = self.convolved(self.gates.weight, self.gates.bias)
+        z_ND, r_ND = gates_NG.chunk(2, dim=1)
+        for block in self.blocks(gates_NG):
+            gates_NG[block].sigmoid_()
+            h_PD, r_PD = self.h_ND[block], r_ND[block]
+            reset_PD = r_PD * h_PD
+            r_PD.copy_(h_PD)
+            h_PD.copy_(reset_PD)
+        before_ND = r_ND
+        g_ND = self.convolved(self.weight, self.bias)
+        for block in self.blocks(g_ND):
+            g_PD, before_PD = g_ND[block], before_ND[block]
+            g_PD.sigmoid_().mul_(2).sub_(1)  # tanh
+            g_PD.sub_(before_PD).mul_(z_ND[block]).add_(before_PD)  # (1 - z) h + z g
+            self.h_ND[block] = g_PD if seen_N1 is None else torch.where(seen_N1[block], g_PD, before_PD)
 
 
 class ConvGRU(RecurrentStack):

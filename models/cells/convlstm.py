@@ -15,7 +15,7 @@ Three additions for irregular, cloudy series:
 - time features (season, lead...) enter every gate as a bias per channel;
 - an invalid pixel keeps its (decayed) state.
 
-Two implementations give the same numbers: the plain one (autograd) and `InPlaceRun` (no gradients, only the state in memory).
+Two implementations give the same numbers: the plain one (autograd) and `InPlaceConvLSTM` (no gradients, less memory).
 
 Shapes: B batch, T time, C input channels, D hidden channels, H rows, W columns, F time features; G = 4 D, gates in the order
 i, f, o, g. All float32 unless the module was cast.
@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name the field uses
 from torch import Tensor, nn
 
+from models.cells.in_place import InPlaceLayer, keep_or_replace
 from models.cells.recurrent_stack import LayerState, RecurrentCell, RecurrentStack, where_valid
 from models.contract import over_space
 
@@ -83,6 +84,58 @@ class ConvLSTMCell(RecurrentCell):
         if peephole is not None:
             o = o + peephole[2] * c_new
         return where_valid(valid_B1HW, (torch.sigmoid(o) * torch.tanh(c_new), c_new), (h, c))
+
+    def in_place(self, like_BCHW: Tensor, state: LayerState | None) -> "InPlaceConvLSTM":
+        return InPlaceConvLSTM(self, like_BCHW, state)
+
+
+class InPlaceConvLSTM(InPlaceLayer):
+    takes_dates = True
+
+    def __init__(self, cell: ConvLSTMCell, like_BCHW: Tensor, state: LayerState | None):
+        super().__init__(cell, like_BCHW, state)
+        self.cell = cell
+        self.c_ND = self.maps_BHWD[1].flatten(0, -2)
+        assert cell.gates.bias is not None
+        self.double_G = torch.ones_like(cell.gates.bias)
+        self.double_G[3 * cell.hidden :] = 2
+        self.weight = cell.gates.weight * over_space(self.double_G, cell.axes + 1)
+        self.bias = cell.gates.bias * self.double_G
+
+    def step(self, seen_N1: Tensor | None, elapsed_B: Tensor | None, time_BF: Tensor | None) -> None:
+        cell = self.cell
+        if elapsed_B is not None:
+            keep_BHWD = cell.keep_BD(elapsed_B).reshape(-1, *[1] * cell.axes, cell.hidden)
+            for one in self.maps_BHWD:
+                one.mul_(keep_BHWD)
+        gates_NG = self.convolved(self.weight, self.bias)
+        if cell.time is not None and time_BF is not None:
+            gates_NG.unflatten(0, (len(time_BF), -1)).add_((cell.time(time_BF) * self.double_G)[:, None])
+        for block in self.blocks(gates_NG):
+            seen_P1 = None if seen_N1 is None else seen_N1[block]
+            advance(gates_NG[block], self.h_ND[block], self.c_ND[block], seen_P1, cell.peephole_3D)
+
+
+def advance(gates_PG: Tensor, h_PD: Tensor, c_PD: Tensor, seen_P1: Tensor | None, peephole_3D: Tensor | None) -> None:
+    """The pointwise half of a step, in place in `h_PD` and `c_PD`; `gates_PG` holds i, f, o, 2 g and is overwritten."""
+    i, f, o, g = gates_PG.chunk(4, dim=1)
+    if peephole_3D is None:
+        gates_PG.sigmoid_()
+    else:
+        i.addcmul_(c_PD, peephole_3D[0]).sigmoid_()
+        f.addcmul_(c_PD, peephole_3D[1]).sigmoid_()
+        g.sigmoid_()
+    c_new = c_PD.mul_(f) if seen_P1 is None else f.mul_(c_PD)
+    c_new.addcmul_(i, g, value=2).sub_(i)  # f c + i (2 g - 1)
+    if peephole_3D is not None:
+        o.addcmul_(c_new, peephole_3D[2]).sigmoid_()
+    torch.mul(c_new, 2, out=g).sigmoid_()
+    g.mul_(2).sub_(1)  # tanh(c)
+    if seen_P1 is None:
+        torch.mul(o, g, out=h_PD)
+        return
+    keep_or_replace(seen_P1, o.mul_(g), h_PD)
+    keep_or_replace(seen_P1, c_new, c_PD)
 
 
 class ConvLSTM(RecurrentStack):

@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from models.cells.in_place import InPlaceLayer, keep_or_replace
 from models.cells.recurrent_stack import LayerState, RecurrentCell, RecurrentStack
 
 
@@ -24,6 +25,23 @@ class DCRNCell(RecurrentCell):
 
     def advance(self, x_BCHW: Tensor, state: LayerState) -> LayerState:
         return (torch.tanh(self.from_state(state[0]) + self.from_input(x_BCHW)),)
+
+    def in_place(self, like_BCHW: Tensor, state: LayerState | None) -> "InPlaceDCRN":
+        return InPlaceDCRN(self, like_BCHW, state)
+
+
+class InPlaceDCRN(InPlaceLayer):
+    def __init__(self, cell: DCRNCell, like_BCHW: Tensor, state: LayerState | None):
+        super().__init__(cell, like_BCHW, state)
+        assert cell.from_input.bias is not None
+        self.weight = 2 * torch.cat([cell.from_input.weight, cell.from_state.weight], dim=1)
+        self.bias = 2 * cell.from_input.bias
+
+    def step(self, seen_N1: Tensor | None, elapsed_B: Tensor | None, time_BF: Tensor | None) -> None:
+        sum_ND = self.convolved(self.weight, self.bias)
+        for block in self.blocks(sum_ND):
+            new_PD = sum_ND[block].sigmoid_().mul_(2).sub_(1)  # tanh
+            keep_or_replace(None if seen_N1 is None else seen_N1[block], new_PD, self.h_ND[block])
 
 
 class DCRN(RecurrentStack):

@@ -12,6 +12,8 @@ import torch.nn.functional as F  # noqa: N812 - the name the field uses
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from models.cells.in_place import InPlaceLayer, InPlaceRun
+
 CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}  # by the axes of space
 DROPOUTS = {2: F.dropout2d, 3: F.dropout3d}  # of whole channels
 LayerState = tuple[Tensor, ...]
@@ -49,6 +51,10 @@ class RecurrentCell(nn.Module):
         before = self.initial_state(x_BCHW) if state is None else state
         return where_valid(valid_B1HW, self.advance(x_BCHW, before), before)
 
+    def in_place(self, like_BCHW: Tensor, state: LayerState | None) -> InPlaceLayer:
+        """The same layer without gradients, for images like `like_BCHW`, from a state (None: zeros) that it copies."""
+        raise NotImplementedError
+
 
 def where_valid(valid_B1HW: Tensor | None, after: LayerState, before: LayerState) -> LayerState:
     """`after`, but `before` at invalid pixels."""
@@ -79,20 +85,79 @@ class RecurrentStack(nn.Module):
             output = DROPOUTS[x_BCHW.ndim - 2](after[-1][0], self.dropout, self.training)
         return output, tuple(after)
 
+    def in_place(self, like_BCHW: Tensor, state: State | None) -> list[InPlaceLayer]:
+        cells = [cell for cell in self.cells if isinstance(cell, RecurrentCell)]
+        return [cell.in_place(like_BCHW, None if state is None else state[i]) for i, cell in enumerate(cells)]
+
     def forward(
         self, x_BTCHW: Tensor, state: State | None = None, *, valid_BT1HW: Tensor | None = None, elapsed_BT: Tensor | None = None,
-        time_BTF: Tensor | None = None,
+        time_BTF: Tensor | None = None, is_reverse: bool = False,
     ) -> tuple[Tensor, State]:  # fmt: skip
-        """(h_BTDHW of the last layer, state after the last step): T calls of `step`, time outermost."""
-        known = {"valid_B1HW": valid_BT1HW, "elapsed_B": elapsed_BT, "time_BF": time_BTF}
+        """(h_BTDHW of the last layer, state after the last step): T calls of `step`, time outermost.
+
+        With `is_reverse` it reads from the last step to the first; the outputs keep their places.
+        Without gradients (and dropout) the same numbers come from `InPlaceRun`, in channels-last memory.
+        """
+        known = by_step(x_BTCHW.shape[1], valid_BT1HW, elapsed_BT, time_BTF)
+        if self.is_in_place:
+            h_BTHWD = self.new_outputs(x_BTCHW)
+            return h_BTHWD.movedim(-1, 2), self.read_in_place(x_BTCHW, state, known, h_BTHWD, is_reverse=is_reverse)
         outputs = []
-        for t in range(x_BTCHW.shape[1]):
-            at_t = {name: values[:, t] for name, values in known.items() if values is not None}
-            if state is not None and t and self.detach_every and t % self.detach_every == 0:
+        for n, t in enumerate(in_order(len(known), is_reverse)):
+            if state is not None and n and self.detach_every and n % self.detach_every == 0:
                 state = tuple(tuple(one.detach() for one in layer) for layer in state)
-            step = partial(self.step, x_BTCHW[:, t], state, **at_t)
+            step = partial(self.step, x_BTCHW[:, t], state, **known[t])
             is_kept = not (self.checkpointed and torch.is_grad_enabled())
             output, state = step() if is_kept else checkpoint(step, use_reentrant=False)
             outputs.append(output)
         assert state is not None, "a sequence has at least one step"
-        return torch.stack(outputs, dim=1), state
+        return torch.stack(outputs[::-1] if is_reverse else outputs, dim=1), state
+
+    @property
+    def is_in_place(self) -> bool:
+        """Neither gradients nor dropout are needed now."""
+        return not torch.is_grad_enabled() and not (self.training and self.dropout > 0)
+
+    def new_outputs(self, x_BTCHW: Tensor, directions: int = 1) -> Tensor:
+        """(B, T, H, W, directions x D), not filled."""
+        batch, steps, _, *space = x_BTCHW.shape
+        last = [cell for cell in self.cells if isinstance(cell, RecurrentCell)][-1]
+        return x_BTCHW.new_empty(batch, steps, *space, directions * last.hidden)
+
+    def read_in_place(
+        self, x_BTCHW: Tensor, state: State | None, known: list[dict[str, Tensor]], into_BTHWD: Tensor, *,
+        is_reverse: bool = False,
+    ) -> State:  # fmt: skip
+        """The state after the last step read, which is the first if `is_reverse`; the outputs go into `into_BTHWD`."""
+        run = InPlaceRun(self, x_BTCHW[:, 0], state)
+        for t in in_order(len(known), is_reverse):
+            into_BTHWD[:, t] = run.step(x_BTCHW[:, t], **known[t]).movedim(1, -1)
+        return run.end()
+
+
+def in_order(steps: int, is_reverse: bool) -> range:
+    """
+    >>> list(in_order(3, True))
+    [2, 1, 0]
+    """
+    return range(steps)[:: -1 if is_reverse else 1]
+
+
+def by_step(
+    steps: int, valid_BT1HW: Tensor | None = None, elapsed_BT: Tensor | None = None, time_BTF: Tensor | None = None
+) -> list[dict[str, Tensor]]:
+    """The keyword arguments of a cell at every step."""
+    of_steps = {"valid_B1HW": valid_BT1HW, "elapsed_B": elapsed_BT, "time_BF": time_BTF}
+    return [{name: each[:, t] for name, each in of_steps.items() if each is not None} for t in range(steps)]
+
+
+def read_both_ways(onward: RecurrentStack, reverse: RecurrentStack, x_BTCHW: Tensor, valid_BT1HW: Tensor | None = None) -> Tensor:
+    """(B, T, 2 D, H, W): the outputs of `onward`, then of `reverse`, which reads from the last step (Schuster & Paliwal 1997)."""
+    if onward.is_in_place and reverse.is_in_place:
+        known, h_BTHWO = by_step(x_BTCHW.shape[1], valid_BT1HW), onward.new_outputs(x_BTCHW, 2)
+        onward_BTHWD, reverse_BTHWD = h_BTHWO.chunk(2, dim=-1)
+        onward.read_in_place(x_BTCHW, None, known, onward_BTHWD)
+        reverse.read_in_place(x_BTCHW, None, known, reverse_BTHWD, is_reverse=True)
+        return h_BTHWO.movedim(-1, 2)
+    read = partial(reverse, is_reverse=True)
+    return torch.cat([stack(x_BTCHW, valid_BT1HW=valid_BT1HW)[0] for stack in (onward, read)], dim=2)

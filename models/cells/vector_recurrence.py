@@ -10,6 +10,9 @@ arXiv:1406.1078, with the reset gate after the product, as in cuDNN and Keras):
 A masked step changes nothing, so the layers run over the valid steps alone, moved together, and their outputs are put back where
 they belong: the same numbers as step by step with a mask, by PyTorch's fast layers, wherever the gaps are.
 
+Without gradients `ROWS` samples at a time go through all layers, so only the outputs of the last one are in memory for the whole
+batch; RNN and GRU then run step by step on a CPU, see `models.cells.vectors_in_place`.
+
 Shapes: B batch, T steps, E inputs, D hidden, O outputs (D, or 2 D if bidirectional: onward, then backward), L layers.
 """
 
@@ -17,7 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from models.cells.vectors_in_place import read_in_place
+
 LAYERS: dict[str, type[nn.RNN] | type[nn.LSTM] | type[nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+ROWS = 256  # samples at once without gradients
 VectorState = tuple[Tensor, ...]  # (h_LBD,), of an LSTM (h_LBD, c_LBD)
 
 
@@ -62,12 +68,33 @@ class VectorRecurrence(nn.Module):
         if self.bidirectional and state is not None:
             raise ValueError("a bidirectional layer reads the whole sequence at once: it takes no state of an earlier part")
         before = self.initial_state(x_BTE) if state is None else state
-        if valid_BT is None or bool(valid_BT.all()):
-            each_BTO, after = self._run(x_BTE, before)
-        else:
-            each_BTO, after = self._run_valid(x_BTE, valid_BT, before)
+        is_whole = valid_BT is None or bool(valid_BT.all())
+        each_BTO, after = self._each(x_BTE, None if is_whole else valid_BT, before)
         onward_BD, backward_BD = each_BTO[:, -1, : self.hidden], each_BTO[:, 0, self.hidden :]
         return each_BTO, torch.cat([onward_BD, backward_BD], dim=1), after
+
+    def _each(self, x_BTE: Tensor, valid_BT: Tensor | None, before: VectorState) -> tuple[Tensor, VectorState]:
+        """(outputs of every step, state after the last)."""
+        if torch.is_grad_enabled():
+            return self._run(x_BTE, before) if valid_BT is None else self._run_valid(x_BTE, valid_BT, before)
+        each_BTO = x_BTE.new_empty(*x_BTE.shape[:2], self.outputs)
+        after = tuple(torch.empty_like(one) for one in before)
+        for start in range(0, len(x_BTE), ROWS):
+            rows = slice(start, start + ROWS)
+            valid = None if valid_BT is None else valid_BT[rows]
+            each_BTO[rows], ran = self._without_gradients(x_BTE[rows], valid, tuple(one[:, rows] for one in before))
+            for into, one in zip(after, ran, strict=True):
+                into[:, rows] = one
+        return each_BTO, after
+
+    def _without_gradients(self, x_BTE: Tensor, valid_BT: Tensor | None, before: VectorState) -> tuple[Tensor, VectorState]:
+        has_dropout = self.training and self.layers.dropout > 0
+        if x_BTE.device.type == "cpu" and not isinstance(self.layers, nn.LSTM) and not has_dropout:
+            each_BTO, after_LBD = read_in_place(self.layers, x_BTE, valid_BT, before[0])
+            return each_BTO, (after_LBD,)
+        if valid_BT is None:
+            return self._run(x_BTE, tuple(one.contiguous() for one in before))
+        return self._run_valid(x_BTE, valid_BT, before)
 
     def initial_state(self, x_BTE: Tensor) -> VectorState:
         shape = (self.layers.num_layers * (2 if self.bidirectional else 1), len(x_BTE), self.hidden)

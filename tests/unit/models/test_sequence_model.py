@@ -38,8 +38,8 @@ def test_a_member_reads_physical_values_by_its_own_statistics():
     mean, std = torch.tensor([5.0, 4.0]), torch.tensor([2.0, 0.5])
     model.set_statistics(1, mean, std)
     standardised = (x - mean[:, None, None]) / std[:, None, None]
-    assert torch.equal(model.predict(1, x, valid), model.members[1](standardised, valid))
-    assert torch.equal(model.predict(0, x, valid), model.members[0](x, valid))
+    torch.testing.assert_close(model.predict(1, x, valid), model.members[1](standardised, valid), atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.predict(0, x, valid), model.members[0](x, valid), atol=1e-6, rtol=0)
     counts = x.clamp(min=0).round()
     assert torch.equal(model.predict(1, counts.to(torch.uint8), valid), model.predict(1, counts, valid))
 
@@ -48,7 +48,7 @@ def test_training_has_a_gradient_and_prediction_none():
     model, known = made(), batch()
     y = model.compute_member(0, known)
     assert y.requires_grad
-    assert torch.equal(model.predict(0, known["x_TCHW"], known["valid_T"]), y)
+    torch.testing.assert_close(model.predict(0, known["x_TCHW"], known["valid_T"]), y, atol=1e-6, rtol=0)
     assert not model.predict(0, known["x_TCHW"], known["valid_T"]).requires_grad
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.cells.conv_gru import ConvGRU, ConvGRUCell
 from models.cells.convlstm import ConvLSTM
 from models.cells.dcrn import DCRN, DCRNCell
-from models.cells.recurrent_stack import RecurrentStack
+from models.cells.recurrent_stack import RecurrentStack, read_both_ways
 
 STACKS = {"convgru": ConvGRU, "convlstm": ConvLSTM, "dcrn": DCRN}
 every_stack = pytest.mark.parametrize(("kind", "axes"), [(kind, axes) for kind in STACKS for axes in (2, 3)])
@@ -91,6 +91,35 @@ def test_stepping_date_by_date_equals_the_whole_sequence(kind, axes):
     _, halfway = stack(**{name: values[:, :3] for name, values in inputs.items()})
     again, _ = stack(state=halfway, **{name: values[:, 3:] for name, values in inputs.items()})
     torch.testing.assert_close(again, whole[:, 3:], atol=1e-6, rtol=0)
+
+
+@every_stack
+@pytest.mark.parametrize("mask", ["pixels", "frames", None])
+def test_without_gradients_the_numbers_are_the_same(kind, axes, mask):
+    stack, inputs = stack_of(kind, axes).float(), {name: values.float() for name, values in sequence(axes).items()}
+    frames = torch.tensor([[1.0, 0, 1, 1, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]])[(..., *[None] * (1 + axes))]
+    inputs["valid_BT1HW"] = {"pixels": inputs["valid_BT1HW"], "frames": frames, None: None}[mask]
+    start = tuple(cell.initial_state(inputs["x_BTCHW"][:, 0]) for cell in stack.cells)
+    start = tuple(tuple(torch.randn_like(one) for one in layer) for layer in start)
+    kept = tuple(tuple(one.clone() for one in layer) for layer in start)
+    wanted = stack(state=start, **inputs)
+    with torch.no_grad():
+        got = stack(state=start, **inputs)
+        again = stack(inputs["x_BTCHW"], got[1])[0]
+    torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(again, stack(inputs["x_BTCHW"], wanted[1])[0], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(start, kept, atol=0, rtol=0)
+
+
+@every_stack
+def test_reading_both_ways_joins_a_stack_and_one_that_reads_the_reversed_sequence(kind, axes):
+    onward, inputs = stack_of(kind, axes), sequence(axes)
+    reverse = STACKS[kind](3, [5], axes=axes).double()
+    reversed_BTDHW = reverse(**{name: values.flip(1) for name, values in inputs.items()})[0].flip(1)
+    wanted = torch.cat([onward(**inputs)[0], reversed_BTDHW], dim=2)
+    torch.testing.assert_close(read_both_ways(onward, reverse, *inputs.values()), wanted, atol=1e-12, rtol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(read_both_ways(onward, reverse, *inputs.values()), wanted, atol=1e-12, rtol=0)
 
 
 @every_stack
@@ -207,6 +236,13 @@ def test_on_images_of_one_pixel_the_cells_are_pytorch_s_layers(kind, axes):
     x_BTC = torch.randn(2, 6, 3, dtype=torch.float64)
     got = stack(x_BTC[(..., *[None] * axes)])[0]
     torch.testing.assert_close(got.flatten(2), layer(x_BTC)[0], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["convgru", "dcrn"])
+@pytest.mark.parametrize("has_gradients", [True, False])
+def test_dates_are_refused_by_layers_that_cannot_read_them(kind, has_gradients):
+    with torch.set_grad_enabled(has_gradients), pytest.raises(TypeError, match="elapsed"):
+        stack_of(kind, 2)(**sequence(), elapsed_BT=torch.zeros(3, 5))
 
 
 @pytest.mark.parametrize("kind", STACKS)

@@ -79,6 +79,20 @@ def test_masked_sequences_equal_the_written_out_equations(kind, layers, bidirect
 
 
 @every_kind
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("valid", [VALID, None], ids=["masked", "whole"])
+def test_without_gradients_the_numbers_are_the_same(kind, bidirectional, dtype, valid, monkeypatch):
+    monkeypatch.setattr("models.cells.vector_recurrence.ROWS", 4)
+    network, x = network_of(kind, 2, bidirectional=bidirectional).to(dtype), noise().to(dtype)
+    state = None if bidirectional else network(x[:, :2])[2]
+    wanted = network(x, valid, state)
+    with torch.no_grad():
+        got = network(x, valid, state)
+    torch.testing.assert_close(got, wanted, atol=1e-6 if dtype == torch.float32 else 1e-12, rtol=0)
+
+
+@every_kind
 @pytest.mark.parametrize("layers", [1, 2])
 def test_step_by_step_and_in_parts_equals_the_whole_sequence(kind, layers):
     network, x = network_of(kind, layers).float(), noise().float()
