@@ -72,6 +72,15 @@ class SequenceModelConfig(SampleModelConfig):
             yield Finding(
                 ("model", "kind"), f"{self.kind} reads one image, frames.count is {count}", "frames.count: 1, or cnn_lstm"
             )
+        if self.use is None and self.kind not in ONE_IMAGE and not self.per_step:
+            if getattr(sections.get("labels"), "spans", None) is not None:
+                yield Finding(
+                    ("model", "per_step"), "answers once for a sample, labels.spans asks for each frame", "per_step: true"
+                )
+            if getattr(sections.get("prediction"), "per_step", False):
+                yield Finding(("model", "per_step"), "answers once for a sample, so there is none of frames", "per_step: true")
+        if self.kind in ONE_IMAGE and getattr(sections.get("labels"), "spans", None) is not None:
+            yield Finding(("model", "kind"), f"{self.kind} reads one image, labels.spans are of frames", "cnn_lstm")
         if size is not None and (len(size) == 3) != self.kind.startswith("volume"):
             kind = "images" if len(size) == 2 else "volumes"
             yield Finding(("model", "kind"), f"{self.kind} is not for {kind}", f"frames.size says {kind}: cnn_* or volume_*")
@@ -124,6 +133,22 @@ class SamplePrediction(Strict):
         source = sections.get("source")
         if self.map and source is not None and not isinstance(source, WindowsSource):
             yield Finding(("prediction", "map"), "is of windows of a cube", "take it out, or source: {kind: windows}")
+
+
+class LabelPrediction(SamplePrediction):
+    """What is answered, and what is shown of it."""
+
+    per_step: bool = Field(
+        False,
+        description="a line for each span of frames with one answer, in place of one for each sample; so it is with labels.spans",
+    )
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        if self.per_step and self.map:
+            yield Finding(
+                ("prediction", "map"), "is one answer for each pixel, prediction.per_step asks for many", "take one out"
+            )
 
 
 class SampleRun(Run):

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from configs.samples import AuditedEvaluation
+from configs.cube_windows import WindowsSource
+from configs.samples import AuditedEvaluation, SpanLabels
 from configs.schema import Finding, Fraction, Sections
-from configs.sequences import MODEL, SamplePrediction, SampleRun, SequenceModelConfig, SequenceTraining, build_recipe
+from configs.sequences import MODEL, LabelPrediction, SampleRun, SequenceModelConfig, SequenceTraining, build_recipe
 from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
@@ -57,10 +58,28 @@ class ClassifyRun(SampleRun):
     """A label for every sample: what comes in, what is known, what is learnt, what goes out."""
 
     task: Literal["classify"]
+    labels: SpanLabels | None = Field(None, description="what is known; not needed where `model.use` names a model")
     model: SequenceModelConfig = SequenceModelConfig()
     training: ClassifyTraining = ClassifyTraining()
     evaluation: ClassifyEvaluation = ClassifyEvaluation()
-    prediction: SamplePrediction = SamplePrediction()
+    prediction: LabelPrediction = LabelPrediction()
+
+    @property
+    def is_stepped(self) -> bool:
+        """Whether steps are answered, not samples."""
+        return self.prediction.per_step or self.has_spans
+
+    @property
+    def has_spans(self) -> bool:
+        """Whether steps have the labels."""
+        return self.labels is not None and self.labels.spans is not None
+
+    @property
+    def clock(self) -> Literal["frames", "seconds", "dates"]:
+        """In what the ends of answered spans are given."""
+        if isinstance(self.source, WindowsSource):
+            return "dates"
+        return "seconds" if self.labels is not None and self.labels.spans == "seconds" else "frames"
 
 
 # ---------------------------------------------------------------- objects
