@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +14,7 @@ from configs.labels import check_spans
 from configs.paths import READ
 from configs.schema import Finding, Fraction, InputPath, LocalPath, Name, Sections, Seed, Strict, missing_file
 from configs.sources import BandConfig, PictureDefaults, SourceDefaults, _named_band
+from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
     from pipelines.samples.sample_frames import FrameSettings
@@ -197,11 +198,19 @@ class SampleAugmentConfig(Strict):
 class SamplesEvaluation(Strict):
     """What every task on samples asks of its model."""
 
+    references: Sequence[str] = Field((), description="on the same folds")
+    must_equal: Sequence[str] = Field((), description="references that may not be better beyond the interval")
     margin: Fraction = Field(0.01, description="smallest difference that matters")
     confidence: Fraction = Field(0.95, description="of the intervals")
     most_labels: int = Field(
         5000, ge=10, description="samples of a class that references learn from; of more so many are drawn at random"
     )
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        for index, name in enumerate(self.must_equal):
+            if name not in self.references:
+                key: Key = ("evaluation", "must_equal", index)
+                yield Finding(key, f"{name!r} is not among evaluation.references", f"add {name} there")
 
 
 class AuditedEvaluation(SamplesEvaluation):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from configs.cube_windows import WindowsSource
 from configs.samples import AuditedEvaluation, SpanLabels
-from configs.schema import Finding, Fraction, Sections
+from configs.schema import Fraction
 from configs.sequences import MODEL, LabelPrediction, SampleRun, SequenceModelConfig, SequenceTraining, build_recipe
-from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
     from pipelines.learning.class_evaluation import Asked
@@ -46,12 +44,6 @@ class ClassifyEvaluation(AuditedEvaluation):
     measure: Literal["accuracy", "mean_f1"] = Field(
         "accuracy", description="what references are compared by; mean_f1 for rare classes"
     )
-
-    def check(self, sections: Sections) -> Iterator[Finding]:
-        for index, name in enumerate(self.must_equal):
-            if name not in self.references:
-                key: Key = ("evaluation", "must_equal", index)
-                yield Finding(key, f"{name!r} is not among evaluation.references", f"add {name} there")
 
 
 class ClassifyRun(SampleRun):

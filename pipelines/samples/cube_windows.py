@@ -25,7 +25,7 @@ from pipelines.samples.labels import Labels, Span
 from pipelines.samples.variables import physical
 from pipelines.scene import Band
 from pipelines.sources.answers import spans_as_text
-from pipelines.sources.samples import DescribesItself, Frames, Sample, SampleListing
+from pipelines.sources.samples import Frames, Sample, SampleListing
 from pipelines.tiles import Box
 
 TILE_PX = 128  # side of the parts of a cube that are in memory
@@ -81,7 +81,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class CubeWindows(DescribesItself):
+class CubeWindows:
     """Windows of the cube at `uri`, of its bands `names`. A source of samples.
 
     `labels`: what is known; None: every `every_px`-th pixel is a sample without an answer. `span`: that of such samples.

@@ -166,7 +166,7 @@ def test_networks_of_other_frames_are_refused_with_a_remedy(here: Path) -> None:
 
 
 def test_a_span_of_a_file_that_is_not_there_is_refused_by_line(here: Path) -> None:
-    write_clips(here, 4)
+    write_clips(here, 4, turns=True)
     with Path("spans.csv").open("a") as file:
         file.write("\nc44,0,2,left,g3")
     with pytest.raises(RequestError, match=r"spans.csv, line 10: c44 names no file below source.path: correct the name"):
