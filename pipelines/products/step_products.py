@@ -20,7 +20,7 @@ from pipelines.products.canvas import INK, MUTED, drawing, tidy
 from pipelines.products.charts import COLOURS
 from pipelines.products.label_products import SEEN, place_of
 from pipelines.samples.sample_store import SampleTable
-from pipelines.samples.stepped_samples import classes_of, clock_of, spans_of
+from pipelines.samples.spans import classes_of, clock_of, spans_of
 from pipelines.wording import harmless
 
 Clock = Literal["frames", "seconds", "dates"]
