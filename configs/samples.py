@@ -61,6 +61,11 @@ class AnswersConfig(Strict):
             yield Finding(("labels", "kind"), "does not fit the source", remedy)
         yield from self.check_source(sections.get("source"))
 
+    @property
+    def read_columns(self) -> dict[str, str]:
+        """The columns of the table that are read, and copied where names are taken out."""
+        return self.columns.model_dump()
+
     def check_source(self, source: object) -> Iterator[Finding]:
         """Findings for answers of another kind."""
         if getattr(source, "answer", None) == "boxes":
@@ -83,6 +88,10 @@ class SpanAnswersConfig(AnswersConfig):
         None,
         description="a line of the table is the label of a span of frames, whose ends are so given; default: of a whole sample",
     )
+
+    @property
+    def read_columns(self) -> dict[str, str]:
+        return self.columns.model_dump(exclude=set() if self.spans else {"start", "stop"})
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         yield from super().check(sections)
@@ -258,12 +267,12 @@ def _answers(labels: AnswersConfig | None) -> Answers:
 
     if labels is None or labels.path is None:
         return Answers(from_folders=labels is not None and labels.kind == "folders")
-    table, named = Path(labels.path), labels.columns.model_dump()
+    table, named = Path(labels.path), labels.read_columns
     if "frame" in named:
         return read_boxes(table, BoxColumns(**named))
     if isinstance(labels, SpanAnswersConfig) and labels.spans is not None:
         return read_spans(table, SpanColumns(**named), labels.spans)
-    return read_answers(table, AnswerColumns(**{name: named[name] for name in AnswerColumnsConfig.model_fields}))
+    return read_answers(table, AnswerColumns(**named))
 
 
 def build_frames(frames: FramesConfig) -> FrameSettings:

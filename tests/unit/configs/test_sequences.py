@@ -5,6 +5,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from configs.samples import SpanAnswersConfig
 from configs.sequences import ONE_IMAGE, SampleModelConfig, SequenceModelConfig, build_learner
 from configs.tasks.detect import CentrePointConfig
 from pipelines.samples.sample_store import SampleLayout
@@ -24,3 +25,11 @@ def test_every_kind_of_the_config_is_a_network(model: type[SampleModelConfig], k
     network = build_learner(model(kind=kind), layout, ("a", "b"), 0).networks[0]
     assert network.config.kind == kind
     assert network.frame_shape == (1, *size)
+
+
+def test_ends_of_spans_are_columns_only_where_labels_are_of_spans() -> None:
+    """A copy without names takes the columns that are read: dates in others stay behind."""
+    whole = SpanAnswersConfig(kind="table", path="labels.csv")
+    assert set(whole.read_columns.values()) == {"file", "label", "group", "part"}
+    spans = whole.model_copy(update={"spans": "seconds"})
+    assert set(spans.read_columns.values()) == {"file", "label", "group", "part", "from", "to"}
