@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from configs.labels import ColumnsConfig, build_span
+from configs.labels import ColumnsConfig, build_span, check_spans
 from configs.paths import READ
 from configs.schema import CubeUri, Finding, InputPath, Name, Sections, Strict, UtcDate, check_crs, missing_file
 from configs.sources import SourceDefaults
@@ -78,9 +78,16 @@ class PlaceLabelsConfig(Strict):
     nodata: float | None = Field(None, description="value of a raster of numbers that is none, beside what the file says")
     on_cube_grid: bool = Field(False, description="a raster without georeferencing, whose pixels are those of the cube")
     classes: list[str] = Field([], description="classes that count, in this order; default: all, sorted by name")
+    spans: Literal["dates"] | None = Field(
+        None, description="labels of a place are those of the steps within their spans, of one sample through source.start and "
+        "source.stop; default: each is of a sample of its own through its span",
+    )  # fmt: skip
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         yield from check_crs(("labels", "crs"), self.crs)
+        yield from check_spans(self.spans, sections)
+        if self.spans is not None and self.kind == "raster":
+            yield Finding(("labels", "spans"), "a label raster has one span", "points or polygons, or take spans out")
         source, task = sections.get("source"), sections.get("task")
         if source is not None and not isinstance(source, WindowsSource):
             yield Finding(("labels", "kind"), "is of places", "table or folders, or source: {kind: windows}")
@@ -115,7 +122,7 @@ def build_windows(source: WindowsSource, asked: PlaceLabelsConfig | None, snapsh
     windows = open_windows(source.cube, [band.name for band in source.bands], settings, snapshot)
     span = build_span(source)
     labels = None if asked is None else _labels(asked, windows.grid, span, source.every_px)
-    return replace(windows, labels=labels, span=span)
+    return replace(windows, labels=labels, span=span, per_step=asked is not None and asked.spans is not None)
 
 
 def _labels(asked: PlaceLabelsConfig, grid: Grid, span: Span | None, every_px: int) -> Labels:

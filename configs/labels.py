@@ -114,6 +114,18 @@ class LabelsConfig(Strict):
         yield from check_label_path(self.path, source)
 
 
+def check_spans(spans: str | None, sections: Sections) -> Iterator[Finding]:
+    """Findings where labels of spans cannot be learnt."""
+    if spans is None:
+        return
+    if sections.get("task") != "classify":
+        yield Finding(("labels", "spans"), "are labels, which `task: classify` learns", "task: classify, or take spans out")
+    if getattr(getattr(sections.get("training"), "augment", None), "mixup", 0):
+        yield Finding(("training", "augment", "mixup"), "mixes labelled steps with others", "0 where labels are of spans")
+    if getattr(sections.get("prediction"), "map", False):
+        yield Finding(("prediction", "map"), "is one answer for each pixel, labels.spans asks for many", "take one of both out")
+
+
 AnySiteLabels = LabelsConfig | SiteRasters | None
 
 # ---------------------------------------------------------------- objects

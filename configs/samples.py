@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,12 +10,15 @@ from pydantic import BeforeValidator, Field
 
 from configs import schema
 from configs.cube_windows import PlaceLabelsConfig, WindowsSource, build_windows
+from configs.labels import check_spans
 from configs.paths import READ
 from configs.schema import Finding, Fraction, InputPath, LocalPath, Name, Sections, Seed, Strict, missing_file
 from configs.sources import BandConfig, PictureDefaults, SourceDefaults, _named_band
+from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
     from pipelines.samples.sample_frames import FrameSettings
+    from pipelines.sources.answers import Answers
     from pipelines.sources.samples import SampleSource
 
 # ---------------------------------------------------------------- schema
@@ -28,6 +31,13 @@ class AnswerColumnsConfig(Strict):
     answer: str = Field("label", description="the class, or the number")
     group: str = Field("group", description="what stays together in a split (patient, clip set, site), where the table has it")
     part: str = Field("part", description="the part that the data set assigns a sample to (train, test), where the table has it")
+
+
+class SpanColumnsConfig(AnswerColumnsConfig):
+    """The columns of the table of labels."""
+
+    start: str = Field("from", description="with `spans`: the first frame or second of the span, counted from 0")
+    stop: str = Field("to", description="with `spans`: the frame or second at which the span has ended")
 
 
 class AnswersConfig(Strict):
@@ -51,6 +61,11 @@ class AnswersConfig(Strict):
             yield Finding(("labels", "kind"), "does not fit the source", remedy)
         yield from self.check_source(sections.get("source"))
 
+    @property
+    def read_columns(self) -> dict[str, str]:
+        """The columns of the table that are read, and copied where names are taken out."""
+        return self.columns.model_dump()
+
     def check_source(self, source: object) -> Iterator[Finding]:
         """Findings for answers of another kind."""
         if getattr(source, "answer", None) == "boxes":
@@ -63,6 +78,26 @@ class AnswersConfig(Strict):
             )
         elif self.path is not None:
             yield from missing_file(("labels", "path"), Path(self.path))
+
+
+class SpanAnswersConfig(AnswersConfig):
+    """What is known of each sample, or of spans of its frames."""
+
+    columns: SpanColumnsConfig = SpanColumnsConfig()
+    spans: Literal["frames", "seconds"] | None = Field(
+        None,
+        description="a line of the table is the label of a span of frames, whose ends are so given; default: of a whole sample",
+    )
+
+    @property
+    def read_columns(self) -> dict[str, str]:
+        return self.columns.model_dump(exclude=set() if self.spans else {"start", "stop"})
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        if self.spans is not None and self.kind != "table":
+            yield Finding(("labels", "spans"), "are read from a table", "kind: table with a path, or take spans out")
+        yield from check_spans(self.spans, sections)
 
 
 class SampleFilesSource(PictureDefaults):
@@ -120,6 +155,7 @@ class MovingDigitsSource(SourceDefaults):
 SamplesSource = Annotated[SampleFilesSource | IdxSource | MovingDigitsSource | WindowsSource, Field(discriminator="kind")]
 AnySamplesSource = SampleFilesSource | IdxSource | MovingDigitsSource | WindowsSource
 SampleLabels = Annotated[AnswersConfig | PlaceLabelsConfig, Field(discriminator="kind")]
+SpanLabels = Annotated[SpanAnswersConfig | PlaceLabelsConfig, Field(discriminator="kind")]
 
 
 class FramesConfig(Strict):
@@ -171,11 +207,19 @@ class SampleAugmentConfig(Strict):
 class SamplesEvaluation(Strict):
     """What every task on samples asks of its model."""
 
+    references: Sequence[str] = Field((), description="on the same folds")
+    must_equal: Sequence[str] = Field((), description="references that may not be better beyond the interval")
     margin: Fraction = Field(0.01, description="smallest difference that matters")
     confidence: Fraction = Field(0.95, description="of the intervals")
     most_labels: int = Field(
         5000, ge=10, description="samples of a class that references learn from; of more so many are drawn at random"
     )
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        for index, name in enumerate(self.must_equal):
+            if name not in self.references:
+                key: Key = ("evaluation", "must_equal", index)
+                yield Finding(key, f"{name!r} is not among evaluation.references", f"add {name} there")
 
 
 class AuditedEvaluation(SamplesEvaluation):
@@ -198,18 +242,12 @@ def build_sample_source(
             assert not isinstance(labels, AnswersConfig), "checked with the config"
             return build_windows(source, labels)
         case SampleFilesSource():
-            from pipelines.sources.answers import AnswerColumns, Answers, BoxColumns, read_answers, read_boxes
             from pipelines.sources.sample_files import SampleFiles
 
             assert not isinstance(labels, PlaceLabelsConfig), "checked with the config"
-            answers, table = Answers(from_folders=labels is not None and labels.kind == "folders"), None
-            if labels is not None and labels.path is not None:
-                table = Path(labels.path)
-                named = labels.columns.model_dump()
-                is_of_boxes = "frame" in named
-                answers = read_boxes(table, BoxColumns(**named)) if is_of_boxes else read_answers(table, AnswerColumns(**named))
+            table = None if labels is None or labels.path is None else Path(labels.path)
             return SampleFiles(
-                Path(source.path), build_image_request(source), answers, source.pattern, source.unit, frames.count,
+                Path(source.path), build_image_request(source), _answers(labels), source.pattern, source.unit, frames.count,
                 source.frame_time, table,
             )  # fmt: skip
         case IdxSource():
@@ -221,6 +259,20 @@ def build_sample_source(
 
             how = source.model_dump(include={"answer", "clips", "test_clips", "frames", "side", "digits", "seed"})
             return MovingDigits(Path(source.path), band=build_bands(source)[0], **how)
+
+
+def _answers(labels: AnswersConfig | None) -> Answers:
+    """Raises RequestError, MissingInput."""
+    from pipelines.sources.answers import AnswerColumns, Answers, BoxColumns, SpanColumns, read_answers, read_boxes, read_spans
+
+    if labels is None or labels.path is None:
+        return Answers(from_folders=labels is not None and labels.kind == "folders")
+    table, named = Path(labels.path), labels.read_columns
+    if "frame" in named:
+        return read_boxes(table, BoxColumns(**named))
+    if isinstance(labels, SpanAnswersConfig) and labels.spans is not None:
+        return read_spans(table, SpanColumns(**named), labels.spans)
+    return read_answers(table, AnswerColumns(**named))
 
 
 def build_frames(frames: FramesConfig) -> FrameSettings:

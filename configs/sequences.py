@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from pydantic import Field
 
@@ -37,15 +37,17 @@ class SampleModelConfig(ModelConfig):
 
 class SequenceModelConfig(SampleModelConfig):
     """The network of whole sequences. Of one image: row_* (its rows), region_* (its patches). Of frames: cnn_* (an encoder for
-    each frame, then a recurrent layer), dcrn, convgru, convlstm (convolution, pooling, convolutional recurrence), frame_cnn (no
-    recurrence). Of volumes: volume_*."""
+    each frame, then a recurrent layer; cnn_tcn: dilated convolutions over time), dcrn, convgru, convlstm (convolution, pooling,
+    convolutional recurrence), frame_cnn (no recurrence). Of volumes: volume_*."""
 
     kind: Literal[
         "row_rnn", "row_lstm", "row_gru", "region_rnn", "region_lstm", "region_gru", "cnn_rnn", "cnn_lstm", "cnn_gru",
-        "dcrn", "convgru", "convlstm", "frame_cnn", "volume_rnn", "volume_lstm", "volume_gru",
+        "cnn_tcn", "dcrn", "convgru", "convlstm", "frame_cnn", "volume_rnn", "volume_lstm", "volume_gru",
     ] = Field("cnn_lstm", description="the network")  # fmt: skip
-    hidden: Channels = Field(64, description="units of recurrent layers over vectors")
-    layers: int = Field(1, ge=1, le=8, description="recurrent layers over vectors")
+    hidden: Channels = Field(64, description="units of recurrent layers over vectors, channels of cnn_tcn")
+    layers: int = Field(
+        1, ge=1, le=8, description="recurrent layers over vectors; of cnn_tcn blocks, each of which looks back twice as far"
+    )
     bidirectional: bool = Field(False, description="a second recurrent layer reads from the end to the begin")
     widths: list[Channels] = Field([16, 32], min_length=1, description="channels of each scale (dcrn and its kin: of each block)")
     grid: int = Field(
@@ -53,7 +55,9 @@ class SequenceModelConfig(SampleModelConfig):
         "mean over the frame, which does not say where something is. Motion needs more",
     )  # fmt: skip
     patch_px: int = Field(8, ge=2, description="side of the patches of region_*")
-    kernel: Literal[1, 3, 5, 7] = Field(3, description="side of the convolutions in the recurrence of dcrn, convgru, convlstm")
+    kernel: Literal[1, 3, 5, 7] = Field(
+        3, description="side of the convolutions in the recurrence of dcrn, convgru, convlstm; steps of those of cnn_tcn"
+    )
     flattened: bool = Field(False, description="dcrn and its kin: the dense layer reads the whole last map, not its mean")
     per_step: bool = Field(False, description="an answer after every frame (or row); the sample's is their mean")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of features dropped in training")
@@ -68,29 +72,42 @@ class SequenceModelConfig(SampleModelConfig):
             yield Finding(
                 ("model", "kind"), f"{self.kind} reads one image, frames.count is {count}", "frames.count: 1, or cnn_lstm"
             )
+        if self.use is None and self.kind not in ONE_IMAGE and not self.per_step:
+            if getattr(sections.get("labels"), "spans", None) is not None:
+                yield Finding(
+                    ("model", "per_step"), "answers once for a sample, labels.spans asks for each frame", "per_step: true"
+                )
+            if getattr(sections.get("prediction"), "per_step", False):
+                yield Finding(("model", "per_step"), "answers once for a sample, so there is none of frames", "per_step: true")
+        if self.kind in ONE_IMAGE and getattr(sections.get("labels"), "spans", None) is not None:
+            yield Finding(("model", "kind"), f"{self.kind} reads one image, labels.spans are of frames", "cnn_lstm")
         if size is not None and (len(size) == 3) != self.kind.startswith("volume"):
             kind = "images" if len(size) == 2 else "volumes"
             yield Finding(("model", "kind"), f"{self.kind} is not for {kind}", f"frames.size says {kind}: cnn_* or volume_*")
 
     def description(self, layout: SampleLayout) -> dict[str, Any]:
-        kind, recurrent = self.kind, {"hidden": self.hidden, "layers": self.layers, "bidirectional": self.bidirectional}
-        widths, own = {"widths": list(self.widths)}, dict[str, Any]()
-        match kind.rpartition("_")[0] or kind:
-            case "row":
+        recurrent = {"hidden": self.hidden, "layers": self.layers, "bidirectional": self.bidirectional}
+        widths, grid, own = {"widths": list(self.widths)}, {"grid": self.grid}, dict[str, Any]()
+        match self.kind:  # mypy finds a kind without an arm
+            case "row_rnn" | "row_lstm" | "row_gru":
                 own = recurrent
-            case "region":
+            case "region_rnn" | "region_lstm" | "region_gru":
                 own = {**recurrent, **widths, "patch_px": self.patch_px}
-            case "cnn":
-                own = {**recurrent, **widths, "grid": self.grid}
-            case "volume":
-                own = {**recurrent, **widths, "grid": self.grid, "depth": layout.size[0]}
-            case "frame":
-                own = {**widths, "grid": self.grid}
-            case _:
+            case "cnn_rnn" | "cnn_lstm" | "cnn_gru":
+                own = {**recurrent, **widths, **grid}
+            case "cnn_tcn":
+                own = {**widths, **grid, "hidden": self.hidden, "layers": self.layers, "kernel": self.kernel}
+            case "volume_rnn" | "volume_lstm" | "volume_gru":
+                own = {**recurrent, **widths, **grid, "depth": layout.size[0]}
+            case "frame_cnn":
+                own = {**widths, **grid}
+            case "dcrn" | "convgru" | "convlstm":
                 names = ("kernel", "bidirectional", "flattened", "detach_every", "checkpointed")
                 own = {**widths, **{name: getattr(self, name) for name in names}}
+            case other:
+                assert_never(other)
         size = {"bands": len(layout.bands), "height": layout.size[-2], "width": layout.size[-1]}
-        return {"kind": kind, "dropout": self.dropout, "per_step": self.per_step, **size, **own}
+        return {"kind": self.kind, "dropout": self.dropout, "per_step": self.per_step, **size, **own}
 
 
 class SequenceTraining(TrainingDefaults):
@@ -116,6 +133,22 @@ class SamplePrediction(Strict):
         source = sections.get("source")
         if self.map and source is not None and not isinstance(source, WindowsSource):
             yield Finding(("prediction", "map"), "is of windows of a cube", "take it out, or source: {kind: windows}")
+
+
+class LabelPrediction(SamplePrediction):
+    """What is answered, and what is shown of it."""
+
+    per_step: bool = Field(
+        False,
+        description="a line for each span of frames with one answer, in place of one for each sample; so it is with labels.spans",
+    )
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        if self.per_step and self.map:
+            yield Finding(
+                ("prediction", "map"), "is one answer for each pixel, prediction.per_step asks for many", "take one out"
+            )
 
 
 class SampleRun(Run):

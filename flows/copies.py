@@ -89,6 +89,7 @@ def samples_to_read(run: SampleRun, steps: Steps) -> tuple[SampleSource, list[st
 
     Raises RequestError if no sample could be passed on, or if nobody has stated whether DICOM and NIfTI files are of patients.
     """
+    from configs.samples import AnswersConfig
     from pipelines.sources.deidentified_samples import name_samples, write_labels
 
     if (at_hand := samples_at_hand(run)) is not None:
@@ -101,9 +102,9 @@ def samples_to_read(run: SampleRun, steps: Steps) -> tuple[SampleSource, list[st
         raise RequestError("\n".join(["no sample could be passed on", *format_refusals(found.refused, None)]))
     notes = [f"read from a de-identified copy of {counted(len(found.names), 'sample')}, which have keyed names", *found.notes]
     labels = run.labels
-    if labels is not None:
+    if isinstance(labels, AnswersConfig):
         table = Path(labels.path) if labels.kind == "table" and labels.path is not None else None
-        notes += write_labels(found, copy, settings.key, labels.columns.model_dump(), table)
+        notes += write_labels(found, copy, settings.key, labels.read_columns, table)
     return _samples_of_copy(run, tuple(found.refused)), notes
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -12,6 +14,7 @@ from pipelines.inference.attribution import integrated_gradients
 from pipelines.products.label_charts import MOST_SAMPLES, draw_samples
 from pipelines.products.label_products import LOOKED_AT, LookedAt, choose_shown, draw_looked_at
 from pipelines.products.series_charts import Series, draw_series
+from pipelines.products.step_products import Clock, answered_steps, draw_steps
 
 SMALL_PX = 8  # windows of fewer pixels are drawn as curves of their centre
 
@@ -21,22 +24,43 @@ def draw(stored: StoredSamples, model: SequenceModel, answer_NK: np.ndarray, exp
     table, is_number = stored.table, model.is_number
     first, texts, is_wrong = choose_shown(table, model.outputs, answer_NK, MOST_SAMPLES, is_number=is_number)
     heading = "The samples that are furthest from what is known" if is_number else "The least sure samples"
-    looked = [looked_at(stored, model, answer_NK, n) for n in _examples(answer_NK, explain, is_number=is_number)]
-    quicklook, explained = building.pictures / "quicklook.png", building.products / LOOKED_AT
-    if table.layout.is_cut and max(table.layout.size) < SMALL_PX:
+    draw_examples(stored, model, answer_NK, explain, building.products / LOOKED_AT)
+    quicklook = building.pictures / "quicklook.png"
+    if is_small(stored):
         names = [band.name for band in table.layout.bands]
         told = zip(first.tolist(), texts, is_wrong.tolist(), strict=True)
         shown = [series_of(stored, n, text, is_wrong=bad) for n, text, bad in told]
         draw_series(shown, names, quicklook, heading)
-        weighted = [series_of(stored, n, one.text, one) for n, one in looked]
-        if weighted:
-            draw_series(weighted, names, explained, "What the network looked at")
         return
     middle = [int(np.flatnonzero(table.valid_NT[n])[table.valid_NT[n].sum() // 2]) for n in first]
     images = np.stack([_plane(stored.image[n, t, 0]) for n, t in zip(first, middle, strict=True)])
     draw_samples(images, table.id_N[first].tolist(), texts, is_wrong, quicklook, heading)
-    if looked:
-        draw_looked_at([one for _, one in looked], explained)
+
+
+def draw_answered_steps(
+    clock: Clock, stored: StoredSamples, model: SequenceModel, answer_NTK: np.ndarray, explain: int, building: Building
+) -> None:
+    """Known and answered spans of samples, and what the first network looked at for their mean answer."""
+    table = stored.table
+    draw_steps(answered_steps(table, model.outputs, answer_NTK, clock), model.outputs, clock, building.pictures / "quicklook.png")
+    weight_NT = table.valid_NT / table.valid_NT.sum(axis=1, keepdims=True)
+    answer_NK = np.einsum("ntk,nt->nk", answer_NTK, weight_NT)
+    draw_examples(stored, model, answer_NK, explain, building.products / LOOKED_AT)
+
+
+def draw_examples(stored: StoredSamples, model: SequenceModel, answer_NK: np.ndarray, explain: int, path: Path) -> None:
+    """What the first network looked at in some samples; of small windows of a cube as curves."""
+    looked = [looked_at(stored, model, answer_NK, n) for n in _examples(answer_NK, explain, is_number=model.is_number)]
+    if looked and is_small(stored):
+        names = [band.name for band in stored.table.layout.bands]
+        draw_series([series_of(stored, n, one.text, one) for n, one in looked], names, path, "What the network looked at")
+    elif looked:
+        draw_looked_at([one for _, one in looked], path)
+
+
+def is_small(stored: StoredSamples) -> bool:
+    """Whether samples are windows of so few pixels that they are drawn as curves."""
+    return stored.table.layout.is_cut and max(stored.table.layout.size) < SMALL_PX
 
 
 def looked_at(stored: StoredSamples, model: SequenceModel, answer_NK: np.ndarray, n: int) -> tuple[int, LookedAt]:

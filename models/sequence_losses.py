@@ -1,7 +1,7 @@
 """Losses of labels and numbers of whole sequences, float32 scalars.
 
-Shapes: B samples, T steps, K classes or numbers; y_BK, or y_BTK with an answer for every step, which all steps of a sample share;
-`target_BK` (probabilities of classes, or numbers), `weight_B` or weight_BT >= 0.
+Shapes: B samples, T steps, K classes or numbers; y_BK, or y_BTK with an answer for every step; `target_BK` (probabilities of
+classes, or numbers), which all steps of a sample share, or target_BTK; `weight_B` or weight_BT >= 0.
 """
 
 import torch
@@ -55,4 +55,4 @@ def squared(y: Tensor, target_BK: Tensor, weight: Tensor) -> Tensor:
 
 
 def _for_steps(y: Tensor, target_BK: Tensor) -> Tensor:
-    return target_BK if y.ndim == 2 else target_BK[:, None]
+    return target_BK if y.ndim == target_BK.ndim else target_BK[:, None]

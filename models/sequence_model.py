@@ -18,6 +18,7 @@ from models.checkpoint import Checkpoint
 from models.contract import Description, Ensemble, over_space, seeded
 from models.networks.centre_point import CentrePoint, CentrePointConfig
 from models.networks.cnn_recurrent import CNNRecurrent, CNNRecurrentConfig
+from models.networks.cnn_tcn import CNNTCN, CNNTCNConfig
 from models.networks.conv_recurrent import ConvRecurrent, ConvRecurrentConfig
 from models.networks.frame_cnn import FrameCNN, FrameCNNConfig
 from models.networks.region_recurrent import RegionRecurrent, RegionRecurrentConfig
@@ -30,7 +31,7 @@ CNNS = ("cnn_rnn", "cnn_lstm", "cnn_gru")
 CONVOLUTIONAL = ("dcrn", "convgru", "convlstm")
 VOLUMES = ("volume_rnn", "volume_lstm", "volume_gru")
 CENTRES = ("centre_convgru", "centre_convlstm", "centre_dcrn", "centre_frame")
-KINDS = (*ROWS, *REGIONS, *CNNS, *CONVOLUTIONAL, "frame_cnn", *CENTRES, *VOLUMES)
+KINDS = (*ROWS, *REGIONS, *CNNS, *CONVOLUTIONAL, "frame_cnn", "cnn_tcn", *CENTRES, *VOLUMES)
 
 
 class SequenceModel(Ensemble):
@@ -152,6 +153,8 @@ def rebuild_network(description: Description) -> SequenceNetwork:
             return CNNRecurrent(CNNRecurrentConfig(**fields))
         case kind if kind in CONVOLUTIONAL:
             return ConvRecurrent(ConvRecurrentConfig(**fields))
+        case "cnn_tcn":
+            return CNNTCN(CNNTCNConfig(**fields))
         case "frame_cnn":
             return FrameCNN(FrameCNNConfig(**fields))
         case kind if kind in VOLUMES:

@@ -164,6 +164,8 @@ CASES = {
     "cnn_rnn, grid": _vectors("cnn_rnn", grid=4),
     "cnn_lstm": _vectors("cnn_lstm", layers=2, bidirectional=True),
     "cnn_gru": _vectors("cnn_gru", per_step=True),
+    "cnn_tcn": _vectors("cnn_tcn"),
+    "cnn_tcn, grid": _vectors("cnn_tcn", grid=2, layers=3, kernel=1, per_step=True),
     "dcrn": _sequence("dcrn", widths=(3, 4)),
     "dcrn, flattened": _sequence("dcrn", widths=(3, 4), flattened=True, bidirectional=True),
     "conv_gru": _sequence("convgru", widths=(3, 4), kernel=1, per_step=True),

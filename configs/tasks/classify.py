@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from configs.samples import AuditedEvaluation
-from configs.schema import Finding, Fraction, Sections
-from configs.sequences import MODEL, SamplePrediction, SampleRun, SequenceModelConfig, SequenceTraining, build_recipe
-from configs.yaml_positions import Key
+from configs.cube_windows import WindowsSource
+from configs.samples import AuditedEvaluation, SpanLabels
+from configs.schema import Fraction
+from configs.sequences import MODEL, LabelPrediction, SampleRun, SequenceModelConfig, SequenceTraining, build_recipe
 
 if TYPE_CHECKING:
     from pipelines.learning.class_evaluation import Asked
@@ -46,21 +45,33 @@ class ClassifyEvaluation(AuditedEvaluation):
         "accuracy", description="what references are compared by; mean_f1 for rare classes"
     )
 
-    def check(self, sections: Sections) -> Iterator[Finding]:
-        for index, name in enumerate(self.must_equal):
-            if name not in self.references:
-                key: Key = ("evaluation", "must_equal", index)
-                yield Finding(key, f"{name!r} is not among evaluation.references", f"add {name} there")
-
 
 class ClassifyRun(SampleRun):
     """A label for every sample: what comes in, what is known, what is learnt, what goes out."""
 
     task: Literal["classify"]
+    labels: SpanLabels | None = Field(None, description="what is known; not needed where `model.use` names a model")
     model: SequenceModelConfig = SequenceModelConfig()
     training: ClassifyTraining = ClassifyTraining()
     evaluation: ClassifyEvaluation = ClassifyEvaluation()
-    prediction: SamplePrediction = SamplePrediction()
+    prediction: LabelPrediction = LabelPrediction()
+
+    @property
+    def is_stepped(self) -> bool:
+        """Whether steps are answered, not samples."""
+        return self.prediction.per_step or self.has_spans
+
+    @property
+    def has_spans(self) -> bool:
+        """Whether steps have the labels."""
+        return self.labels is not None and self.labels.spans is not None
+
+    @property
+    def clock(self) -> Literal["frames", "seconds", "dates"]:
+        """In what the ends of answered spans are given."""
+        if isinstance(self.source, WindowsSource):
+            return "dates"
+        return "seconds" if self.labels is not None and self.labels.spans == "seconds" else "frames"
 
 
 # ---------------------------------------------------------------- objects

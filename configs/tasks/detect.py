@@ -107,12 +107,6 @@ class DetectEvaluation(SamplesEvaluation):
     min_ap: Fraction | None = Field(None, description="smallest mean average precision")
     margin: Fraction = Field(0.01, description="smallest difference of mean average precisions that matters")
 
-    def check(self, sections: Sections) -> Iterator[Finding]:
-        for index, name in enumerate(self.must_equal):
-            if name not in self.references:
-                key: Key = ("evaluation", "must_equal", index)
-                yield Finding(key, f"{name!r} is not among evaluation.references", f"add {name} there")
-
 
 class DetectPrediction(Strict):
     """Which boxes are published."""

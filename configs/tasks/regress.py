@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
 
 from configs.samples import AuditedEvaluation
-from configs.schema import Finding, Fraction, Name, Sections, Strict
+from configs.schema import Fraction, Name, Strict
 from configs.sequences import SamplePrediction, SampleRun, SequenceModelConfig, SequenceTraining
-from configs.yaml_positions import Key
 
 ReferenceName = Literal["mean", "random_forest", "frame_cnn"]
 
@@ -43,12 +41,6 @@ class RegressEvaluation(AuditedEvaluation):
     min_r2: Fraction | None = Field(None, description="smallest share of the variance that is explained")
     margin: Fraction = Field(0.01, description="smallest difference of mean absolute errors that matters, in standard deviations")
     interval: Fraction = Field(0.9, description="share of the samples that the interval around a number is to hold")
-
-    def check(self, sections: Sections) -> Iterator[Finding]:
-        for index, name in enumerate(self.must_equal):
-            if name not in self.references:
-                key: Key = ("evaluation", "must_equal", index)
-                yield Finding(key, f"{name!r} is not among evaluation.references", f"add {name} there")
 
 
 class RegressRun(SampleRun):

@@ -84,7 +84,7 @@ class Regress(SampleTask):
         run, seed = context.run, context.run.training.seed
         if name == "frame_cnn":
             return self.within(context, single_frames(self, context, samples, show)[:, 0])
-        features_PF = features_of(samples.arrays, samples.known_P, all_features)
+        features_PF = features_of(samples, all_features)
         build = MeanOfNumbers if name == "mean" else partial(ForestOfNumbers, seed)
         return held_out_rows(samples, features_PF, build, run.evaluation.most_labels, seed, show)
 
@@ -99,7 +99,7 @@ class Regress(SampleTask):
         return None if evaluation is None else evaluation.details["interval"]["half_width"]
 
     def summarise(self, rows: list[dict[str, Any]]) -> Record:
-        name = next(key for key in rows[0] if key not in ("sample", "file", "group", "known"))
+        name = next(key for key in rows[0] if key not in ("sample", "file", "group", "block", "known"))
         values = [row[name] for row in rows]
         figures = {"number": name, "least": min(values), "mean": sum(values) / len(values), "most": max(values)}
         message = f"{counted(len(rows), 'sample')}: {name} from {figures['least']:.3g} to {figures['most']:.3g}"

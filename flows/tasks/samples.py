@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,6 +59,20 @@ class SampleTask(TrainedTask, Protocol):
         """Of the interval around a number; None for labels."""
         return None
 
+    def is_stepped(self, run: config.SampleRun) -> bool:
+        """Whether steps are answered, not samples."""
+        return False
+
+    def tabulate(
+        self, context: Invocation, stored: StoredSamples, answer_NK: np.ndarray, is_held_out_N: np.ndarray,
+        outputs: tuple[str, ...], evaluation: Evaluation | None,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """The rows of the table of answers."""
+        from pipelines.products.label_products import answer_rows
+
+        half_width, is_number = self.half_width(evaluation), context.run.task == "regress"
+        return answer_rows(stored.table, outputs, answer_NK, is_held_out_N, is_number=is_number, half_width=half_width)
+
     def checkpoint(self) -> Checkpoint[Any]:
         from models.sequence_model import SEQUENCE_MODEL
 
@@ -114,24 +128,25 @@ class SampleTask(TrainedTask, Protocol):
             "model_hash": model_hash,
             "labels": {"sentence": samples.sentence, "dropped": dict(samples.dropped), **samples.counts()},
             "training": {"members": [{**one, "temperature": found[n]} if found else one for n, one in enumerate(reports)]},
-            "message": f"trained {counted(len(learners), 'network')} from {counted(len(samples.known_P), 'sample')}",
+            "message": f"trained {counted(len(learners), 'network')} from {samples.learnt}",
         }
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
-        """A line for every sample: of those with an answer by networks that have not seen their group."""
-        from flows.sample_pictures import draw
-        from pipelines.products.label_products import answer_rows, write_labels
+        """A line for every sample (or span of it): of those with an answer by networks that have not seen their group."""
+        from flows.sample_pictures import draw, draw_answered_steps
+        from pipelines.products.label_products import write_labels
 
         run, model, trained = context.run, load_model(context, "predict"), require(context.folder, "train")
         stored = load_samples(context, "predict")
         answer_NK, is_held_out_N = answers_of(self, context, stored, model)
         answer_NK = self.within(context, answer_NK)
-        work = partial(answer_rows, stored.table, model.outputs, answer_NK, is_held_out_N, is_number=model.is_number)
-        rows = work(half_width=self.half_width(evaluation))
-        lineage = lineage_of(context)
-        context.steps.do("predict", "write the table", lambda _: write_labels(rows, lineage, building.products, model.outputs))
-        context.steps.do("predict", "draw samples", lambda _: draw(stored, model, answer_NK, run.prediction.explain, building))
-        known = {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], "answered": len(rows)}
+        rows = self.tabulate(context, stored, answer_NK, is_held_out_N, model.outputs, evaluation)
+        do, count = partial(context.steps.do, "predict"), len(stored.table)
+        work = partial(write_labels, rows, lineage_of(context), building.products, model.outputs, count)
+        do("write the table", lambda _: work())
+        show: Callable[..., None] = partial(draw_answered_steps, run.clock) if self.is_stepped(run) else draw
+        do("draw samples", lambda _: show(stored, model, answer_NK, run.prediction.explain, building))
+        known = {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], "answered": count}
         mapped = map_windows(self, context, model, evaluation, building) if run.prediction.map else {}
         return {**known, **self.summarise(rows), **mapped}
 
@@ -193,15 +208,18 @@ def held_out_or_all(samples: LabelledSamples, model: SequenceModel, is_own: bool
         return held_out(samples, model, show)
     import numpy as np
 
-    index_P = samples.known_P[samples.tested_P]
-    single = [model.calibrated(m, score_samples(model, m, samples.arrays, index_P)) for m in range(len(model.members))]
+    from pipelines.samples.stepped_samples import SteppedSamples
+
+    index_P, is_stepped = samples.known_P[samples.tested_P], isinstance(samples, SteppedSamples)
+    score = partial(score_samples, model, arrays=samples.arrays, index_P=index_P, each_step=is_stepped)
+    single = [model.calibrated(m, score(member=m)) for m in range(len(model.members))]
     return np.mean(single, axis=0), np.stack(single)
 
 
 def answers_of(
     task: SampleTask, context: Invocation, stored: StoredSamples, model: SequenceModel
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(answer_NK, whether it is by networks that have not seen the sample's group) for all samples."""
+    """(answer_NK, of steps answer_NTK, whether it is by networks that have not seen the sample's group) for all samples."""
     import numpy as np
 
     from pipelines.inference.sample_labels import Kept, answer_all, held_out
@@ -209,27 +227,30 @@ def answers_of(
     trained, do = require(context.folder, "train"), partial(context.steps.do, "predict")
     kept = Kept(context.folder.staging / "labels", trained["model_hash"] + trained["snapshot"])
     every_N = np.arange(len(stored.table))
-    answer_NK = do("answer all samples", lambda show: answer_all(model, stored.arrays, every_N, kept, show))
-    is_held_out_N = np.zeros(len(every_N), bool)
+    each_step = task.is_stepped(context.run)
+    answer = partial(answer_all, model, stored.arrays, every_N, kept, each_step=each_step)
+    answer_NK, is_held_out_N = do("answer all samples", answer), np.zeros(len(every_N), bool)
     if used_by(context.run) is None:
         samples = task.labelled(context, "predict", model.outputs)
         own_P = samples.known_P[samples.tested_P]
-        answer_NK[own_P], _ = do("answer held-out samples", partial(held_out, samples, model))
+        answer_NK[own_P], _ = do("answer held-out samples", partial(held_out, samples, model, each_step=each_step))
         is_held_out_N[own_P] = True
     return answer_NK, is_held_out_N
 
 
 def single_frames(task: SampleTask, context: Invocation, samples: LabelledSamples, show: Any) -> np.ndarray:
-    """answer_PK of the tested samples by a network of single frames, trained like the model on the same folds."""
+    """answer_PK of the tested samples (of steps answer_PTK) by a network of single frames, trained like the model."""
     from dataclasses import replace
 
     from models.sequence_model import join_members
     from pipelines.inference.sample_labels import calibrate, held_out
     from pipelines.learning.sample_training import train_folds
+    from pipelines.samples.stepped_samples import SteppedSamples
 
     run, key = context.run, require(context.folder, "train")["key"] + "frame_cnn"
-    chosen = run.model.model_copy(update={"kind": "frame_cnn", "per_step": False})
-    build, recipe = partial(build_one, chosen, samples, run.training.seed), replace(task.recipe(context), per_step=False)
+    per_step = isinstance(samples, SteppedSamples)
+    chosen = run.model.model_copy(update={"kind": "frame_cnn", "per_step": per_step})
+    build, recipe = partial(build_one, chosen, samples, run.training.seed), replace(task.recipe(context), per_step=per_step)
     folder = context.folder.networks / "reference"
     learners, _ = train_folds(samples, build, recipe, folder, lambda _, work: work(show), key)
     model = join_members(learners)

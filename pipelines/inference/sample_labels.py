@@ -15,12 +15,14 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from pipelines.errors import RequestError
 from pipelines.files import replacing
 from pipelines.learning.class_metrics import fit_temperature
 from pipelines.learning.sample_training import parts_of_fold
 from pipelines.progress import Progress, ignore_progress
 from pipelines.samples.labelled import LabelledSamples
 from pipelines.samples.sample_windows import SampleArrays
+from pipelines.samples.stepped_samples import SteppedSamples
 
 BATCH_BYTES = 64 << 20  # of frames in physical values
 STORED_SAMPLES = 4096  # in a file
@@ -50,22 +52,23 @@ class Kept:
 
 def score_samples(
     model: SampleModel, member: int, arrays: SampleArrays, index_P: np.ndarray, kept: Kept | None = None,
-    progress: Progress = ignore_progress,
+    progress: Progress = ignore_progress, *, each_step: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """raw_PK float32 of one member; of networks that answer after every frame the mean over valid frames."""
+    """raw_PK float32 of one member; of networks that answer after every frame the mean over valid frames, or all: raw_PTK."""
     found = []
-    place = None if kept is None else place_of(kept, str(member), index_P)
+    place = None if kept is None else place_of(kept, f"{member}{' steps' if each_step else ''}", index_P)
     for start in range(0, len(index_P), STORED_SAMPLES):
         path = None if place is None else place / f"{start:09d}.npy"
         if path is not None and path.is_file():
             found.append(np.load(path))
         else:
-            found.append(_score(model, member, arrays, index_P[start : start + STORED_SAMPLES]))
+            found.append(_score(model, member, arrays, index_P[start : start + STORED_SAMPLES], each_step=each_step))
             if path is not None:
                 with replacing(path, flush=False, mark="partial.npy") as draft:
                     np.save(draft, found[-1])
         progress(min(start + STORED_SAMPLES, len(index_P)), len(index_P))
-    return np.concatenate(found) if found else np.zeros((0, len(model.outputs)), np.float32)
+    steps = arrays.valid_NT.shape[1:] if each_step else ()
+    return np.concatenate(found) if found else np.zeros((0, *steps, len(model.outputs)), np.float32)
 
 
 def place_of(kept: Kept, members: str, index_P: np.ndarray) -> Path:
@@ -79,14 +82,17 @@ def place_of(kept: Kept, members: str, index_P: np.ndarray) -> Path:
     return place
 
 
-def _score(model: SampleModel, member: int, arrays: SampleArrays, index_P: np.ndarray) -> np.ndarray:
+def _score(model: SampleModel, member: int, arrays: SampleArrays, index_P: np.ndarray, *, each_step: bool) -> np.ndarray:
     each = max(1, min(1024, BATCH_BYTES // max(1, int(np.prod(arrays.image_NTCHW.shape[1:])) * 4)))
     found = []
     for start in range(0, len(index_P), each):
         rows = index_P[start : start + each]
         valid_PT = torch.from_numpy(np.ascontiguousarray(arrays.valid_NT[rows]))
-        y = mean_of_steps(model.predict(member, arrays.physical(rows), valid_PT).float(), valid_PT)
-        found.append(y.numpy())
+        y = model.predict(member, arrays.physical(rows), valid_PT).float()
+        if each_step and y.shape[1:-1] != valid_PT.shape[1:]:
+            needed = "answers of frames (labels.spans, prediction.per_step) need one that was trained with model.per_step: true"
+            raise RequestError(f"the model answers once for a sample, {needed}")
+        found.append((y if each_step else mean_of_steps(y, valid_PT)).numpy())
     return np.concatenate(found)
 
 
@@ -101,40 +107,48 @@ def mean_of_steps(y: torch.Tensor, valid_BT: torch.Tensor) -> torch.Tensor:
 
 def calibrate(samples: LabelledSamples, model: SampleModel, progress: Progress = ignore_progress) -> list[float]:
     """Sets the temperature of each member, fitted on the groups that validated it, and returns them."""
-    temperatures = []
+    temperatures, class_of = [], samples.class_PT if isinstance(samples, SteppedSamples) else samples.class_P
     for member in range(len(model.members)):
         part_P = parts_of_fold(samples, *divmod(member, samples.split.networks)).validation_P
-        raw_PK = score_samples(model, member, samples.arrays, samples.known_P[part_P])
-        temperatures.append(fit_temperature(raw_PK, samples.class_P[part_P]))
+        own = class_of[part_P]
+        raw = score_samples(model, member, samples.arrays, samples.known_P[part_P], each_step=own.ndim == 2)
+        temperatures.append(fit_temperature(raw[own >= 0], own[own >= 0]))
         model.set_calibration(member, temperatures[-1])
         progress(member + 1, len(model.members))
     return temperatures
 
 
-def held_out(samples: LabelledSamples, model: SampleModel, progress: Progress = ignore_progress) -> tuple[np.ndarray, np.ndarray]:
+def held_out(
+    samples: LabelledSamples, model: SampleModel, progress: Progress = ignore_progress, *, each_step: bool | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(answer_PK of the tested samples by the mean of the networks that have not seen their group, answer_MPK of each turn).
 
-    Answers are probabilities of classes, or numbers.
+    Answers are probabilities of classes, or numbers; with `each_step` (None: where steps have the labels) answer_PTK and
+    answer_MPTK.
     """
     tested_P, networks = samples.tested_P, samples.split.networks
-    single_MPK = np.zeros((networks, len(tested_P), len(model.outputs)), np.float32)
+    each_step = isinstance(samples, SteppedSamples) if each_step is None else each_step
+    steps = samples.arrays.valid_NT.shape[1:] if each_step else ()
+    single_MPK = np.zeros((networks, len(tested_P), *steps, len(model.outputs)), np.float32)
     for fold in range(samples.folds):
         own = np.flatnonzero(samples.fold_P[tested_P] == fold)
         for turn in range(networks):
             member = fold * networks + turn
-            raw_PK = score_samples(model, member, samples.arrays, samples.known_P[tested_P[own]])
+            raw_PK = score_samples(model, member, samples.arrays, samples.known_P[tested_P[own]], each_step=each_step)
             single_MPK[turn, own] = model.calibrated(member, raw_PK)
             progress(member + 1, samples.folds * networks)
     return single_MPK.mean(axis=0), single_MPK
 
 
 def answer_all(
-    model: SampleModel, arrays: SampleArrays, index_P: np.ndarray, kept: Kept, progress: Progress = ignore_progress
-) -> np.ndarray:
-    """answer_PK by the mean of all networks."""
-    total_PK = np.zeros((len(index_P), len(model.outputs)), np.float32)
+    model: SampleModel, arrays: SampleArrays, index_P: np.ndarray, kept: Kept, progress: Progress = ignore_progress, *,
+    each_step: bool = False,
+) -> np.ndarray:  # fmt: skip
+    """answer_PK by the mean of all networks; with `each_step` answer_PTK."""
+    steps = arrays.valid_NT.shape[1:] if each_step else ()
+    total_PK = np.zeros((len(index_P), *steps, len(model.outputs)), np.float32)
     for member in range(len(model.members)):
-        raw_PK = score_samples(model, member, arrays, index_P, kept)
+        raw_PK = score_samples(model, member, arrays, index_P, kept, each_step=each_step)
         total_PK += model.calibrated(member, raw_PK) / len(model.members)
         progress(member + 1, len(model.members))
     return total_PK

@@ -15,7 +15,7 @@ from pipelines.learning.class_metrics import Predicted
 from pipelines.progress import Progress, ignore_progress
 from pipelines.samples.class_samples import at_most
 from pipelines.samples.labelled import LabelledSamples
-from pipelines.samples.sample_windows import SampleArrays
+from pipelines.samples.stepped_samples import LabelledSteps
 
 ROWS = 512  # samples at a time
 
@@ -29,12 +29,14 @@ class RowReference(Protocol):
     def predict(self, features_PF: np.ndarray) -> np.ndarray: ...
 
 
-def features_of(arrays: SampleArrays, index_P: np.ndarray, compute: Features) -> np.ndarray:
-    """features_PF float32."""
+def features_of(samples: LabelledSamples, compute: Features) -> np.ndarray:
+    """features_PF float32; where steps have the answers, of the frame of each step alone."""
     found = []
-    for start in range(0, len(index_P), ROWS):
-        rows = index_P[start : start + ROWS]
-        found.append(compute(arrays.physical(rows), torch.from_numpy(np.ascontiguousarray(arrays.valid_NT[rows]))))
+    for start in range(0, len(samples.known_P), ROWS):
+        rows = samples.known_P[start : start + ROWS]
+        step_P = samples.step_P[start : start + ROWS] if isinstance(samples, LabelledSteps) else None
+        valid = samples.arrays.valid_NT[rows] if step_P is None else np.ones((len(rows), 1), bool)
+        found.append(compute(samples.arrays.physical(rows, step_P), torch.from_numpy(np.ascontiguousarray(valid))))
     return np.concatenate(found)
 
 

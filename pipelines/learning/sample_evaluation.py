@@ -16,6 +16,7 @@ from pipelines.learning.result import Evaluation, listed
 from pipelines.learning.sample_training import describe_parts
 from pipelines.learning.shortcuts import Audit, Classifier, audit_shortcuts
 from pipelines.samples.labelled import LabelledSamples
+from pipelines.samples.stepped_samples import LabelledSteps
 from pipelines.wording import counted
 
 FEW_GROUPS = 10
@@ -37,6 +38,8 @@ def audit_samples(
         name: np.nan_to_num(np.stack([samples.table.facts[fact][known_P] for fact in facts], axis=1), nan=-1.0)
         for name, facts in clues.items()
     }
+    if isinstance(samples, LabelledSteps):
+        metadata["number of the step"] = samples.step_P.astype(float)
     whole_P = samples.class_P.copy()
     whole_P[samples.tested_P] = said_P
     return audit_shortcuts(
@@ -66,13 +69,14 @@ def conclude_classes(
     alone = [float(np.mean(one.class_P == true_P)) for one in single]
     details = {
         "classes": list(classes),
+        "item": samples.item,
         "methods": described,
         "differences": {name: one.to_json() for name, one in differences.items()},
         "measure": MEASURES[asked.measure],
         "single_networks": alone,
         "audit": audit.to_json() if audit else None,
         "labels": {"samples": len(samples.known_P), "dropped": dict(samples.dropped), "classes": samples.counts()},
-        "folds": list(describe_parts(samples)),
+        "folds": list(describe_parts(samples.whole)),
         "groups": len(np.unique(group_P)),
         "confidence": asked.confidence,
     }
@@ -84,17 +88,17 @@ def conclude_classes(
 
 def protocol_of(samples: LabelledSamples) -> str:
     """How the samples were divided, and who has seen what."""
-    split, tested, unit = samples.split, len(samples.tested_P), samples.unit
+    split, tested, unit, each = samples.split, len(samples.tested_P), samples.unit, samples.item
     chose = "epoch and temperature" if samples.has_classes else "the epoch"
     seen = "a network that has" if split.networks == 1 else f"the mean of {split.networks} networks that have"
     if split.test is not None:
         rest = len(samples.known_P) - tested
         return (
-            f"{counted(tested, 'sample')} of the part {split.test} are predicted by {seen} learnt from the other {rest}; one in "
+            f"{counted(tested, each)} of the part {split.test} are predicted by {seen} learnt from the other {rest}; one in "
             f"{split.validation_parts} of these chose {chose}. The references have learnt from the same samples."
         )
     return (
-        f"{samples.sentence}, in {samples.folds} folds of whole {unit}: every sample is predicted once, by {seen} not seen its "
+        f"{samples.sentence}, in {samples.folds} folds of whole {unit}: every {each} is predicted once, by {seen} not seen its "
         f"{unit[:-1]}; a part of the other {unit} chose {chose}. The references have learnt from all other {unit}. "
         f"What is published is the mean of the networks of all folds.{_reach_of(samples)}"
     )
@@ -109,7 +113,7 @@ def _reach_of(samples: LabelledSamples) -> str:
 def limits_of(samples: LabelledSamples, confidence: float, reached: Mapping[str, Any] | None = None) -> list[str]:
     """What so many samples can and cannot show."""
     groups = len(np.unique(samples.group_P[samples.tested_P]))
-    tested = f"{counted(len(samples.tested_P), 'tested sample')} in {counted(groups, samples.unit[:-1])}"
+    tested = f"{samples.tested} in {counted(groups, samples.unit[:-1])}"
     can = f"{tested} can show how the model does on such {samples.unit}"
     if reached is not None and reached["low"] is not None:
         can += f": accuracy between {reached['low']:.2f} and {reached['high']:.2f} with {confidence * 100:g} % confidence"
@@ -127,7 +131,7 @@ def limits_of(samples: LabelledSamples, confidence: float, reached: Mapping[str,
         held = len(np.unique(samples.group_P[samples.class_P == k]))
         few += [f"{name} ({held})"] if held < 3 else []
     if few:
-        notes.append(f"Classes with samples in one or two {samples.unit}, of which little can be said: {listed(few)}.")
+        notes.append(f"Classes with {samples.item}s in one or two {samples.unit}, of which little can be said: {listed(few)}.")
     return notes
 
 
@@ -145,4 +149,4 @@ def spread_notes(alone: Sequence[float], named: str) -> list[str]:
 def capped_notes(samples: LabelledSamples, most: int, seed: int) -> list[str]:
     if max(samples.counts().values()) <= most:
         return []
-    return [f"The references learn from at most {most} samples of each class, drawn at random (seed {seed})."]
+    return [f"The references learn from at most {most} {samples.item}s of each class, drawn at random (seed {seed})."]

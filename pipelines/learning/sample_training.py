@@ -65,7 +65,7 @@ def parts_of_fold(samples: LabelledSamples, fold: int, turn: int = 0) -> Parts:
         raise RequestError(f"split.networks is larger than {parts}, the parts that the other groups can be validated in")
     inner = group_folds(groups_P, strata_P, parts, split.seed + fold)
     train_P, validation_P = others[inner != turn], others[inner == turn]
-    if samples.has_classes and len(np.unique(samples.class_P[train_P])) < 2:
+    if samples.has_classes and len(samples.classes_in(train_P)) < 2:
         raise RequestError(f"fold {fold + 1} leaves samples of fewer than two classes to learn from; set other split.folds")
     return Parts(train_P, validation_P, np.flatnonzero(is_test_P))
 
@@ -99,7 +99,7 @@ def _train_one(
         learner.set_target_statistics(0, target_PK.mean(0), target_PK.std(0).clamp(min=1e-9))
         arrays = replace(arrays, target_NK=learner.standardised(0, torch.from_numpy(arrays.target_NK)).numpy())
     elif recipe.smoothing:
-        mixed_NK = arrays.target_NK * (1 - recipe.smoothing) + recipe.smoothing / arrays.target_NK.shape[1]
+        mixed_NK = arrays.target_NK * (1 - recipe.smoothing) + recipe.smoothing / arrays.target_NK.shape[-1]
         arrays = replace(arrays, target_NK=mixed_NK.astype(np.float32))
     draw_P = _equal_chances(samples.stratum_P[parts.train_P]) if recipe.draw == "classes" else None
     shown = partial(recipe.windows, arrays, std_C=std_C, seed=seed, per_step=recipe.per_step)

@@ -48,10 +48,13 @@ class LookedAt:
     weight_THW: np.ndarray
 
 
-def write_labels(rows: Sequence[Mapping[str, Any]], lineage: LabelLineage, folder: Path, outputs: Sequence[str]) -> None:
+def write_labels(
+    rows: Sequence[Mapping[str, Any]], lineage: LabelLineage, folder: Path, outputs: Sequence[str], samples: int
+) -> None:
     """`labels.csv` and `index.json`."""
     write_rows(rows, list(rows[0]), folder / TABLE)
-    write_index(lineage, folder, outputs, len(rows), TABLE, "answers, a line for each sample")
+    role = f"answers, a line for each {'span of frames with one answer' if 'from' in rows[0] else 'sample'}"
+    write_index(lineage, folder, outputs, samples, TABLE, role)
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], path: Path) -> None:
@@ -92,15 +95,24 @@ def _cell(value: Any) -> Any:
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
+def place_of(table: SampleTable, n: int) -> dict[str, str]:
+    """The first columns of a row: which sample, of which file and group, or block of a cube."""
+    if table.layout.is_cut:
+        return {"sample": table.id_N[n], "block": str(table.group_N[n]).removeprefix("block ")}
+    return {"sample": table.id_N[n], "file": table.file_N[n], "group": table.group_N[n]}
+
+
 def answer_rows(
     table: SampleTable, outputs: Sequence[str], answer_NK: np.ndarray, is_held_out_N: np.ndarray, *, is_number: bool,
     half_width: float | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Rows of `labels.csv`: sample, file, group, what is known and answered, by whom; `half_width`: of numbers' intervals."""
+    """Rows of `labels.csv`: sample, file and group (of a cube: block), what is known and answered, by whom.
+
+    `half_width`: of the interval around a number.
+    """
     rows = []
     for n in range(len(table)):
-        known = {"sample": table.id_N[n], "file": table.file_N[n], "group": table.group_N[n], "known": table.answer_N[n]}
-        row: dict[str, Any] = dict(known)
+        row: dict[str, Any] = {**place_of(table, n), "known": table.answer_N[n]}
         if is_number:
             row |= {name: float(answer_NK[n, k]) for k, name in enumerate(outputs)}
             if half_width is not None:

@@ -14,7 +14,10 @@ from pipelines.products.json_values import Json
 from pipelines.products.report_sections import shortcut_section
 from pipelines.products.section import Column, Picture, Section, Table
 
-COUNTS = (Column("what", "samples", "text"), Column("samples", "number", "whole"))
+
+def counts_of(item: str) -> Sequence[Column]:
+    """Columns of a table of numbers of samples, or of steps."""
+    return Column("what", f"{item}s", "text"), Column("samples", "number", "whole")
 
 
 def label_sentence(name: str, predicted: Json, evaluation: Evaluation | None) -> str:
@@ -27,29 +30,39 @@ def label_sentence(name: str, predicted: Json, evaluation: Evaluation | None) ->
     if not predicted:
         return f"No labels of {name} are published{'; ' + measured if measured else ''}."
     counts = ", ".join(f"{n} {label}" for label, n in sorted(predicted["counts"].items(), key=lambda item: -item[1])[:5])
+    if "spans" in predicted:
+        counts = f"{predicted['spans']} spans of steps: {counts}"
     return f"{name}: {predicted['answered']} samples labelled ({counts}){'; ' + measured if measured else ''}."
 
 
 def answers_section(predicted: Json, folder: Path) -> Section:
     """What was answered, with pictures in `folder`."""
+    item = "step" if "spans" in predicted else "sample"
     rows = [{"what": label, "samples": count} for label, count in predicted.get("counts", {}).items()]
-    pictures = [Picture(folder / "quicklook.png", "Samples", "The samples of which the model is least sure come first.")]
+    first = "most wrong steps" if "spans" in predicted else "least sure answers"
+    pictures = [Picture(folder / "quicklook.png", "Samples", f"The samples with the {first} come first.")]
     if (folder / "products" / "looked-at.png").is_file():
         caption = "Integrated gradients of one network: which pixels of which frames speak for the answer."
         pictures.append(Picture(folder / "products" / "looked-at.png", "What the network looked at", caption))
     if "map" in predicted:
         caption = f"{predicted['map']['answered']:.1%} of the pixels have a valid frame from {predicted['map']['span']}."
         pictures.insert(0, Picture(folder / "products" / "map.png", "Map", caption))
-    return Section("answers", "Answers", pictures=pictures, tables=[Table("Samples by answer", COUNTS, rows)] if rows else [])
+    return Section(
+        "answers",
+        "Answers",
+        pictures=pictures,
+        tables=[Table(f"{item.capitalize()}s by answer", counts_of(item), rows)] if rows else [],
+    )
 
 
 def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
     """Methods, classes, confusion and calibration; curves are drawn into `drafts`."""
     details, shipped, unit = evaluation.details, evaluation.shipped, evaluation.verdict.unit
+    item = details.get("item", "sample")
     ours = details["methods"][shipped]
     rows = [{"method": name, **figures} for name, figures in evaluation.methods.items()]
     figures = ("precision", "recall", "f1")
-    columns = [Column("class", "class", "text"), Column("labels", "samples", "whole"), Column("blocks", unit, "whole")]
+    columns = [Column("class", "class", "text"), Column("labels", f"{item}s", "whole"), Column("blocks", unit, "whole")]
     for key in figures:
         columns += [Column(key, key if key != "f1" else "F1"), Column(f"{key}_shown", "interval", "text")]
     classes = [{**row, **{f"{key}_shown": between(row, key) for key in figures}} for row in ours["classes"]]
@@ -57,7 +70,7 @@ def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
     tables += folds_tables(details)
     draw_confusion(ours["confusion"], details["classes"], drafts / "confusion.png")
     pictures = [
-        Picture(drafts / "confusion.png", "Confusion", "Held-out samples: true class in rows, answered class in columns.")
+        Picture(drafts / "confusion.png", "Confusion", f"Held-out {item}s: true class in rows, answered class in columns.")
     ]
     if reliability := ours.get("reliability"):
         draw_reliability(reliability["bins"], drafts / "reliability.png", "share really so", "the most likely class")
@@ -79,5 +92,6 @@ def audit_section(evaluation: Evaluation) -> Section:
     shortcuts = shortcut_section(audit) if audit else Section("audit", "Labels")
     rows = [{"what": name, "samples": number} for name, number in labels["classes"].items()]
     rows += [{"what": f"dropped: {reason}", "samples": number} for reason, number in labels["dropped"].items() if number]
-    tables = [*shortcuts.tables, Table(f"{labels['samples']} samples with an answer", COUNTS, rows)]
+    item = evaluation.details.get("item", "sample")
+    tables = [*shortcuts.tables, Table(f"{labels['samples']} {item}s with an answer", counts_of(item), rows)]
     return Section("audit", "Shortcuts and labels" if audit else "Labels", shortcuts.text, tables=tables)

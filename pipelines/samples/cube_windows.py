@@ -24,7 +24,8 @@ from pipelines.samples.class_samples import whole_span
 from pipelines.samples.labels import Labels, Span
 from pipelines.samples.variables import physical
 from pipelines.scene import Band
-from pipelines.sources.samples import DescribesItself, Frames, Sample, SampleListing
+from pipelines.sources.answers import spans_as_text
+from pipelines.sources.samples import Frames, Sample, SampleListing
 from pipelines.tiles import Box
 
 TILE_PX = 128  # side of the parts of a cube that are in memory
@@ -80,10 +81,11 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class CubeWindows(DescribesItself):
+class CubeWindows:
     """Windows of the cube at `uri`, of its bands `names`. A source of samples.
 
     `labels`: what is known; None: every `every_px`-th pixel is a sample without an answer. `span`: that of such samples.
+    `per_step`: a labelled pixel is one sample through `span` (None: all dates), whose steps have the labels of their spans.
     """
 
     uri: str
@@ -92,6 +94,7 @@ class CubeWindows(DescribesItself):
     snapshot: str
     labels: Labels | None = None
     span: Span | None = None
+    per_step: bool = False
     _parts: dict[tuple[Span, Box], Part] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -116,12 +119,22 @@ class CubeWindows(DescribesItself):
     def description(self) -> Mapping[str, Any]:
         """What all samples of a store must share beside bands."""
         chosen = self.settings
-        return {"windows": {"window_px": chosen.window_px, "steps": chosen.steps, "block_px": chosen.block_px}}
+        begin = {"begin": str(self.begin)} if self.per_step or self.labels is None else {}
+        return {"windows": {"window_px": chosen.window_px, "steps": chosen.steps, "block_px": chosen.block_px, **begin}}
+
+    @property
+    def begin(self) -> np.datetime64:
+        """When the first frame begins, to the second, of samples that all have one span."""
+        (span,) = self.spans
+        times_T = self.dataset["time"].values
+        moment = times_T[span.holds(times_T)][0] if self.settings.steps is None else span.start
+        begin: np.datetime64 = moment.astype("datetime64[s]")
+        return begin
 
     @property
     def spans(self) -> tuple[Span, ...]:
         """The spans of samples, ascending."""
-        if self.labels is None:
+        if self.labels is None or self.per_step:
             return (self.span or whole_span(self.dataset["time"].values),)
         return tuple(self.labels.spans[s] for s in np.unique(self.labels.span_P))
 
@@ -179,8 +192,22 @@ class CubeWindows(DescribesItself):
             yield from (Place(row, column, span) for row in range(first, height, step) for column in range(first, width, step))
             return
         columns = (self.labels.row_P, self.labels.column_P, self.labels.span_P, self.labels.class_P)
+        of_pixel: dict[tuple[int, int], list[tuple[float, float, str]]] = {}
         for row, column, s, k in zip(*(one.tolist() for one in columns), strict=True):
-            yield Place(row, column, self.labels.spans[s], self.labels.classes[k])
+            span, name = self.labels.spans[s], self.labels.classes[k]
+            if not self.per_step:
+                yield Place(row, column, span, name)
+                continue
+            of_pixel.setdefault((row, column), []).append((*self._moments(span), name))
+        for (row, column), spans in of_pixel.items():
+            yield Place(row, column, self.spans[0], spans_as_text(sorted(spans), "seconds"))
+
+    def _moments(self, span: Span) -> tuple[float, float]:
+        """Seconds of a label's span from the first frame; of steps from its middle, so that they have the label that it has."""
+        (whole,), steps = self.spans, self.settings.steps
+        shift = 0.0 if steps is None else (whole.stop - whole.start) / np.timedelta64(1, "s") / steps / 2
+        start, stop = ((end - self.begin) / np.timedelta64(1, "s") - shift for end in (span.start, span.stop))
+        return float(start), float(stop)
 
     def _sample(self, name: str, place: Place) -> Sample:
         block = block_name(place.row, place.column, self.settings.block_px)

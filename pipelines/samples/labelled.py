@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from pipelines.errors import RequestError
 from pipelines.samples.sample_store import SampleTable, names_of
 from pipelines.samples.sample_windows import SampleArrays
+from pipelines.wording import counted
 
 NUMBER_BINS, BIN_SAMPLES = 5, 20  # by which folds of numbers are balanced: at most so many, of at least so many samples
 
@@ -50,6 +51,29 @@ class LabelledSamples:
     split: SplitSettings
     dropped: Counter[str]
     edges: np.ndarray | None = None  # between the bins of numbers
+
+    item: ClassVar[str] = "sample"  # what has an answer
+
+    @property
+    def whole(self) -> LabelledSamples:
+        """The samples that are divided into folds."""
+        return self
+
+    @property
+    def tested(self) -> str:
+        """`30 tested samples`, or `412 tested steps of 30 samples`."""
+        text = counted(len(self.tested_P), f"tested {self.item}")
+        number = len(np.unique(self.known_P[self.tested_P]))
+        return text if self.item == "sample" else f"{text} of {counted(number, 'sample')}"
+
+    @property
+    def learnt(self) -> str:
+        """What networks learn from: `60 samples`, without those of a part that tests."""
+        return counted(len(self.known_P) - (len(self.tested_P) if self.split.test is not None else 0), "sample")
+
+    def classes_in(self, part_P: np.ndarray) -> np.ndarray:
+        """The numbers of the classes of a part."""
+        return np.unique(self.class_P[part_P])
 
     @property
     def has_classes(self) -> bool:

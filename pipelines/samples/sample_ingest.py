@@ -323,11 +323,16 @@ def padded(values: np.ndarray, length: int, fill: float = 0) -> np.ndarray:
 
 def _texts(samples: Sequence[Sample]) -> dict[str, list[str]]:
     return {
-        "file": [sample.paths[0].name if sample.paths else "" for sample in samples],
+        "file": [_file_of(sample) for sample in samples],
         "answer": [sample.answer for sample in samples],
         "group": [sample.group or sample.id for sample in samples],
         "part": [sample.part for sample in samples],
     }
+
+
+def _file_of(sample: Sample) -> str:
+    """The name of the file, or of the folder of several, as tables of answers state it."""
+    return "" if not sample.paths else (sample.paths[0] if len(sample.paths) == 1 else sample.paths[0].parent).name
 
 
 def _array(values: Sequence[Any]) -> np.ndarray:

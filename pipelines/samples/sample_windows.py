@@ -55,7 +55,10 @@ class Uniform(Protocol):
 
 @dataclass(frozen=True)
 class SampleArrays:
-    """All samples of a store as arrays: `image_NTCHW` stored values, `valid_NT`, `target_NK` float32, `weight_N`."""
+    """All samples of a store as arrays: `image_NTCHW` stored values, `valid_NT`, `target_NK` float32, `weight_N`.
+
+    Of labels of steps target_NTK, and weight_NT, which is 0 where a step is not labelled.
+    """
 
     image_NTCHW: np.ndarray
     valid_NT: np.ndarray
@@ -63,9 +66,10 @@ class SampleArrays:
     target_NK: np.ndarray
     weight_N: np.ndarray
 
-    def physical(self, index_P: np.ndarray) -> torch.Tensor:
-        """x_PTCHW float32."""
-        stored = np.asarray(self.image_NTCHW[index_P], np.float32)
+    def physical(self, index_P: np.ndarray, step_P: np.ndarray | None = None) -> torch.Tensor:
+        """x_PTCHW float32; of one step of each sample x_P1CHW."""
+        held = self.image_NTCHW[index_P] if step_P is None else self.image_NTCHW[index_P, step_P][:, None]
+        stored = np.asarray(held, np.float32)
         if all(band.scale == 1 and band.offset == 0 for band in self.bands):
             return torch.from_numpy(stored)
         space = (slice(None), *[None] * (stored.ndim - 3))
@@ -121,7 +125,7 @@ class SampleWindows:
                 int(np.random.SeedSequence([self.seed, self.epoch, *indices[:8]]).generate_state(1)[0])
             )
             x, valid_BT, target_BK = augmented(x, valid_BT, target_BK, self.augment, self.std_C, chance)
-        weight = weight_B[:, None] * valid_BT if self.per_step else weight_B
+        weight = weight_B.reshape(len(rows), -1) * valid_BT if self.per_step else weight_B
         return {"x_TCHW": x, "valid_T": valid_BT, "target": target_BK, "weight": weight}
 
 

@@ -72,6 +72,7 @@ class SampleFiles(DecodesFiles):
         copies = copies_in(self.path)
         there = [path for path in sorted(copies.values()) if (self.path / path).is_file()]
         paths, misnamed = take_text_names(there if copies else list_files(self.path))
+        self.answers.require_files(paths)
         matching = self.matching(paths)
         chosen = self.folders(matching) if self.unit == "folder" else {name_of(path): [path] for path in matching}
         if self.unit == "file" and len(chosen) < len(matching):

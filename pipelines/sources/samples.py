@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -80,12 +80,12 @@ class SampleSource(Protocol):
         """Raises SceneRefused."""
 
 
-class DescribesItself:
-    """Marks sources whose `description` (JSON values) all samples of a store must share, beside bands and frames."""
+@runtime_checkable
+class DescribesItself(Protocol):
+    """Sources whose `description` (JSON values) all samples of a store must share, beside bands and frames."""
 
     @property
-    def description(self) -> Mapping[str, Any]:
-        raise NotImplementedError
+    def description(self) -> Mapping[str, Any]: ...
 
 
 def evenly_spread(frames: int, count: int | None) -> np.ndarray:

@@ -1,87 +1,84 @@
-"""Labels of whole sequences from config to result: one that only the order of frames holds, one that a size gives away."""
+"""Labels of whole sequences and of their steps from config to result: only the order of frames holds them; one that a size gives
+away."""
 
-import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
-from flows import stage
 from flows.planning import make_plan
-from flows.task import open_invocation, remembering_folder
+from flows.task import open_invocation
 from pipelines.errors import ConfigError, NotPublished, RequestError
+from tests.flows.small_runs import LEAVES, carry_out, read_json, rows_of
 
-LEAVES = ("summary.json", "report.html", "report.md", "quicklook.png", "evaluation.json", "model/model.safetensors",
-          "products/labels.csv", "products/index.json", "products/looked-at.png")  # fmt: skip
-FRAMES, SIDE = 4, 12
+FRAMES, SIDE = 6, 8
 TINY: dict[str, Any] = {
     "name": "tiny",
     "task": "classify",
     "source": {"kind": "files", "path": "clips", "unit": "folder"},
     "labels": {"kind": "table", "path": "labels.csv"},
     "frames": {"size": [SIDE, SIDE]},
-    "split": {"folds": 3, "validation_parts": 4},
+    "split": {"folds": 2, "validation_parts": 4},
     "model": {"kind": "convgru", "widths": [8], "dropout": 0.0, "flattened": True},
-    "training": {"epochs": 14, "batch": 8, "accelerator": "cpu", "learning_rate": 0.02},
+    "training": {"epochs": 12, "batch": 8, "accelerator": "cpu", "learning_rate": 0.03},
     "evaluation": {"references": ["commonest", "frame_cnn"], "must_equal": ["commonest", "frame_cnn"]},
+}
+STEPS: dict[str, Any] = {
+    **TINY,
+    "name": "steps",
+    "labels": {"kind": "table", "path": "spans.csv", "spans": "frames"},
+    "model": {**TINY["model"], "per_step": True},
+    "evaluation": {"references": ["commonest", "nearest_mean"], "must_equal": ["nearest_mean"]},
 }
 
 
-def write_clips(folder: Path, count: int, *, wide_right: bool = False) -> None:
-    """A bright column that moves right or left, with a random start; every frame alone looks the same for both."""
+def write_clips(folder: Path, count: int, *, wide_right: bool = False, turns: bool = False) -> None:
+    """A bright column that moves right or left from a random start, so that every frame alone looks the same for both.
+
+    `turns`: half way through it turns back. The first frame and the last one of every other clip have no label in `spans.csv`.
+    """
     rng = np.random.default_rng(1)
-    lines = ["file,label,group"]
+    lines, spans = ["file,label,group"], ["file,from,to,label,group"]
+    names = {1: "right", -1: "left"}
     for n in range(count):
-        moves_right = bool(rng.integers(2))
-        at = rng.permutation(FRAMES)[0]
-        width = SIDE + (4 if wide_right and moves_right else 0)
+        step = 1 if rng.integers(2) else -1
+        turn = int(rng.integers(2, FRAMES - 1)) if turns else FRAMES
+        at = int(rng.integers(4)) - step
+        width = SIDE + (4 if wide_right and step == 1 else 0)
         clip = folder / "clips" / f"c{n:02d}"
         clip.mkdir(parents=True)
         for t in range(FRAMES):
+            at = (at + (step if t < turn else -step)) % 4
             image = rng.normal(60, 6, (SIDE, width))
-            place = (at + (t if moves_right else -t)) % FRAMES
             if not wide_right:
-                image[:, 3 * place : 3 * place + 3] += 120
+                image[:, 2 * at : 2 * at + 2] += 120
             Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(clip / f"{t}.png")
-        lines.append(f"c{n:02d},{'right' if moves_right else 'left'},g{n % 12}")
+        lines.append(f"c{n:02d},{names[step]},g{n % 12}")
+        spans.append(f"c{n:02d},1,{turn},{names[step]},g{n % 12}")
+        spans.append(f"c{n:02d},{turn},{FRAMES - n % 2},{names[-step]},g{n % 12}")
     (folder / "labels.csv").write_text("\n".join(lines))
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PREFECT_API_URL", "")
-    return tmp_path
+    (folder / "spans.csv").write_text("\n".join(spans))
 
 
 def run(verb: str = "run", **changes: Any) -> dict[str, Any]:
-    Path("tiny.yaml").write_text(yaml.safe_dump({**TINY, **changes}))
-    context = open_invocation("tiny.yaml")
-    with remembering_folder(context):
-        return stage.carry_out(context, verb)
-
-
-def read_rows(folder: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader((folder / "products" / "labels.csv").read_text().splitlines()))
+    return carry_out(verb, TINY, **changes)
 
 
 def test_the_order_of_frames_is_learnt_and_a_single_frame_is_not_enough(here: Path) -> None:
-    write_clips(here, 60)
+    write_clips(here, 40)
     result = run()
     folder = here / "runs" / "tiny"
-    assert not [name for name in LEAVES if not (folder / name).is_file()]
-    methods = json.loads((folder / "evaluation.json").read_text())["methods"]
+    assert not [name for name in (*LEAVES, "products/labels.csv", "products/looked-at.png") if not (folder / name).is_file()]
+    methods = read_json("evaluation.json")["methods"]
     assert methods["model"]["accuracy"] > 0.9
     assert methods["frame_cnn"]["accuracy"] < 0.75
     assert result["skipped"] is False
-    rows = read_rows(folder)
-    assert len(rows) == 60
+    rows = rows_of()
+    assert len(rows) == 40
     right = sum(row["label"] == row["known"] for row in rows)
-    assert right / 60 == pytest.approx(methods["model"]["accuracy"])  # answered by networks that have not seen the group
+    assert right / 40 == pytest.approx(methods["model"]["accuracy"])  # answered by networks that have not seen the group
     assert {row["answered_by"] for row in rows} == {"networks that have not seen its group"}
     again = run()
     assert again["skipped"] is True
@@ -90,18 +87,50 @@ def test_the_order_of_frames_is_learnt_and_a_single_frame_is_not_enough(here: Pa
     assert run("ingest")["skipped"] is True  # a line of the table that names no sample
     used = run(name="other", labels=None, model={"use": "runs/tiny"}, evaluation={})
     assert used["skipped"] is False
-    other = read_rows(here / "runs" / "other")
-    assert {row["answered_by"] for row in other} == {"all networks"}
+    assert {row["answered_by"] for row in rows_of("other")} == {"all networks"}
+    with pytest.raises(RequestError, match=r"answers once for a sample, .* trained with model.per_step: true"):
+        run(name="other", labels=None, model={"use": "runs/tiny"}, evaluation={}, prediction={"per_step": True})
+
+
+def test_the_label_of_every_step_is_learnt_from_spans_and_published_as_spans(here: Path) -> None:
+    write_clips(here, 40, turns=True)
+    carry_out("run", STEPS)
+    folder, evaluation = here / "runs" / "steps", read_json("evaluation.json", "steps")
+    assert not [name for name in (*LEAVES, "products/labels.csv") if not (folder / name).is_file()]
+    methods, labelled = evaluation["methods"], 40 * (FRAMES - 1) - 20
+    assert methods["model"]["accuracy"] > 0.9
+    assert methods["nearest_mean"]["accuracy"] < 0.65
+    assert evaluation["details"]["labels"]["samples"] == labelled
+    assert evaluation["details"]["methods"]["model"]["accuracy"]["basis"] == "12 groups"
+    assert f"{labelled} labelled steps of 40 samples in 12 groups" in evaluation["protocol"]
+    assert "number of the step" in {clue["name"] for clue in evaluation["details"]["audit"]["clues"]}
+    rows = rows_of("steps")
+    known = [row for row in rows if row["known"]]
+    assert sum(int(row["steps"]) for row in rows) == 40 * FRAMES
+    assert sum(int(row["steps"]) for row in known) == labelled
+    right = sum(int(row["steps"]) for row in known if row["label"] == row["known"])
+    assert right / labelled == pytest.approx(methods["model"]["accuracy"])
+    own = [(int(row["from"]), int(row["to"])) for row in rows if row["file"] == "c01"]
+    assert [start for start, _ in own] == [0, *(stop for _, stop in own[:-1])]
+    assert own[-1][1] == FRAMES
+    columns = {"columns": {"answer": "label"}, "path": "runs/steps/products/labels.csv"}
+    carry_out("ingest", {**STEPS, "name": "again", "labels": {**STEPS["labels"], **columns}})  # answers are a table of labels
+    used = {"name": "other", "labels": None, "model": {"use": "runs/steps"}, "evaluation": {}, "prediction": {"per_step": True}}
+    carry_out("run", STEPS, **used)
+    assert {row["answered_by"] for row in rows_of("other")} == {"all networks"}
+    assert sum(int(row["steps"]) for row in rows_of("other")) == 40 * FRAMES
 
 
 def test_a_size_that_gives_the_label_away_is_found(here: Path) -> None:
-    write_clips(here, 36, wide_right=True)
-    training = {**TINY["training"], "epochs": 2}
+    write_clips(here, 30, wide_right=True)
+    training = {**TINY["training"], "epochs": 1}
     with pytest.raises(NotPublished, match="nobody can say"):
         run(training=training, frames={"size": [SIDE, SIDE], "fit": "stretch"}, evaluation={"references": ["commonest"]})
-    evaluation = json.loads((here / "runs" / "tiny" / "evaluation.json").read_text())
-    assert "frame size" in evaluation["verdict"]["confounded_by"]
+    assert "frame size" in read_json("evaluation.json")["verdict"]["confounded_by"]
     assert not (here / "runs" / "tiny" / "products").exists()
+
+
+SPANS = {"kind": "table", "path": "spans.csv", "spans": "frames"}
 
 
 @pytest.mark.parametrize(
@@ -113,19 +142,32 @@ def test_a_size_that_gives_the_label_away_is_found(here: Path) -> None:
         ({"labels": {"kind": "source"}}, "does not fit the source"),
         ({"frames": {"crop": [0.5, 0, 0.5, 1]}}, "no area"),
         ({"evaluation": {"references": ["commonest"], "must_equal": ["frame_cnn"]}}, "not among"),
+        ({"labels": SPANS}, r"model.per_step: answers once for a sample, labels.spans asks for each frame"),
+        ({"labels": SPANS, "model": {"kind": "row_gru"}}, "row_gru reads one image, labels.spans are of frames"),
+        ({"labels": {"kind": "folders", "spans": "frames"}}, "labels.spans: are read from a table"),
+        ({**STEPS, "training": {"augment": {"mixup": 0.2}}}, "mixes labelled steps with others"),
+        ({"prediction": {"per_step": True}}, "model.per_step: answers once"),
     ],
 )
 def test_mistakes_in_the_config_are_found_before_anything_runs(here: Path, changes: dict[str, Any], said: str) -> None:
-    write_clips(here, 2)
+    write_clips(here, 1)
     with pytest.raises(ConfigError, match=said):
         run(**changes)
 
 
 def test_networks_of_other_frames_are_refused_with_a_remedy(here: Path) -> None:
     write_clips(here, 24)
-    with pytest.raises(RequestError, match="reads one image, the samples have 4 frames"):
+    with pytest.raises(RequestError, match=f"reads one image, the samples have {FRAMES} frames"):
         run(model={"kind": "row_lstm"})
-    Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+    carry_out("ingest", TINY)
     plan = make_plan(open_invocation("tiny.yaml").run, "run")
     assert plan["extent"]["sites"] == 24
     assert [step["stage"] for step in plan["steps"]] == ["ingest", "train", "evaluate", "predict"]
+
+
+def test_a_span_of_a_file_that_is_not_there_is_refused_by_line(here: Path) -> None:
+    write_clips(here, 4, turns=True)
+    with Path("spans.csv").open("a") as file:
+        file.write("\nc44,0,2,left,g3")
+    with pytest.raises(RequestError, match=r"spans.csv, line 10: c44 names no file below source.path: correct the name"):
+        carry_out("ingest", STEPS)

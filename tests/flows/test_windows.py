@@ -1,6 +1,5 @@
 """Numbers and labels of windows of a cube, from config to map: made series whose truth is known, of another run's cube."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,12 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
-import yaml
 from rasterio.warp import transform
 
-from flows import stage
 from flows.planning import make_plan
-from flows.task import open_invocation, remembering_folder
+from flows.task import open_invocation
 from pipelines.errors import ConfigError, MissingInput
+from tests.flows.small_runs import carry_out, read_json, rows_of
 
 SIDE, DATES, BLOCK = 24, 14, 4
 AFFINE = rasterio.Affine(10, 0, 500_000, 0, -10, 5_000_000)
@@ -33,9 +31,9 @@ REGRESS: dict[str, Any] = {
                "start": "2020-01-01", "stop": "2021-01-01", "steps": 10, "every_px": 2},
     "labels": {"kind": "raster", "path": "height.tif"},
     "number": {"name": "height", "unit": "m", "valid_range": [0, 30]},
-    "split": {"folds": 3},
+    "split": {"folds": 2},
     "model": {"kind": "cnn_gru", "hidden": 16, "widths": [8], "dropout": 0.0},
-    "training": {"epochs": 20, "batch": 16, "learning_rate": 0.02, "accelerator": "cpu"},
+    "training": {"epochs": 16, "batch": 16, "learning_rate": 0.02, "accelerator": "cpu"},
     "evaluation": {"references": ["mean"], "min_r2": 0.6},
     "prediction": {"explain": 2, "map": True},
 }  # fmt: skip
@@ -48,13 +46,11 @@ del CLASSIFY["number"]
 
 
 @pytest.fixture
-def truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+def truth(here: Path) -> np.ndarray:
     """`tiny.nc`, ingested, `height.tif` and `points.csv` in the working folder; the true height of every pixel.
 
     The height is the amplitude of the season, not the level, so that no single date shows it; one pixel is never seen.
     """
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PREFECT_API_URL", "")
     rng = np.random.default_rng(0)
     height = np.kron(rng.uniform(2, 28, (SIDE // 2, SIDE // 2)), np.ones((2, 2)))
     times = np.datetime64("2020-01-05", "ns") + np.arange(DATES) * np.timedelta64(25, "D")
@@ -81,29 +77,13 @@ def truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     return height
 
 
-def carry_out(verb: str, content: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    name = f"{content['name']}.yaml"
-    Path(name).write_text(yaml.safe_dump({**content, **changes}, sort_keys=False))
-    context = open_invocation(name)
-    with remembering_folder(context):
-        return stage.carry_out(context, verb)
-
-
-def read(name: str) -> Any:
-    return json.loads((Path("runs/tiny") / name).read_text())
-
-
-def rows_of(run: str = "tiny") -> list[dict[str, str]]:
-    return list(csv.DictReader(Path(f"runs/{run}/products/labels.csv").read_text().splitlines()))
-
-
 def test_numbers_of_a_made_cube_are_found_and_the_map_is_the_table(truth: np.ndarray) -> None:
     carry_out("run", REGRESS)
-    evaluation = read("evaluation.json")
+    evaluation = read_json("evaluation.json")
     assert evaluation["methods"]["model"]["r2"] > 0.8
     assert evaluation["details"]["methods"]["model"]["r2"]["basis"] == "30 blocks"
     assert "30 blocks of 4 x 4 pixels" in evaluation["protocol"]
-    assert "3 folds of whole blocks" in evaluation["protocol"]
+    assert "2 folds of whole blocks" in evaluation["protocol"]
     assert "Windows reach 1 pixel into neighbouring blocks" in evaluation["protocol"]
     assert {clue["name"] for clue in evaluation["details"]["audit"]["clues"]} >= {"position", "missing share", "year"}
     for network in json.loads(Path("runs/tiny/model/model.json").read_text())["metadata"]["split"]["audit"]["networks"]:
@@ -132,7 +112,7 @@ def test_numbers_of_a_made_cube_are_found_and_the_map_is_the_table(truth: np.nda
     item = json.loads(Path("runs/tiny/products/map.json").read_text())
     assert item["properties"]["proj:code"] == "EPSG:32635"
     assert set(item["assets"]) == {"answer", "held_out"}
-    assert read("summary.json")["found"]["map"]["answered"] == pytest.approx(1 - 1 / SIDE**2)
+    assert read_json("summary.json")["found"]["map"]["answered"] == pytest.approx(1 - 1 / SIDE**2)
     assert carry_out("run", REGRESS)["skipped"] is True
     used = {"name": "other", "labels": None, "model": {"use": "runs/tiny"}, "evaluation": {}}
     source = {key: REGRESS["source"][key] for key in ("kind", "cube", "bands", "start", "stop")}
@@ -145,7 +125,7 @@ def test_numbers_of_a_made_cube_are_found_and_the_map_is_the_table(truth: np.nda
 
 def test_labels_of_points_are_found_and_mapped_with_their_confidence(truth: np.ndarray) -> None:
     carry_out("run", CLASSIFY)
-    methods = read("evaluation.json")["methods"]
+    methods = read_json("evaluation.json")["methods"]
     assert methods["model"]["accuracy"] > max(0.8, methods["commonest"]["accuracy"])
     with rasterio.open("runs/tiny/products/class.tif") as raster, rasterio.open("runs/tiny/products/confidence.tif") as other:
         codes, confidence = raster.read(1), other.read(1)
@@ -173,10 +153,7 @@ def test_labels_of_points_are_found_and_mapped_with_their_confidence(truth: np.n
         ({"source": {"kind": "files", "path": "."}}, "labels.kind: is of places"),
     ],
 )
-def test_mistakes_in_the_config_are_found_before_anything_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_mistakes_in_the_config_are_found_before_anything_runs(here: Path, changes: dict[str, Any], said: str) -> None:
     Path("height.tif").touch()
     content = {**REGRESS, **changes}
     if "kind" not in changes.get("source", {"kind": ""}):
@@ -187,8 +164,7 @@ def test_mistakes_in_the_config_are_found_before_anything_runs(
         carry_out("run", content)
 
 
-def test_a_cube_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_cube_that_is_not_there_is_named(here: Path) -> None:
     Path("height.tif").touch()
     with pytest.raises(MissingInput, match=r"runs/scenes/cube.*driftline ingest"):
         carry_out("run", REGRESS)

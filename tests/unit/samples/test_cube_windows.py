@@ -12,11 +12,14 @@ from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import grid_of, head_snapshot, open_cube
 from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid
+from pipelines.products.step_products import step_rows
 from pipelines.samples.cube_windows import CubeWindows, WindowSettings, open_windows
 from pipelines.samples.label_values import read_values
+from pipelines.samples.labelled import SplitSettings
 from pipelines.samples.labels import Given, Span, resolve_labels
 from pipelines.samples.sample_ingest import SampleIngest, ingest_samples
 from pipelines.samples.sample_store import decode_images, read_table
+from pipelines.samples.stepped_samples import label_steps
 from pipelines.scene import Band
 from pipelines.sources.fake import FakeSource
 from pipelines.sources.quality import SclMask
@@ -90,6 +93,29 @@ def test_a_step_is_the_mean_of_its_valid_dates_and_not_valid_without_any(uri: st
             np.testing.assert_array_equal(frames.image_TCHW[step, :, 0, 0], np.rint(values.mean(axis=0)))
     assert not frames.valid_T.all()  # the series ends in October
     np.testing.assert_allclose(np.diff(frames.seconds_T), 365 * 2 * 3600)
+
+
+def test_spans_of_a_pixel_are_labels_of_the_steps_of_one_sample(uri: str, tmp_path: Path, cube: xr.Dataset) -> None:
+    quarter, rest = span("2018-01-01", "2018-04-01"), span("2018-04-01", "2018-08-20")
+    places = [(5, 6, quarter, "a"), (5, 6, rest, "b"), (7, 1, rest, "a"), (8, 2, rest, "b"), (9, 3, quarter, "a")]
+    split = SplitSettings(folds=2, validation_parts=2)
+    for steps in (12, None):
+        windows = replace(labelled(uri, WindowSettings(1, 1, steps=steps), *places), span=YEAR, per_step=True)
+        store = str(tmp_path / f"store{steps}")
+        ingest_samples(windows, store, SampleIngest())
+        table = read_table(store)
+        assert table.id_N.tolist() == [f"y{y:05d}-x{x:05d}-20180101-20190101" for y, x in ((5, 6), (7, 1), (8, 2), (9, 3))]
+        samples = label_steps(table, np.zeros((len(table), *table.layout.shape)), (), split, class_weights=False)
+        month = np.timedelta64(365 * 2, "h")
+        moments = cube.time.values if steps is None else YEAR.start + month * np.arange(12) + month // 2
+        expected = np.where(quarter.holds(moments), 0, np.where(rest.holds(moments), 1, -1))
+        np.testing.assert_array_equal(samples.class_PT[0], np.where(table.valid_NT[0], expected, -1))
+    rows = step_rows(table, ("a", "b"), np.ones((4, len(cube.time), 2)), np.ones(4, bool), "dates")
+    first, last = cube.time.values[table.valid_NT[0]][0], np.datetime64("2018-10-22", "s")
+    assert (rows[0]["from"], rows[0]["block"]) == (str(first.astype("datetime64[D]")), "00005-00006")
+    assert {np.datetime64(row["to"], "s") for row in rows if row["sample"].startswith("y00005")} >= {
+        last + np.timedelta64(10, "D")
+    }
 
 
 def test_windows_beyond_the_edge_repeat_their_centre(uri: str, cube: xr.Dataset) -> None:

@@ -1,0 +1,45 @@
+"""Runs on small made data in the working folder, and what they leave there."""
+
+import csv
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows import stage
+from flows.task import open_invocation, remembering_folder
+
+LEAVES = ("summary.json", "report.html", "report.md", "quicklook.png", "evaluation.json", "model/model.safetensors",
+          "products/index.json")  # fmt: skip
+
+
+def carry_out(verb: str, content: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    name = f"{content['name']}.yaml"
+    Path(name).write_text(yaml.safe_dump({**content, **changes}, sort_keys=False))
+    context = open_invocation(name)
+    with remembering_folder(context), one_thread():
+        return stage.carry_out(context, verb)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """So small networks train faster, and much faster beside other work."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def read_json(name: str, run: str = "tiny") -> Any:
+    return json.loads((Path("runs") / run / name).read_text())
+
+
+def rows_of(run: str = "tiny", table: str = "labels") -> list[dict[str, str]]:
+    return list(csv.DictReader((Path("runs") / run / "products" / f"{table}.csv").read_text().splitlines()))
