@@ -1,6 +1,6 @@
 """Members of the recurrent family on MNIST rows, moving digits, lung ultrasound, tree cover and boxes -> docs/results/labels.md.
 
-    python -m benchmarks.results_labels DATA FOLDER [--only NAME] [--jobs 2] [--finished] > docs/results/labels.md
+    python -m benchmarks.results_labels DATA FOLDER [--only TABLE] [--member ROW] [--jobs 2] [--finished] > docs/results/labels.md
 
 `DATA` holds `digits/mnist` (IDX files), `medical/lung-ultrasound` and `satellite/sentinel2-romania`. Every row is a `driftline
 run` in FOLDER of a ready-made config (`configs/NAME.yaml`) with what `benchmarks.labels_tables` changes. A row that is finished
@@ -14,10 +14,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -174,22 +173,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", choices=list(TABLES), action="append", help="tables to make; default: all")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each with one thread")
+    parser.add_argument("--member", action="append", default=[], help="rows to run, of any table; default: all")
     parser.add_argument("--finished", action="store_true", help="run nothing, print what is finished")
     parsed = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
     folder = parsed.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     chosen = {name: TABLES[name] for name in parsed.only or TABLES}
-    work: Callable[[Config], Row | None] = (
-        partial(kept_row, folder=folder) if parsed.finished else partial(run_row, folder=folder, data=parsed.data)
-    )
     configs = {
         (name, member): config_of(table.config, {**table.changes, "model": model}, f"{name}-{member}", parsed.data, folder)
         for name, table in chosen.items()
         for member, model in table.members.items()
     }
+
+    def work(named: tuple[tuple[str, str], Config]) -> Row | None:
+        (_, member), config = named
+        if parsed.finished or (parsed.member and member not in parsed.member):
+            return kept_row(config, folder)
+        return run_row(config, folder, parsed.data)
+
     with ThreadPoolExecutor(parsed.jobs) as pool:
-        rows = dict(zip(configs, pool.map(work, configs.values()), strict=True))
+        rows = dict(zip(configs, pool.map(work, configs.items()), strict=True))
     print("\n".join([HEAD, *printed(chosen, rows)]).rstrip())
 
 
