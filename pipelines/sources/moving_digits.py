@@ -25,7 +25,7 @@ from pipelines.sources.samples import Frames, Sample, SampleListing
 AnswerKind = Literal["digit", "direction", "digit_and_direction", "boxes"]
 DIRECTIONS = ("right", "up-right", "up", "up-left", "left", "down-left", "down", "down-right")
 SPEED_PX = (0.6, 1.8)  # a frame
-LEAST_SHIFT_PX = 3.5  # along a diagonal; of a shorter one, rounded to whole pixels, the direction cannot be told
+LEAST_SHIFT_PX = math.sqrt(2)  # along a diagonal a whole pixel of each axis: of less, rounding may leave one of them
 INK = 32  # values above it belong to the digit, for its box
 
 

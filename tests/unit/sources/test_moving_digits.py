@@ -28,7 +28,7 @@ def centre(image_YX: np.ndarray) -> np.ndarray:
 
 
 def test_the_direction_is_the_one_that_is_stated(folder: Path) -> None:
-    source = MovingDigits(folder, "direction", clips=400, test_clips=8, frames=7, side=20)
+    source = MovingDigits(folder, "direction", clips=400, test_clips=8, frames=4, side=20)
     for sample in source.list_samples().samples:
         image_TCHW = source.read(sample).image_TCHW
         row, column = centre(image_TCHW[-1, 0]) - centre(image_TCHW[0, 0])
@@ -66,7 +66,7 @@ def test_too_little_room_is_said(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "remedy"),
-    [({"digits": 2}, r"source\.digits: 1"), ({"answer": "direction", "frames": 6}, r"source\.frames to 7 or more")],
+    [({"digits": 2}, r"source\.digits: 1"), ({"answer": "direction", "frames": 3}, r"source\.frames to 4 or more")],
 )
 def test_an_answer_that_the_clips_would_not_show_is_refused(folder: Path, settings: dict[str, Any], remedy: str) -> None:
     with pytest.raises(RequestError, match=remedy):
