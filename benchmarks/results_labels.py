@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -30,12 +31,13 @@ Row = dict[str, Any]
 POLLED_S = 2.0  # rows take minutes
 HEAD = """# Labels, numbers and boxes: members and data
 
-Printed by `python -m benchmarks.results_labels DATA FOLDER`: a `driftline run` for each row, of the ready-made config that
-the heading names with another `model` (`benchmarks/labels_tables.py`). CPU seconds are those of the whole run (ingest, training
-of all networks, references, products), with one thread for PyTorch, on two shared cores of an x86-64 VM; a run that was killed
-and went on says "at least". Memory is the peak of the run, parameters are those of one network. Intervals (95 %) leave out one
-group after the other. Rows in italics are references on the same tested samples. Settings were chosen on validation parts.
-How it is measured: [labels.md](../labels.md#how-it-is-measured).
+Printed by `python -m benchmarks.results_labels DATA FOLDER`: a `driftline run` for each row, of the ready-made config
+that the heading names with another `model` (`benchmarks/labels_tables.py`). CPU seconds are those of the whole run
+(ingest, training of all networks, references, products), with one thread for PyTorch, on two shared cores of an x86-64
+VM; a run that was killed and went on says "at least", and a dash stands where a run was made before without a meter.
+Memory is the peak of the run, parameters are those of one network. Intervals (95 %) leave out one group after the
+other. Rows in italics are references on the same tested samples. Settings were chosen on validation parts, but for what
+is said of boxes. How it is measured: [labels.md](../labels.md#how-it-is-measured).
 """
 
 
@@ -108,20 +110,20 @@ def parameters_of(run: Path) -> int:
 
 def table_lines(table: Table, rows: Mapping[str, Row]) -> list[str]:
     """Markdown: the heading, how it was measured, a line for each member, the references of the first one, what is missing."""
-    lines = [f"## {table.title}", "", f"`configs/{table.config}.yaml`. {table.about}".strip(), ""]
+    lines = [f"## {table.title}", "", *wrapped(f"`configs/{table.config}.yaml`. {table.about}"), ""]
     missing = [name for name in table.members if name not in rows]
     if rows:
         first = next(iter(rows.values()))
         dates = sorted({row["measured"] for row in rows.values()})
         seeds = f"Seeds {', '.join(map(str, first['seeds']))}; measured {' and '.join(dates)}."
-        lines += [*wrapped(f"{first['protocol']} {seeds}"), "", *grid_lines(table, rows)]
+        lines += [*wrapped(f"{first['protocol']} {seeds}"), "", *grid_lines(table, rows), ""]
     confounded = {name: row["confounded"] for name, row in rows.items() if row["confounded"]}
     if confounded:
         said = "; ".join(f"{name} by {', '.join(by)}" for name, by in confounded.items())
-        lines += ["", *wrapped(f"**CONFOUNDED**: {said}. Metadata alone comes near to the model, so nothing would be published.")]
+        lines += [*wrapped(f"**CONFOUNDED**: {said}. Metadata alone comes near to the model: nothing would be published."), ""]
     if missing:
-        lines += ["", f"Not run yet: {', '.join(missing)}."]
-    return [*lines, ""]
+        lines += [f"Not run yet: {'; '.join(missing)}.", ""]
+    return lines
 
 
 def grid_lines(table: Table, rows: Mapping[str, Row]) -> list[str]:
@@ -162,8 +164,6 @@ def costs_of(row: Row) -> list[str]:
 
 def wrapped(text: str) -> list[str]:
     """Lines of a Markdown paragraph."""
-    import textwrap
-
     return textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False)
 
 

@@ -33,4 +33,4 @@ def test_missing_rows_and_shortcuts_are_named() -> None:
     assert "| dcrn | 0.7500 |  | 0.7500 (0.0707) | 12 | 3 | 0.50 |" in text
     assert "| *commonest* | 0.5000 |" in text
     assert "**CONFOUNDED**: dcrn by frame size." in text
-    assert "Not run yet: frame_cnn, cnn_lstm." in text
+    assert "Not run yet: frame_cnn; cnn_lstm." in text
