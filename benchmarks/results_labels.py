@@ -63,7 +63,7 @@ def run_row(config: Config, folder: Path, data: Path) -> Row:
 
 
 def kept_row(config: Config, folder: Path) -> Row | None:
-    """What was measured with this config, wherever its data lay."""
+    """What was measured with this config, wherever the data were."""
     path, kept = (folder / f"{config['name']}.{ending}" for ending in ("yaml", "json"))
     if not (path.is_file() and kept.is_file()) or without_paths(yaml.safe_load(path.read_text())) != without_paths(config):
         return None
