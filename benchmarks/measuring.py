@@ -29,8 +29,8 @@ def cpu_seconds() -> float:
     return sum(_cpu_of(one) or 0.0 for one in (process, *process.children(recursive=True)))
 
 
-def run_measured(command: Sequence[str], stop_if: Callable[[], bool] | None = None) -> Costs:
-    """Runs `command` and samples its processes. `stop_if` is asked at every sample; once true, the command is killed (-9)."""
+def run_measured(command: Sequence[str], stop_if: Callable[[], bool] | None = None, every_s: float = EVERY_S) -> Costs:
+    """Runs `command` and samples its processes `every_s`. `stop_if` is asked at every sample; once true, it is killed (-9)."""
     started, peak, cpu = time.monotonic(), 0, dict[int, float]()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         while child.poll() is None:
@@ -39,7 +39,7 @@ def run_measured(command: Sequence[str], stop_if: Callable[[], bool] | None = No
             peak = max(peak, sum(map(_memory_of, tree)))
             if stop_if is not None and stop_if():
                 child.kill()
-            time.sleep(EVERY_S)
+            time.sleep(every_s)
         seconds = time.monotonic() - started
         output = child.stdout.read() if child.stdout is not None else ""
     return Costs(seconds, sum(cpu.values()), peak / 1e9, child.returncode, output)

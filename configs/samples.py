@@ -145,7 +145,7 @@ class MovingDigitsSource(SourceDefaults):
     test_clips: int = Field(500, ge=1, le=1_000_000, description="of the part test, from the other files")
     frames: int = Field(12, ge=2, le=100, description="of each clip")
     side: int = Field(48, ge=8, le=512, description="of each frame, pixels")
-    digits: int = Field(1, ge=1, le=5, description="in each clip; answers other than boxes are of the first one")
+    digits: int = Field(1, ge=1, le=5, description="in each clip; more than one for boxes only")
     seed: Seed = Field(0, description="of all clips")
 
     def check_files(self, sections: Sections) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from pipelines.sources.samples import Frames, Sample, SampleListing
 AnswerKind = Literal["digit", "direction", "digit_and_direction", "boxes"]
 DIRECTIONS = ("right", "up-right", "up", "up-left", "left", "down-left", "down", "down-right")
 SPEED_PX = (0.6, 1.8)  # a frame
+LEAST_SHIFT_PX = math.sqrt(2)  # along a diagonal a whole pixel of each axis: of less, rounding may leave one of them
 INK = 32  # values above it belong to the digit, for its box
 
 
@@ -51,7 +53,8 @@ class MovingDigits:
         return (self.band,)
 
     def list_samples(self) -> SampleListing:
-        """Raises MissingInput, RequestError."""
+        """Raises MissingInput, RequestError (also for an answer that the clips would not show)."""
+        self._require_decidable()
         ordered = parts_of(self.path)
         samples: list[Sample] = []
         for number, own in enumerate(ordered):
@@ -67,6 +70,16 @@ class MovingDigits:
         number, n = sample.index >> 32, sample.index & 0xFFFFFFFF
         own = parts_of(self.path)[number]
         return Frames(self._draw(own, self._drawn(own, number, n)), np.arange(self.frames) * 1.0)
+
+    def _require_decidable(self) -> None:
+        """Raises RequestError."""
+        if self.answer != "boxes" and self.digits > 1:
+            raise RequestError(f"a clip of {self.digits} digits does not show which is meant: source.digits: 1, or answer: boxes")
+        shift = SPEED_PX[0] * (self.frames - 1)
+        if self.answer in ("direction", "digit_and_direction") and shift < LEAST_SHIFT_PX:
+            least = math.ceil(LEAST_SHIFT_PX / SPEED_PX[0]) + 1
+            problem = f"in {self.frames} frames the slowest digits move by {shift:.1f} px, too little to show the direction"
+            raise RequestError(f"{problem}: set source.frames to {least} or more")
 
     def _drawn(self, own: Sequence[Sample], number: int, n: int) -> list[tuple[int, np.ndarray, int]]:
         """For each digit of a clip: which image, its upper left corner in every frame (T, 2), its direction."""

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def centre(image_YX: np.ndarray) -> np.ndarray:
 
 
 def test_the_direction_is_the_one_that_is_stated(folder: Path) -> None:
-    source = MovingDigits(folder, "direction", clips=40, test_clips=8, frames=10, side=32)
+    source = MovingDigits(folder, "direction", clips=400, test_clips=8, frames=4, side=20)
     for sample in source.list_samples().samples:
         image_TCHW = source.read(sample).image_TCHW
         row, column = centre(image_TCHW[-1, 0]) - centre(image_TCHW[0, 0])
@@ -61,3 +62,12 @@ def test_a_clip_does_not_depend_on_how_many_there_are(folder: Path) -> None:
 def test_too_little_room_is_said(folder: Path) -> None:
     with pytest.raises(RequestError, match=r"larger source\.side"):
         MovingDigits(folder, clips=1, test_clips=1, frames=30, side=16).list_samples()
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [({"digits": 2}, r"source\.digits: 1"), ({"answer": "direction", "frames": 3}, r"source\.frames to 4 or more")],
+)
+def test_an_answer_that_the_clips_would_not_show_is_refused(folder: Path, settings: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(RequestError, match=remedy):
+        MovingDigits(folder, side=32, clips=1, test_clips=1, **settings).list_samples()

@@ -1,0 +1,157 @@
+"""What `benchmarks.results_labels` measures: ready-made configs, members of the family in the place of their model."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Config = dict[str, Any]
+READY_MADE = Path(__file__).parents[1] / "configs"
+PATHS = {"idx": "digits/mnist", "moving_digits": "digits/mnist", "files": "medical/lung-ultrasound"}
+ROMANIA = "satellite/sentinel2-romania"
+CUBE = "romania-20m"  # the config whose cube the table of tree cover reads
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A column: `key` among the scores of a method."""
+
+    title: str
+    key: str
+    digits: int = 4
+
+
+@dataclass(frozen=True)
+class Table:
+    """`config`: name of the ready-made config; `changes`: dotted key -> value, for every row; `members`: name -> `model`.
+
+    `alone`: the score of which single networks are shown.
+    """
+
+    title: str
+    config: str
+    about: str
+    members: Mapping[str, Mapping[str, Any]]
+    figures: tuple[Figure, ...] = (Figure("accuracy", "accuracy"), Figure("calibration error", "calibration_error", 3))
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    alone: str = "accuracy"
+
+
+ROW = {"hidden": 128, "dropout": 0.2}
+SMALL, MEDIUM = {"widths": [8, 16]}, {"widths": [8, 16, 32]}
+LAST_MAP = {**MEDIUM, "flattened": True}
+CHEAP_REFERENCES = ["commonest", "nearest_mean", "random_forest"]
+CLIPS = {"split.networks": 2, "evaluation.references": CHEAP_REFERENCES, "evaluation.must_equal": ["commonest"]}
+DIGITS = {
+    "source.answer": "digit", "source.clips": 6000, "source.frames": 4, "split.networks": 1, "training.epochs": 8,
+}  # fmt: skip
+
+TABLES: dict[str, Table] = {
+    "mnist": Table(
+        "MNIST, an image as a sequence of its rows or of its patches",
+        "mnist-rows",
+        "The test images are those of the data set.",
+        {
+            "rnn": {**ROW, "kind": "row_rnn"},
+            "gru": {**ROW, "kind": "row_gru"},
+            "lstm": {**ROW, "kind": "row_lstm"},
+            "lstm, bidirectional": {**ROW, "kind": "row_lstm", "bidirectional": True, "hidden": 96},
+            "lstm, two layers": {**ROW, "kind": "row_lstm", "layers": 2, "hidden": 96},
+            "regions, lstm": {"kind": "region_lstm", "patch_px": 7, "hidden": 64, **SMALL},
+        },
+        changes={"split.networks": 3, "evaluation.references": ["commonest", "nearest_mean"]},
+    ),
+    "direction": Table(
+        "In which of eight directions a digit moves",
+        "moving-digits",
+        "Made clips; those of the test show digits by other people. A single frame tells nothing.",
+        {
+            "frame_cnn": {"kind": "frame_cnn", "grid": 4, **SMALL},
+            "cnn_lstm": {"kind": "cnn_lstm", "hidden": 48, "grid": 4, **SMALL},
+            "cnn_gru": {"kind": "cnn_gru", "hidden": 48, "grid": 4, **SMALL},
+            "dcrn": {"kind": "dcrn", **SMALL},
+            "convgru": {"kind": "convgru", **SMALL},
+            "convlstm": {"kind": "convlstm", **SMALL},
+            "convlstm, bidirectional": {"kind": "convlstm", "bidirectional": True, **SMALL},
+        },
+        changes=CLIPS,
+    ),
+    "digit": Table(
+        "Which digit moves",
+        "moving-digits",
+        "More and shorter clips: what tells digits apart is how many are seen.",
+        {
+            "frame_cnn": {"kind": "frame_cnn", "grid": 2, **MEDIUM},
+            "cnn_lstm": {"kind": "cnn_lstm", "hidden": 48, "grid": 2, **MEDIUM},
+            "cnn_gru": {"kind": "cnn_gru", "hidden": 48, "grid": 2, **MEDIUM},
+            "dcrn": {"kind": "dcrn", **LAST_MAP},
+            "convgru": {"kind": "convgru", **LAST_MAP},
+            "convlstm": {"kind": "convlstm", **LAST_MAP},
+            "convlstm, bidirectional": {"kind": "convlstm", "bidirectional": True, **LAST_MAP},
+        },
+        changes={**CLIPS, **DIGITS},
+    ),
+    "lung": Table(
+        "Lung ultrasound: pneumonia or regular",
+        "lung-ultrasound",
+        "30 clips of one hospital prove nothing about patients; the intervals say as much.",
+        {
+            "frame_cnn": {"kind": "frame_cnn", "widths": [8, 16, 32]},
+            "cnn_lstm": {"kind": "cnn_lstm", "hidden": 32, "widths": [8, 16, 32]},
+            "dcrn": {"kind": "dcrn", **SMALL},
+        },
+        changes={"training.learning_rate": 2e-3, "evaluation.references": CHEAP_REFERENCES},
+    ),
+    "tree-cover": Table(
+        "Tree cover of pixels of 20 m, from the series of one year",
+        "tree-cover",
+        "Percent; it stands in for yield, for which no labels are at hand. The cube: `configs/romania-20m.yaml`.",
+        {"cnn_gru": {"kind": "cnn_gru"}},
+        (Figure("R2", "r2", 3), Figure("mean absolute error", "mae", 2)),
+        alone="error",
+    ),
+    "boxes": Table(
+        "Boxes around two moving digits",
+        "moving-boxes",
+        "Made clips; those of the test show digits by other people. The config was made larger after a smaller run's test score "
+        "was known, because it learnt its training clips better than its validation clips.",
+        {"centre_convgru, bidirectional": {"kind": "centre_convgru", "bidirectional": True}},
+        (Figure("mean AP50", "ap50", 3), Figure("precision", "precision", 3), Figure("recall", "recall", 3)),
+    ),
+}
+
+
+def config_of(ready_made: str, changes: Mapping[str, Any], name: str, data: Path, folder: Path) -> Config:
+    """The config `name` of a row: the ready-made one with the changes, its data below `data`, its run below `folder`."""
+    config: Config = yaml.safe_load((READY_MADE / f"{ready_made}.yaml").read_text())
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        target = config
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[last] = copy.deepcopy(value)
+    config |= {"name": re.sub(r"[^a-z0-9]+", "-", name), "runs": str(folder / "runs")}
+    source, labels = config["source"], config.get("labels", {})
+    if "cube" in source:
+        source["cube"] = str(folder / "runs" / CUBE / "cube")
+    else:
+        below = PATHS.get(source["kind"], f"{ROMANIA}/{Path(source['path']).name}")
+        source["path"] = str(data / below)
+    if "path" in labels:
+        below = PATHS["files"] if labels["kind"] == "table" else ROMANIA
+        labels["path"] = str(data / below / Path(labels["path"]).name)
+    return config
+
+
+def without_paths(config: Config) -> Config:
+    """What a row depends on, wherever data and runs lie."""
+    kept = {name: dict(value) if isinstance(value, dict) else value for name, value in config.items() if name != "runs"}
+    for section in ("source", "labels"):
+        kept[section] = {name: value for name, value in kept.get(section, {}).items() if name not in ("path", "cube")}
+    return kept
