@@ -2,8 +2,9 @@
 
 Two formulations: `change` (truth - last valid value), which wins in long series, and `residual` (truth - decaying anomaly), which
 wins in short ones. Each may be centred: without the part that all pixels of a date share, which trees memorise where dates are
-few (haze, a late spring) and can predict where they are many. `fit` decides on the last quarter of its own rows in time; where
-the mean of both formulations has the smallest error there, that is the forecast.
+few (haze, a late spring) and can predict where they are many. `fit` decides on the last quarter of its own rows in time. The
+forecast is the mean of both formulations unless one alone is clearly better there: on other dates than those, the mean had the
+smaller error in a long series and in a short one.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,8 +22,10 @@ from models.contract import Description, Halo
 
 LEAST_LAGS = 23  # a year of dates every 16 days: more lags than a short context gave smaller errors
 LATER = 0.25  # share of the rows, the last in time, on which `fit` chooses
-TRIED_SAMPLES = 40_000  # rows, at most, that each trial is fitted on
-STEP = 60  # trees that are added at a time
+MARGIN = 0.01  # by which one formulation alone must be better than the mean of both, a share of the error
+TRIED_SAMPLES = 30_000  # rows, at most, that each trial is fitted on
+FEW_TREES = 60  # where nothing can be held out
+TREES = (15, 30, 60, 120, 180, 240)  # numbers that are tried, besides none and `iterations`
 
 
 class Rows(NamedTuple):
@@ -75,7 +78,7 @@ class GradientBoosting:
     lags: int = LEAST_LAGS
     axes: int = 2  # of space
     choices: list[Choice] = field(default_factory=list)
-    forests: list[list[HistGradientBoostingRegressor]] = field(default_factory=list)  # of each channel, one per way
+    forests: list[list[HistGradientBoostingRegressor | None]] = field(default_factory=list)  # of each channel, per way
 
     @property
     def stride_px(self) -> tuple[int, ...]:
@@ -141,24 +144,28 @@ class GradientBoosting:
         formulations = FORMULATIONS if self.formulation is None else (self.formulation,)
         is_later = rows.day_R > np.quantile(rows.day_R, 1 - LATER)
         if not is_later.any() or is_later.all():  # too few dates to hold some out
-            return Choice((Way(formulations[-1], False, min(STEP, self.iterations), np.nan),), np.nan)
+            return Choice((Way(formulations[-1], False, min(FEW_TREES, self.iterations), np.nan),), np.nan)
         earlier, later = (rows.taken(np.flatnonzero(which)[:TRIED_SAMPLES]) for which in (~is_later, is_later))
         best = []  # of each formulation: the way, and truth - forecast on the later rows
         for formulation in formulations:
             tried = [self._try(earlier, later, channel, formulation, is_centred) for is_centred in (False, True)]
             best.append(min(tried, key=lambda one: one[0].error))
-        choices = [Choice((way,), way.error) for way, _ in best]
-        choices.append(Choice(tuple(way for way, _ in best), mean_size(np.mean([missed_R for _, missed_R in best], axis=0))))
-        return min(choices, key=lambda choice: choice.error)
+        alone = min((Choice((way,), way.error) for way, _ in best), key=lambda choice: choice.error)
+        mean = Choice(tuple(way for way, _ in best), mean_size(np.mean([missed_R for _, missed_R in best], axis=0)))
+        return mean if mean.error <= (1 + MARGIN) * alone.error else alone
 
     def _try(
         self, earlier: Rows, later: Rows, channel: int, formulation: Formulation, is_centred: bool
     ) -> tuple[Way, np.ndarray]:
-        """One way, with the number of trees after which the error falls no further, and truth - forecast on `later`."""
+        """One way, with the number of trees after which the error falls no further, and truth - forecast on `later`.
+
+        No trees, where they make the simple forecast worse.
+        """
         features_RF, later_RF = without_empty(earlier.features_RFC[:, :, channel]), later.features_RFC[:, :, channel]
         target_R, truth_R = earlier.target(formulation, is_centred, channel), later.target(formulation, False, channel)
-        forest, best, best_R = self._forest(len(target_R), 0), Way(formulation, is_centred, 0, np.inf), truth_R
-        for trees in range(min(STEP, self.iterations), self.iterations + 1, STEP):
+        forest, best_R = self._forest(len(target_R), 0), truth_R
+        best = Way(formulation, is_centred, 0, mean_size(truth_R))
+        for trees in (*(number for number in TREES if number < self.iterations), self.iterations):
             forest.set_params(max_iter=trees)
             missed_R = truth_R - forest.fit(features_RF, target_R).predict(later_RF)
             if (error := mean_size(missed_R)) >= best.error:
@@ -166,7 +173,9 @@ class GradientBoosting:
             best, best_R = Way(formulation, is_centred, trees, error), missed_R
         return best, best_R
 
-    def _grow(self, rows: Rows, channel: int, way: Way) -> HistGradientBoostingRegressor:
+    def _grow(self, rows: Rows, channel: int, way: Way) -> HistGradientBoostingRegressor | None:
+        if way.trees == 0:
+            return None
         target_R = rows.target(way.formulation, way.is_centred, channel)
         return self._forest(len(target_R), way.trees).fit(without_empty(rows.features_RFC[:, :, channel]), target_R)
 
@@ -197,8 +206,10 @@ class GradientBoosting:
             for c, (forests, choice) in enumerate(zip(self.forests, self.choices, strict=True)):
                 rows_PF = target.features_FCHW[:, c].flatten(1).T.numpy()
                 for forest, way in zip(forests, choice.ways, strict=True):
-                    correction_HW = torch.from_numpy(forest.predict(rows_PF)).float().reshape(planes[c].shape)
-                    planes[c] += (target.base(way.formulation)[c] + correction_HW) / len(forests)
+                    planes[c] += target.base(way.formulation)[c] / len(forests)
+                    if forest is not None:
+                        correction_P = torch.from_numpy(forest.predict(rows_PF)).float()
+                        planes[c] += correction_P.reshape(planes[c].shape) / len(forests)
             y.append(torch.stack(planes))
         return torch.stack(y)
 
