@@ -37,8 +37,8 @@ class Intervals:
 
     dates: calibration dates of the lead that has the fewest. `is_bounded` is False where they were too few for the nominal
     coverage; then the largest error seen stands in and less may be covered. season_CS: the spread relative to its mean, at S
-    points of equal distance over the year from 1970-01-01 on; empty without a season. limits_C: the valid range of each variable,
-    which no bound leaves. factor_CL: the margins of other levels, `levels_L`, in those of `coverage`; bounded_L: as `is_bounded`.
+    points of equal distance over the year from 1970-01-01 on; empty without a season. limits_C: the valid range of each variable.
+    factor_CL: the margins of other levels, `levels_L`, in those of `coverage`; bounded_L: as `is_bounded`.
     """
 
     coverage: float
@@ -53,7 +53,10 @@ class Intervals:
     bounded_L: tuple[bool, ...] = ()
 
     def bounds(self, y_KCHW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(lower, upper) like `y_KCHW`, float32. Raises RequestError for more leads than were calibrated."""
+        """(lower, upper) like `y_KCHW`, float32, not clipped: whoever writes or scores them does that.
+
+        Raises RequestError for more leads than were calibrated.
+        """
         if self.season_CS:
             raise ValueError("these intervals depend on the season: ask for those of the target dates first (`at`)")
         if y_KCHW.shape[0] > len(self.below_KC):
@@ -63,7 +66,7 @@ class Intervals:
             )
         shape = (len(y_KCHW), -1, *[1] * (y_KCHW.ndim - 2))
         below, above = (np.array(margin)[: len(y_KCHW)].reshape(shape) for margin in (self.below_KC, self.above_KC))
-        return self.clip(y_KCHW - below), self.clip(y_KCHW + above)
+        return (y_KCHW - below).astype(np.float32), (y_KCHW + above).astype(np.float32)
 
     def clip(self, y_KCHW: np.ndarray) -> np.ndarray:
         """Values within the valid range of their variable, float32; a copy."""

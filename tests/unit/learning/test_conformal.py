@@ -54,10 +54,12 @@ SEASONAL = Intervals(
 )  # fmt: skip
 
 
-def test_bounds_widen_with_the_season_of_the_target_and_stay_in_the_valid_range():
+def test_bounds_widen_with_the_season_of_the_target():
     lower, upper = SEASONAL.at(np.array([0.0, 365.2422 * 7.5])).bounds(np.zeros((2, 2, 3), np.float32))
-    assert lower[..., 0].tolist() == [[-1.0, -1.0], [-1.5, -1.0]]
-    assert upper[..., 0].tolist() == [[3.0, 1.0], [7.0, 1.0]]
+    assert lower[..., 0].tolist() == [[-1.0, -1.0], [-4.0, -1.0]]
+    assert upper[..., 0].tolist() == [[3.0, 1.0], [8.0, 1.0]]
+    assert SEASONAL.clip(lower).min() == -1.5
+    assert SEASONAL.clip(upper).max() == 7.0
     with pytest.raises(ValueError, match="ask for those of the target dates first"):
         SEASONAL.bounds(np.zeros((2, 2, 3)))
     assert SEASONAL.of_leads(np.array([1])).at(np.array([0.0])).below_KC == ((2.0, 1.0),)

@@ -112,12 +112,6 @@ def test_invalid_pixels_do_not_count():
     assert intervals_of([], windows, 0.5).above_KC == ((1.0,),)
 
 
-def test_bounds_stay_in_the_valid_range():
-    windows = windows_of([np.full(4, 3.0)] * 9, range(9))
-    intervals = intervals_of([], windows, limits_C=((0.0, 2.0),))
-    assert intervals.bounds(np.full((1, 1, 1), 1.0))[1].item() == 2.0
-
-
 @settings(max_examples=15, deadline=None)
 @given(hnp.arrays(np.float64, (8, 3), elements=st.floats(-100, 100)))
 def test_a_higher_level_is_never_narrower(errors_DP):

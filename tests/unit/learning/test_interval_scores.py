@@ -53,6 +53,14 @@ def test_sampled_pixels_stand_for_all_and_every_level_is_measured():
     assert found["methods"]["constant"] == found["methods"]["model"]
 
 
+def test_what_the_valid_range_cuts_off_is_no_width():
+    intervals = replace(UNIT, limits_C=((0.0, 0.5),))
+    tally = IntervalTally({"model": Calibrated(intervals)}, "model")
+    tally.add(truth_window(np.full((2, 1, 3, 3), 0.5), [0.0, 1.0]), {"model": np.zeros((2, 1, 3, 3), np.float32)})
+    found = tally.to_json()["overall"]
+    assert (found["coverage"], found["mean_width"]) == (1.0, 0.5)
+
+
 def test_crps_of_normal_quantiles_is_that_of_the_normal_distribution():
     """Gneiting & Raftery 2007, eq. 21: at the mean (2 - sqrt 2) / sqrt(2 pi) = 0.2337; the levels' quantiles come within 3 %."""
     z = {0.025: -1.96, 0.05: -1.645, 0.1: -1.282, 0.15: -1.036, 0.2: -0.842, 0.25: -0.674, 0.3: -0.524, 0.35: -0.385, 0.4: -0.253,
