@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from models.blocks.centre_points import GEOMETRY, PRIOR
 from models.blocks.sequence import SequenceConfig, SequenceNetwork, pooled
-from models.cells.recurrent_stack import RecurrentStack
+from models.cells.recurrent_stack import RecurrentStack, read_both_ways
 from models.contract import layer_flops, over_space
 from models.networks.conv_recurrent import STACKS
 
@@ -120,8 +120,8 @@ class CentrePoint(SequenceNetwork):
         if self.onward is None:
             return maps_BTDHW, maps_BTDHW[:, -1]
         valid_BT1HW = over_space(valid_BT, 3)
-        h_BTDHW: Tensor = self.onward(maps_BTDHW, valid_BT1HW=valid_BT1HW)[0]
         if self.reverse is not None:
-            reverse_BTDHW: Tensor = self.reverse(maps_BTDHW.flip(1), valid_BT1HW=valid_BT1HW.flip(1))[0]
-            h_BTDHW = torch.cat([h_BTDHW, reverse_BTDHW.flip(1)], dim=2)
+            h_BTDHW = read_both_ways(self.onward, self.reverse, maps_BTDHW, valid_BT1HW)
+        else:
+            h_BTDHW = self.onward(maps_BTDHW, valid_BT1HW=valid_BT1HW)[0]
         return h_BTDHW, h_BTDHW[:, -1]

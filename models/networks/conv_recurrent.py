@@ -20,7 +20,7 @@ from models.blocks.sequence import SequenceConfig, SequenceNetwork, pooled
 from models.cells.conv_gru import ConvGRU
 from models.cells.convlstm import ConvLSTM
 from models.cells.dcrn import DCRN
-from models.cells.recurrent_stack import RecurrentStack
+from models.cells.recurrent_stack import RecurrentStack, read_both_ways
 from models.contract import layer_flops, over_space
 
 STACKS: dict[str, type[DCRN] | type[ConvGRU] | type[ConvLSTM]] = {"dcrn": DCRN, "convgru": ConvGRU, "convlstm": ConvLSTM}
@@ -51,11 +51,10 @@ class RecurrentBlock(nn.Module):
     def forward(self, x_BTCHW: Tensor, valid_BT1HW: Tensor) -> Tensor:
         maps = torch.relu(self.norm(self.convolution(x_BTCHW.flatten(0, 1))))
         maps_BTDHW = nn.functional.max_pool2d(maps, 2, ceil_mode=True).unflatten(0, x_BTCHW.shape[:2])
+        if self.reverse is not None:
+            return read_both_ways(self.onward, self.reverse, maps_BTDHW, valid_BT1HW)
         h_BTDHW: Tensor = self.onward(maps_BTDHW, valid_BT1HW=valid_BT1HW)[0]
-        if self.reverse is None:
-            return h_BTDHW
-        reverse_BTDHW: Tensor = self.reverse(maps_BTDHW.flip(1), valid_BT1HW=valid_BT1HW.flip(1))[0]
-        return torch.cat([h_BTDHW, reverse_BTDHW.flip(1)], dim=2)
+        return h_BTDHW
 
     def flops(self, steps: int, pixels: int, pixels_after: int) -> int:
         """Operations for one sample: `pixels` of a frame before the pooling and after it."""
