@@ -57,7 +57,7 @@ def verify(task: Task, context: Invocation) -> Record:
     sentence = conclude(context, evaluation, found, standing)
     content = leave(context, snapshot, found, sentence, standing, problems)
     removed = remove_old(context, archived, found)
-    if folder.report.exists():
+    if folder.report.exists() and (evaluation is not None or publish.is_unscored(task, context)):
         publish.report(task, context)
     notes = [
         *problems,
@@ -107,8 +107,8 @@ def conclude(context: Invocation, evaluation: Evaluation | None, found: Mapping[
     if standing is None:
         dates = len(rows_by_date(found.values(), config.MODEL, as_utc(since)))
         return (
-            f"{counted(dates, 'target date')} from split.test_from ({date_text(since)}) on can be scored so far: nothing is "
-            f"decided with fewer than {LEAST_DATES} that the present network and its baseline share."
+            f"{counted(dates, 'target date')} from split.test_from ({date_text(since)}) on can be scored so far; network and "
+            f"baseline are compared from {LEAST_DATES} on."
         )
     said = standing.sentence(chosen.confidence)
     shipped = evaluation.shipped if evaluation else config.MODEL
