@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.calendar import parse_utc
 from pipelines.products.canvas import INK, MUTED, drawing, tidy, title
-from pipelines.products.charts import COLOURS, label_dates
+from pipelines.products.charts import COLOURS, GREY, label_dates
 from pipelines.products.json_values import Json
 from pipelines.products.section import Column, Picture, Section, Table
 
@@ -50,29 +50,35 @@ def _method(name: str) -> str:
 
 
 def draw_verification(rows: Sequence[Json], nominal: float, path: Path) -> None:
-    """Writes a PNG: mean absolute error of network and baseline by target date, and the share of pixels inside the interval.
-
-    A ring marks what was published.
+    """Writes a PNG, by target date: mean absolute error of network and baseline, how much smaller the network's is, and the share
+    of pixels inside the interval. A ring marks what was published.
     """
     dates = np.array([parse_utc(row["date"]) for row in rows]).astype("datetime64[ms]")
     columns = {key: np.array([row[key] for row in rows], np.float64) for key in ("network", "baseline", "coverage")}
-    with drawing(path, (9.2, 4.6)) as figure:
-        errors, inside = figure.subplots(2, 1, sharex=True, height_ratios=[1.7, 1])
+    ours, rival = columns["network"], columns["baseline"]
+    skill = 1 - np.divide(ours, rival, out=np.full_like(ours, np.nan), where=rival > 0)
+    with drawing(path, (9.2, 6.0)) as figure:
+        errors, gain, inside = figure.subplots(3, 1, sharex=True, height_ratios=[1.7, 1, 1])
         for key, colour, marker in (("network", COLOURS[0], "o"), ("baseline", COLOURS[1], "s")):
             errors.plot(dates, columns[key], marker=marker, ms=4.5, lw=1.6, color=colour, label=key)
-        is_network = np.array([row["published"] == "model" for row in rows])
-        published = np.where(is_network, columns["network"], columns["baseline"])
+        published = np.where([row["published"] == "model" for row in rows], ours, rival)
         errors.plot(dates, published, "o", ms=9, mfc="none", mec=INK, mew=0.9, label="published")
         errors.set_ylim(bottom=0)
         title(errors, "Mean absolute error by target date")
-        errors.legend(frameon=False, fontsize=8.5, ncols=3, loc="lower right")
+        gain.vlines(dates, 0, skill, color=GREY, lw=1)
+        for is_better, colour in ((skill >= 0, COLOURS[0]), (skill < 0, COLOURS[1])):
+            gain.plot(dates[is_better], skill[is_better], "o", ms=5, color=colour)
+        gain.axhline(0, color=INK, lw=0.9)
+        title(gain, "Error reduction by the network relative to the baseline")
         inside.axhline(nominal, color=INK, lw=1, ls=(0, (5, 3)), label=f"nominal {100 * nominal:g} %")
         inside.plot(dates, columns["coverage"], marker="^", ms=4.5, lw=1.4, color=COLOURS[2], label="measured")
         inside.set_ylim(min(0.5, float(np.nanmin([1.0, *columns["coverage"]]))) - 0.02, 1.02)
-        inside.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0, symbol=" %"))
         title(inside, "Observed inside the interval of what was published")
-        inside.legend(frameon=False, fontsize=8.5, loc="lower right")
-        for axes in (errors, inside):
+        for axes in (errors, gain, inside):
             tidy(axes)
             axes.tick_params(length=2.5, width=0.6, colors=MUTED)
+        for axes in (gain, inside):
+            axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0, symbol=" %"))
+        for axes in (errors, inside):
+            axes.legend(frameon=False, fontsize=8.5, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98))
         label_dates(inside)
