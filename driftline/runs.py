@@ -35,8 +35,8 @@ def run(
 
     config: a YAML file, or a mapping with the content of one, whose paths are relative to the working folder. overrides: values
     in place of those of the config, {"training.epochs": 5} or ["training.epochs=5"]. verb: run, ingest, train, evaluate,
-    predict, monitor or report. even_if_worse: publish a model that does not beat its baselines. restart: of monitoring, without
-    its saved state. progress: bars on stderr.
+    predict, verify, monitor or report. even_if_worse: publish a model that does not beat its baselines. restart: of monitoring,
+    without its saved state. progress: bars on stderr.
 
     What is up to date is not done again. Raises ConfigError with all mistakes, and NotPublished where the model must not be
     published: `open_run` then opens the folder with the evaluation and the report.

@@ -174,6 +174,23 @@ def predict(
     return verbs.stage("predict", config, with_model(overrides, model, model_as_is), dry_run, json_, **forced)
 
 
+@command(short_help="Score archived forecasts with the dates that arrived since.")
+def verify(config: Config, overrides: Overrides = None, json_: AsJson = False) -> int | None:
+    """Compare every archived forecast with the cube's newest version, where its target dates have arrived: error of what was
+    published and of its rival, bias, coverage; the report shows them over time. Ingests nothing itself.
+
+    A network that loses to its baseline over the newest target dates (evaluation.verify_dates) gives way to it at the next
+    `driftline predict`, and comes back when it no longer loses.
+
+    \b
+    Examples:
+      driftline verify my-run.yaml
+      driftline verify my-run.yaml --set evaluation.verify_dates=30
+      driftline verify my-run.yaml --json | jq .standing
+    """
+    return verbs.stage("verify", config, overrides, False, json_)
+
+
 @command(short_help="Ingest new scenes, update change maps, raise alerts.")
 def monitor(
     config: Config, overrides: Overrides = None, restart: Restart = False, dry_run: DryRun = False, json_: AsJson = False

@@ -36,6 +36,12 @@ def predict_flow(
     return carry_out(config, overrides, "predict", **forced, inputs_must_exist=False)
 
 
+@flow(name="verify", **OPTIONS)
+def verify_flow(config: str, overrides: list[str] | None = None) -> Any:
+    """Archived forecasts + cube -> scores over time. `config` is a path as the worker sees it."""
+    return carry_out(config, overrides, "verify", inputs_must_exist=False)
+
+
 @flow(name="monitor", **OPTIONS)
 def monitor_flow(config: str, overrides: list[str] | None = None, restart: bool = False) -> Any:
     """New scenes -> saved state one step on -> change maps and alerts. `config` is a path as the worker sees it."""

@@ -49,6 +49,7 @@ class RunFolder:
     samples, model, networks, staging = Below("samples"), Below("model"), Below("model/networks"), Below("staging")
     evaluation, evaluation_table = Below("evaluation.json"), Below("evaluation.md")
     products, quicklook, refused = Below("products"), Below("quicklook.png"), Below("refused.json")
+    archive, verification, rival = Below("archive"), Below("verification.json"), Below("staging-rival")
     state, alerts, labels, scores = Below("state"), Below("alerts.json"), Below("labels"), Below("scores")
 
     @classmethod
@@ -133,7 +134,7 @@ def exclusive_run(folder: RunFolder) -> Iterator[None]:
 
 def sweep(folder: RunFolder) -> None:
     """Remove half-written files that a killed process left behind; only the holder of the run's lock may."""
-    folders = (".report-*", ".products-building", ".pictures-building", ".products-old")
+    folders = (".report-*", ".products-building", ".pictures-building", ".products-old", "archive/.*")
     for leftover in (path for pattern in folders for path in folder.path.glob(pattern)):
         shutil.rmtree(leftover, ignore_errors=True)
     written = [f".*.{suffix}.[0-9]*" for suffix in ("json", "html", "md", "yaml")]  # `pipelines.files`

@@ -63,6 +63,10 @@ def run_stage(task: Task, context: Invocation, stage: str) -> Record:
     """The stage's record, with `skipped`; done anew where something that it depends on has changed."""
     if stage == "ingest":
         return ingest(task, context)
+    if stage == "verify":
+        from flows.verify import verify
+
+        return verify(task, context)
     task.check(context, stage)
     match stage:
         case "train":

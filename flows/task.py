@@ -180,6 +180,10 @@ class Task(Protocol):
         """Called after publishing and when nothing was to be done: the record, notifications sent, counts of nothing set."""
         return record
 
+    def as_published(self, evaluation: Evaluation, predicted: Record) -> Evaluation:
+        """The evaluation as summary and report show it, where something else is published than it chose."""
+        return evaluation
+
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
         """What the summary and the report say; `predicted` is {} where nothing is published."""
 

@@ -141,6 +141,11 @@ class EvaluationConfig(Strict):
     )
     confidence: Fraction = Field(0.95, description="of the intervals of the measured figures")
     interval: Fraction = Field(0.9, description="nominal coverage of the prediction intervals")
+    verify_dates: int = Field(
+        20,
+        ge=6,
+        description="`driftline verify`: newest target dates over which a network that loses to its baseline gives way to it",
+    )
 
 
 MAX_SEAM = 0.1
@@ -155,6 +160,10 @@ class PredictionConfig(Strict):
         256, ge=16, description="side of a tile, of volumes at most 64: smaller ones take less memory, with the same result"
     )
     workers: int = Field(1, ge=1, description="tiles that are predicted at a time")
+    archive: bool = Field(True, description="keep every published forecast, and that of its rival, for `driftline verify`")
+    archive_keep: int | None = Field(
+        None, ge=1, description="how many archived forecasts keep their maps once they are scored, the newest; default: all"
+    )
     max_seam: float = Field(
         MAX_SEAM,
         gt=0,

@@ -16,7 +16,15 @@ TASKS = {
     "regress": "flows.tasks.regress:Regress",
     "detect": "flows.tasks.detect:Detect",
 }
-FLOWS = ("ingest", "train", "evaluate", "predict", "monitor", "run")  # in flows.entrypoints; `report` takes seconds: no flow
+FLOWS = (
+    "ingest",
+    "train",
+    "evaluate",
+    "predict",
+    "verify",
+    "monitor",
+    "run",
+)  # in flows.entrypoints; `report` takes seconds: no flow
 
 
 def task_of(name: str) -> Task:

@@ -14,9 +14,18 @@ from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
 from configs.trained import find_model, used_by
 from flows import code
-from flows.folder import RunFolder, code_version, load_checkpoint, require
+from flows.folder import RunFolder, code_version, load_checkpoint, readable, require
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
-from flows.tasks.forecast_methods import calibration_of, describe, fit_baselines, fitted_baseline, method_of
+from flows.tasks.forecast_archive import keep_forecast
+from flows.tasks.forecast_methods import (
+    as_published,
+    change_of_method,
+    describe,
+    fallback_of,
+    fit_baselines,
+    method_of,
+    ready_method,
+)
 from flows.trained import check_start, start
 from flows.trained import describe as describe_training
 from pipelines.calendar import date_text
@@ -35,7 +44,6 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from pipelines.inference.job import Request
     from pipelines.learning.reuse import Inputs
     from pipelines.learning.training import TrainingReport
-    from pipelines.predictors import Forecaster
     from pipelines.progress import Progress
     from pipelines.samples.audit import Audit
     from pipelines.samples.plan import WindowPlan
@@ -52,6 +60,7 @@ class Forecast(TrainedTask):
     """`task: forecast`, see `flows.task.Task`."""
 
     name = "forecast"
+    verbs: Mapping[str, tuple[str, ...]] = {**TrainedTask.verbs, "verify": ("verify",)}
     describes: Mapping[str, tuple[str, ...]] = {"samples": ("variables", "context", "horizon", "steps"), "model": ()}
     code: Mapping[str, tuple[str, ...]] = {
         "train": ("flows.tasks.forecast:Forecast.fit", "flows.tasks.forecast:Forecast.measure"),
@@ -76,14 +85,17 @@ class Forecast(TrainedTask):
             return {"snapshot": snapshot, **{section: content[section] for section in TRAINED_FROM}}
         trained = require(folder, "train")
         if stage == "evaluate":
-            return {"model": trained["model_hash"], "trained": trained["key"], "evaluation": content["evaluation"]}
+            chosen = {name: value for name, value in content["evaluation"].items() if name != "verify_dates"}
+            return {"model": trained["model_hash"], "trained": trained["key"], "evaluation": chosen}
         from pipelines.cube.store import head_snapshot
 
+        fallback = fallback_of(context)
         return {
             "model": trained["model_hash"],
             "evaluated": require(folder, "evaluate")["key"],
             "snapshot": head_snapshot(folder.cube_uri),
-            "prediction": content["prediction"],
+            "prediction": {name: value for name, value in content["prediction"].items() if name != "archive_keep"},
+            "fallback": fallback.baseline if fallback else "",
             "samples": content["samples"],
             "even_if_worse": context.even_if_worse,
         }
@@ -180,7 +192,6 @@ class Forecast(TrainedTask):
         """Raises NotPublished if the tiles of a network without a finite halo do not agree, unless `even_if_worse`."""
         from pipelines.inference.job import tile_side
         from pipelines.inference.predict import check_seam, predict_fields
-        from pipelines.learning.conformal import Intervals
         from pipelines.products.cog import Lineage
         from pipelines.products.predicted import ForecastFields, publish_forecast
 
@@ -188,27 +199,22 @@ class Forecast(TrainedTask):
         model_hash = require(folder, "train")["model_hash"]
         network, metadata = do("load the model", lambda _: load_model(context))
         method = method_of(context, evaluation)
-        intervals = Intervals.from_json(calibration_of(context, evaluation, method))
         request = do("choose dates", lambda _: choose_request(context))
-        forecaster: Forecaster = network
-        if method != config.MODEL:
-            forecaster = do(f"fit the baseline {method}", lambda _: fitted_baseline(context, request, method))
-        if (lead_K := request.steps.lead_K) is not None:
-            intervals = intervals.of_leads(lead_K)
-            forecaster = network.of_leads(lead_K) if method == config.MODEL else forecaster
-        intervals = intervals.at(request.steps.target_days_K)
+        forecaster, intervals = ready_method(context, evaluation, request, network, method)
         about = request.snapshot, model_hash, config_hash(run), code_version(), request.issued_utc, request.scene_ids
         lineage = Lineage(*about, method="network" if method == config.MODEL else method)
         made_by = model_hash if method == config.MODEL else f"{model_hash} {method}"
         settings = folder.staging, tile_side(request.grid, chosen.tile_px), chosen.workers, made_by
         staged = do("predict tiles", lambda show: predict_fields(request, forecaster, intervals, *settings, show))
         seam = check_seam(folder.staging, chosen.max_seam, must_agree=not context.even_if_worse)
+        keep_forecast(context, evaluation, request, network, method, staged)
         measured = evaluation.methods[method] if evaluation else {}
         figures = {name: value for name, value in measured.items() if isinstance(value, int | float)}
         fields = ForecastFields(run.name, request, staged, lineage, run.evaluation.interval, figures)
         card = describe(context, fields, network, metadata) if method == config.MODEL else None
         write = partial(publish_forecast, fields, card, building.products, building.pictures, at=folder.products)
         course = do("write products and pictures", lambda _: write())
+        changed = change_of_method(context, evaluation, method)
         return {
             "snapshot": request.snapshot,
             "model_hash": model_hash,
@@ -217,7 +223,8 @@ class Forecast(TrainedTask):
             "target_utc": request.targets_iso,
             "course": asdict(course),
             "message": f"forecast for {counted(len(request.target_utc), 'date')}",
-            **({"notes": list(request.notes)} if request.notes else {}),
+            **changed,
+            **({"notes": notes} if (notes := [*changed.values(), *request.notes]) else {}),
             **({"seam": asdict(seam)} if seam.count else {}),
         }
 
@@ -249,18 +256,24 @@ class Forecast(TrainedTask):
             ),
         )
 
+    def as_published(self, evaluation: Evaluation, predicted: Record) -> Evaluation:
+        return as_published(evaluation, predicted)
+
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
         from pipelines.products.report_sections import intervals_section, maps_section, scores_section, split_section
+        from pipelines.products.verification_section import verification_section
 
         folder = context.folder
         maps = maps_section(folder.quicklook, is_published=bool(predicted))
+        verified = verification_section(readable(folder.verification), drafts)
         if evaluation is None:
-            return [maps]
+            return [maps, verified]
         details, (_, plan, found) = evaluation.details, plan_samples(context, require(folder, "train")["snapshot"])
         return [
             maps,
             scores_section(details, config.MODEL, evaluation.protocol, drafts),
             intervals_section(details.get("intervals"), evaluation.shipped, drafts),
+            verified,
             split_section(plan, found, drafts),
         ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,15 +11,18 @@ import numpy as np
 
 from configs.tasks import forecast as config
 from configs.trained import find_model
+from flows.folder import RunFolder, finished, read_json, require
 from flows.task import Invocation, Record
 from pipelines.calendar import iso_utc
-from pipelines.errors import RequestError
+from pipelines.errors import ArtefactDamaged, RequestError
 from pipelines.learning.result import Evaluation
 
 if TYPE_CHECKING:
     from configs.tasks.forecast_baselines import Baseline
     from models.residual_forecaster import ResidualForecaster
     from pipelines.inference.job import Request
+    from pipelines.learning.conformal import Intervals
+    from pipelines.learning.verification import Scored, Standing
     from pipelines.predictors import Forecaster
     from pipelines.products.predicted import ForecastFields
     from pipelines.products.stac import ModelCard
@@ -25,13 +30,93 @@ if TYPE_CHECKING:
 
 
 def method_of(context: Invocation, evaluation: Evaluation | None) -> config.Method:
-    """What is published: what the evaluation chose; the network where nothing could be scored, and with `--even-if-worse`."""
+    """What is published: what the evaluation chose, the network where nothing could be scored, and with `--even-if-worse`.
+
+    Of a network that has become worse than its baseline on dates that arrived since (`driftline verify`) the baseline.
+    """
     if evaluation is None:
         return config.MODEL
     if context.even_if_worse and evaluation.shipped != config.MODEL:
         context.steps.log("predict: --even-if-worse publishes the network; write `evaluation: {publish: network}` in its place")
         return config.MODEL
-    return cast("config.Method", evaluation.shipped)
+    fallback = fallback_of(context)
+    is_known = fallback is not None and fallback.baseline == evaluation.details.get("choice", {}).get("baseline")
+    chosen = fallback.baseline if fallback and is_known and evaluation.shipped == config.MODEL else evaluation.shipped
+    return cast("config.Method", chosen)
+
+
+def fallback_of(context: Invocation) -> Standing | None:
+    """How a network that may be published no longer did against its baseline; None while it may."""
+    if context.even_if_worse or context.run.evaluation.publish == "network":
+        return None
+    found = standing_of(context)
+    return found if found is not None and found.loses else None
+
+
+def standing_of(context: Invocation) -> Standing | None:
+    """How the run's network did on dates that arrived after its forecasts, as `driftline verify` left it; None: not known."""
+    if not context.folder.verification.exists():
+        return None
+    from pipelines.learning.verification import Rules, standing
+    from pipelines.samples.plan import as_utc
+
+    run, model_hash = context.run, require(context.folder, "train")["model_hash"]
+    chosen = run.evaluation
+    rules = Rules(config.MODEL, as_utc(run.split.test_from), chosen.verify_dates, chosen.confidence, chosen.margin)
+    return standing(read_scores(context.folder).values(), model_hash, rules)
+
+
+def read_scores(folder: RunFolder) -> dict[str, Scored]:
+    """What `driftline verify` scored so far, by the archived forecast's name. Raises ArtefactDamaged."""
+    from pipelines.learning.verification import Scored
+
+    if not folder.verification.exists():
+        return {}
+    remedy = "remove it and run `driftline verify CONFIG`, which scores anew what the archive still holds"
+    content = read_json(folder.verification, remedy)
+    try:
+        return {name: Scored.from_json(one) for name, one in content["forecasts"].items()}
+    except (AttributeError, KeyError, TypeError) as e:
+        raise ArtefactDamaged(f"{folder.verification} is not of this version ({e}); {remedy}") from e
+
+
+def change_of_method(context: Invocation, evaluation: Evaluation | None, method: config.Method) -> dict[str, str]:
+    """What the record of a forecast says of a network that gave way to its baseline (`fallback`), or that is back (`again`)."""
+    found, before = standing_of(context), finished(context.folder, "predict") or {}
+    if found is None or evaluation is None or evaluation.shipped != config.MODEL:
+        return {}
+    sentence = found.sentence(context.run.evaluation.confidence)
+    if method != config.MODEL:
+        return {"fallback": f"{sentence}: published is {method}."}
+    return {"again": f"{sentence}: the network is published again."} if before.get("fallback") else {}
+
+
+def as_published(evaluation: Evaluation, predicted: Record) -> Evaluation:
+    """The evaluation of what is published, where the network gave way to its baseline."""
+    why, method = predicted.get("fallback"), predicted.get("method")
+    if not why or not method or evaluation.shipped == method:
+        return evaluation
+    details = dict(evaluation.details)
+    for one, of_all in (("intervals", "intervals_of"), ("calibration", "calibrations")):
+        details[one] = details.get(of_all, {}).get(method, details.get(one))
+    verdict = replace(evaluation.verdict, published=method, sentence=f"{why} Before that: {evaluation.verdict.sentence}")
+    return replace(evaluation, shipped=method, verdict=verdict, details=details)
+
+
+def ready_method(
+    context: Invocation, evaluation: Evaluation | None, request: Request, network: ResidualForecaster, method: config.Method
+) -> tuple[Forecaster, Intervals]:
+    """The method ready to answer the request, a baseline fitted anew, and its intervals."""
+    from pipelines.learning.conformal import Intervals
+
+    do, forecaster = partial(context.steps.do, "predict"), cast("Forecaster", network)
+    intervals = Intervals.from_json(calibration_of(context, evaluation, method))
+    if method != config.MODEL:
+        forecaster = do(f"fit the baseline {method}", lambda _: fitted_baseline(context, request, method))
+    if (lead_K := request.steps.lead_K) is not None:
+        intervals = intervals.of_leads(lead_K)
+        forecaster = network.of_leads(lead_K) if method == config.MODEL else forecaster
+    return forecaster, intervals.at(request.steps.target_days_K)
 
 
 def calibration_of(context: Invocation, evaluation: Evaluation | None, method: str) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def evaluate(
     are those of the forecasters, the model's among them; they are scored on the same windows. `progress(done, total)` counts
     windows; total is known where `windows` has a length. In the details, `metrics[name]` and `skill[baseline]` hold `overall` and
     `by_lead`; `by_date` feeds the plots; `choice` says what is published and why; `calibration` are the intervals of that one and
-    `calibrations` those of all by name, for `predict`.
+    `calibrations` those of all by name, for `predict`; `intervals_of` are the scores of that one and the best baseline.
 
     Raises RequestError if `model` is not among the forecasters, or no valid target pixel is there; StateError if a forecast is
     not finite where the truth is known.
@@ -128,6 +128,8 @@ def _conclude(
         "counts": {"windows": windows, "dates": len(of_model.days_D), "pixels": int(sums[settings.model][..., PIXELS].sum())},
     }
     if scored:
+        kept = [name for name in dict.fromkeys((choice.published, choice.baseline)) if name in scored.intervals]
+        details["intervals_of"] = {name: scored.to_json(name) for name in kept}
         details["calibrations"] = {name: intervals.to_json() for name, intervals in scored.intervals.items()}
         details["calibration"] = details["calibrations"][choice.published]
     methods = {name: dict(of_name["overall"]) for name, of_name in metrics.items()}

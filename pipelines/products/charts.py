@@ -227,12 +227,13 @@ def draw_growth(
         axes.set(xlim=(start_day, max(end_day, start_day + 1)), ylabel="changed area [ha]")
         axes.set_title("Pixels of the patches, each from its own date on", size=8.5, color=MUTED, loc="right", pad=4)
         axes.set_ylim(bottom=0)
-        _label_dates(axes)
+        label_dates(axes)
         tidy(axes)
         axes.legend(frameon=False, fontsize=8.5, loc="upper left")
 
 
-def _label_dates(axes: Axes) -> None:
+def label_dates(axes: Axes) -> None:
+    """Few dates, short, along x."""
     locator = AutoDateLocator(minticks=4, maxticks=10)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
@@ -265,7 +266,7 @@ def draw_change_series(series: Sequence[Series], path: Path, heading: str, varia
             _draw_pixel(axes, one, start_day)
             axes.set_ylabel(label(variable, unit), color=MUTED)
         _share_limits(panels, series)
-        _label_dates(panels[-1])
+        label_dates(panels[-1])
         _legend(figure)
 
 

@@ -43,6 +43,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "predict",
+    "verify",
     "run",
     "info",
     "history",

@@ -95,7 +95,8 @@ def test_it_comes_as_every_task_states_it():
     content = json.loads(json.dumps(found.to_json()))
     details = content["details"]
     assert details["intervals"]["overall"]["coverage"] == 1.0
-    assert set(details) == {"metrics", "skill", "choice", "intervals", "by_date", "counts", "calibration", "calibrations"}
+    intervals_of = {"intervals", "intervals_of", "calibration", "calibrations"}
+    assert set(details) == {"metrics", "skill", "choice", "by_date", "counts", *intervals_of}
     assert Intervals.from_json(details["calibration"]) == intervals
     assert content["methods"]["one"] == details["metrics"]["one"]["overall"]
     (criterion,) = content["criteria"]

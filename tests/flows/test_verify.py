@@ -1,0 +1,150 @@
+"""Archived forecasts, scored as their truth arrives: a series that grows, and a network that gives way to its baseline."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.stage import carry_out as carry_out_verb
+from flows.task import open_invocation, remembering_folder
+from pipelines.errors import MissingInput
+
+RUN = Path("runs/tiny")
+BEST = ("evaluation.publish=best", "evaluation.verify_dates=6", "evaluation.baselines=[persistence]")
+
+
+def carry_out(verb: str, config: Path, *overrides: str, **options: Any) -> dict[str, Any]:
+    invocation = open_invocation(config, overrides, **options)
+    with remembering_folder(invocation):
+        return carry_out_verb(invocation, verb)
+
+
+def show_dates(dates: int) -> None:
+    """The series as far as it is known at that time: `all.nc` has all of it."""
+    if not Path("all.nc").exists():
+        shutil.copy("tiny.nc", "all.nc")
+    with xr.open_dataset("all.nc", engine="h5netcdf", decode_timedelta=False) as series:
+        series.isel(time=slice(0, dates)).load().to_netcdf("tiny.nc", engine="h5netcdf")
+
+
+def read(name: str) -> dict[str, Any]:
+    return json.loads((RUN / name).read_text())
+
+
+def test_archived_forecasts_are_scored_as_their_truth_arrives(tiny_run: Path) -> None:
+    show_dates(54)
+    first = carry_out("run", tiny_run)
+    (kept,) = (RUN / "archive").iterdir()
+    assert kept.name.startswith("20191125T000000Z-")
+    about = json.loads((kept / "archived.json").read_text())
+    assert (about["method"], about["rival"], about["snapshot"]) == ("model", about["rival"], first["snapshot"])
+    assert about["target_utc"] == ["2019-12-08T00:00:00Z", "2019-12-21T00:00:00Z"]
+    waiting = carry_out("verify", tiny_run)
+    assert waiting["by_issue"][0]["awaited"] == 2
+    assert waiting["message"].startswith("0 target dates from split.test_from (2019-09-01) on can be scored so far")
+
+    show_dates(55)
+    carry_out("ingest", tiny_run)
+    scored = carry_out("verify", tiny_run)
+    row = scored["by_issue"][0]
+    assert (row["scored"], row["awaited"], scored["scored_now"]) == (1, 1, 1)
+    group = zarr.open_group(kept / "fields.zarr", mode="r")
+    with xr.open_dataset("all.nc", engine="h5netcdf") as series:
+        truth = series["red"].values[54] * np.float32(0.001)
+    fields = {role: group[f"published/red_{role}"][0] for role in ("forecast", "lower", "upper")}
+    rival = group["rival/red_forecast"][0]
+    assert row["mae"] == pytest.approx(np.abs(fields["forecast"] - truth).mean(), rel=1e-5)
+    assert row["rival_mae"] == pytest.approx(np.abs(rival - truth).mean(), rel=1e-5)
+    assert row["bias"] == pytest.approx((fields["forecast"] - truth).mean(), abs=1e-6)
+    assert row["coverage"] == pytest.approx(((fields["lower"] <= truth) & (truth <= fields["upper"])).mean(), abs=1e-3)
+    assert "Verification" in (RUN / "report.html").read_text()
+    assert carry_out("verify", tiny_run)["skipped"]
+
+    check_a_reprocessed_scene_is_scored_again(tiny_run, row["mae"])
+    check_a_kill_before_the_products_loses_nothing(tiny_run, kept)
+    check_damage_is_named(tiny_run, kept)
+    shutil.rmtree(RUN / "archive")
+    (RUN / "verification.json").unlink()
+    with pytest.raises(MissingInput, match="has no archived forecast; `driftline predict CONFIG` keeps"):
+        carry_out("verify", tiny_run)
+
+
+def check_a_reprocessed_scene_is_scored_again(config: Path, before: float) -> None:
+    with xr.open_dataset("all.nc", engine="h5netcdf", decode_timedelta=False) as series:
+        changed = series.isel(time=slice(0, 55)).load()
+    changed["red"][54] += 50
+    changed.to_netcdf("tiny.nc", engine="h5netcdf")
+    carry_out("ingest", config)
+    again = carry_out("verify", config)
+    assert again["scored_now"] == 1
+    assert again["by_issue"][0]["mae"] != before
+
+
+def check_a_kill_before_the_products_loses_nothing(config: Path, kept: Path) -> None:
+    """The archive is whole when products are written, and a forecast that is in it is not made again."""
+    written = (kept / "archived.json").stat().st_mtime_ns
+    (kept.with_name(".20200101T000000Z-draft.1") / "fields.zarr").mkdir(parents=True)
+    shutil.rmtree(RUN / "products")
+    carry_out("predict", config)
+    names = sorted(path.name for path in (RUN / "archive").iterdir())
+    assert [name[:8] for name in names] == ["20191125", "20191208"], "drafts of a killed process go"
+    shutil.rmtree(RUN / "products")
+    carry_out("predict", config)
+    assert sorted(path.name for path in (RUN / "archive").iterdir()) == names
+    assert (kept / "archived.json").stat().st_mtime_ns == written
+
+
+def check_damage_is_named(config: Path, kept: Path) -> None:
+    (RUN / "verification.json").unlink()
+    chunk = next(path for path in (kept / "fields.zarr/rival/red_forecast/c").rglob("*") if path.is_file())
+    chunk.unlink()
+    assert "parts of rival/red_forecast are missing; it is not scored" in "\n".join(carry_out("verify", config)["not_scored"])
+
+
+def add_to_network(bias: float) -> None:
+    """To every archived forecast of the network; all are scored anew."""
+    for path in (RUN / "archive").iterdir():
+        about = json.loads((path / "archived.json").read_text())
+        group = zarr.open_group(path / "fields.zarr", mode="r+")
+        array = group["published/red_forecast" if about["method"] == "model" else "rival/red_forecast"]
+        array[:] = array[:] + np.float32(bias)
+    (RUN / "verification.json").unlink(missing_ok=True)
+
+
+def test_a_network_that_became_worse_gives_way_to_its_baseline_and_comes_back(tiny_run: Path) -> None:
+    show_dates(50)
+    assert carry_out("run", tiny_run, *BEST)["method"] == "model"
+    for dates in (52, 54, 56):
+        show_dates(dates)
+        carry_out("ingest", tiny_run, *BEST)
+        if dates < 56:
+            carry_out("predict", tiny_run, *BEST)
+    add_to_network(0.5)
+    said = carry_out("verify", tiny_run, *BEST)
+    assert said["standing"]["outcome"] == "loses"
+    assert "larger than that of persistence (95 % interval" in said["message"]
+    assert said["message"].endswith("the next forecast is that of persistence.")
+
+    result = CliRunner().invoke(app, ["predict", str(tiny_run), *[part for one in BEST for part in ("--set", one)]])
+    assert "published is persistence." in result.output
+    assert carry_out("predict", tiny_run, *BEST)["skipped"]
+    summary = read("summary.json")
+    assert (summary["shipped"], summary["verdict"]["published"]) == ("persistence", "persistence")
+    assert "larger than that of persistence" in summary["verdict"]["sentence"]
+    assert "Published is the baseline persistence, not the network." in (RUN / "report.html").read_text()
+    insisting = carry_out("verify", tiny_run, *BEST, "evaluation.publish=network")
+    assert insisting["message"].endswith("the network is published all the same, as evaluation.publish asks.")
+
+    add_to_network(-0.5)
+    assert carry_out("verify", tiny_run, *BEST)["message"].endswith("the next forecast is that of the network again.")
+    back = carry_out("predict", tiny_run, *BEST)
+    assert (back["method"], back["skipped"]) == ("model", False)
+    assert back["again"].endswith("the network is published again.")
+    assert read("summary.json")["shipped"] == "model"
