@@ -17,11 +17,12 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
 
 from models.baselines.boosting_features import FORMULATIONS, HALO_PX, Formulation, features_of
-from models.baselines.pointwise import ARGUMENTS, DecayingAnomaly
+from models.baselines.pointwise import ARGUMENTS, DecayingAnomaly, season_distance_days
 from models.contract import Description, Halo
 
 LEAST_LAGS = 23  # a year of dates every 16 days: more lags than a short context gave smaller errors
 LATER = 0.25  # share of the rows, the last in time, on which `fit` chooses
+SEASON_DAYS = 15.0  # of the year, from the nearest date that was learnt: beyond, the season is unknown
 MARGIN = 0.01  # by which one formulation alone must be better than the mean of both, a share of the error
 TRIED_SAMPLES = 30_000  # rows, at most, that each trial is fitted on
 FEW_TREES = 60  # where nothing can be held out
@@ -78,6 +79,7 @@ class GradientBoosting:
     lags: int = LEAST_LAGS
     axes: int = 2  # of space
     choices: list[Choice] = field(default_factory=list)
+    learnt_days: Tensor = field(default_factory=lambda: torch.empty(0))  # target days of the fit
     forests: list[list[HistGradientBoostingRegressor | None]] = field(default_factory=list)  # of each channel, per way
 
     @property
@@ -104,6 +106,7 @@ class GradientBoosting:
         rows = self._sample(windows)
         if rows is None:
             raise ValueError("gradient boosting cannot be fitted: the training windows have no valid target pixel")
+        self.learnt_days = torch.from_numpy(np.unique(rows.day_R))
         self.choices = [self._choose(rows, channel) for channel in range(rows.target_RMC.shape[2])]
         self.forests = [[self._grow(rows, channel, way) for way in choice.ways] for channel, choice in enumerate(self.choices)]
         return self
@@ -196,18 +199,20 @@ class GradientBoosting:
     def forecast(
         self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
     ) -> Tensor:
+        """y_KCHW; the simple forecast alone on dates in a season that the fit has not seen, of a series shorter than a year."""
         if len(self.forests) != x_NCHW.shape[1]:
             raise ValueError(
                 f"gradient boosting is fitted for {len(self.forests)} channels, got {x_NCHW.shape[1]}: call fit(windows) first"
             )
         arguments, y = (x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K), []
-        for target in features_of(arguments, self.corrected, self.lags):
+        away_K = season_distance_days(target_days_K, self.learnt_days).amin(1)
+        for target, away in zip(features_of(arguments, self.corrected, self.lags), away_K.tolist(), strict=True):
             planes = [torch.zeros(x_NCHW.shape[2:]) for _ in self.forests]
             for c, (forests, choice) in enumerate(zip(self.forests, self.choices, strict=True)):
                 rows_PF = target.features_FCHW[:, c].flatten(1).T.numpy()
                 for forest, way in zip(forests, choice.ways, strict=True):
                     planes[c] += target.base(way.formulation)[c] / len(forests)
-                    if forest is not None:
+                    if forest is not None and away <= SEASON_DAYS:
                         correction_P = torch.from_numpy(forest.predict(rows_PF)).float()
                         planes[c] += correction_P.reshape(planes[c].shape) / len(forests)
             y.append(torch.stack(planes))

@@ -48,6 +48,15 @@ def test_a_drift_is_learnt_as_a_change_and_haze_of_single_dates_is_not_learnt(ma
     assert all(way.is_centred for way in GradientBoosting(iterations=60).fit(haze).choices[0].ways)
 
 
+def test_a_season_that_was_not_seen_gets_the_simple_forecast(make_window):
+    window = make_window()
+    boosting = GradientBoosting(iterations=30, formulation="residual").fit([window])
+    half_a_year_later = window.arguments(target_days_K=window.target_days_K + 183)
+    torch.testing.assert_close(
+        boosting.forecast(**half_a_year_later), boosting.corrected.forecast(**half_a_year_later), atol=0, rtol=0
+    )
+
+
 def test_the_fit_is_seeded_and_bounded(make_window):
     windows = [make_window(seed=s) for s in range(3)]
     one, other = (GradientBoosting(iterations=10, samples=100).fit(windows) for _ in range(2))
