@@ -208,8 +208,8 @@ def report(task: Task, context: Invocation) -> Record:
     if not task.is_gated:
         require(folder, task.stages[-1])
     write_resolved(context.run, folder.config)
-    evaluation = evaluation and task.as_published(evaluation, predicted)
-    content = ReportContent(task, context, evaluation, predicted, task.find(context, evaluation, predicted))
+    findings = task.find(context, evaluation, predicted)
+    content = ReportContent(task, context, findings.evaluation or evaluation, predicted, findings)
     steps.do("report", "write the summary", lambda progress: write_summary_of(content))
     steps.do("report", "write the report", lambda progress: write_report_of(content))
     context.finish("report", {"key": report_key(task, context), "files": fingerprints(folder, reports(folder))})

@@ -126,7 +126,8 @@ class Building:
 class Findings:
     """What the summary says of the products beyond the evaluation; see `pipelines.products.summary.Summary`.
 
-    lines: where the most important files lie, for a person, e.g. ("map", path).
+    lines: where the most important files lie, for a person, e.g. ("map", path). evaluation: as summary and report show it, where
+    something else is published than it chose.
     """
 
     sentence: str
@@ -139,6 +140,7 @@ class Findings:
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     lines: tuple[tuple[str, Path], ...] = ()
+    evaluation: Evaluation | None = None
 
 
 class Task(Protocol):
@@ -179,10 +181,6 @@ class Task(Protocol):
     def close(self, context: Invocation, record: Record, *, is_new: bool) -> Record:
         """Called after publishing and when nothing was to be done: the record, notifications sent, counts of nothing set."""
         return record
-
-    def as_published(self, evaluation: Evaluation, predicted: Record) -> Evaluation:
-        """The evaluation as summary and report show it, where something else is published than it chose."""
-        return evaluation
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
         """What the summary and the report say; `predicted` is {} where nothing is published."""

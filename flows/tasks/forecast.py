@@ -254,10 +254,8 @@ class Forecast(TrainedTask):
                 *[("map", path) for path in maps[:1]],
                 *([("picture", folder.quicklook), ("viewer", folder.products / "viewer.html")] if maps else []),
             ),
+            evaluation=as_published(evaluation, predicted) if evaluation else None,
         )
-
-    def as_published(self, evaluation: Evaluation, predicted: Record) -> Evaluation:
-        return as_published(evaluation, predicted)
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
         from pipelines.products.report_sections import intervals_section, maps_section, scores_section, split_section

@@ -33,6 +33,10 @@ def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
     horizon, steps = run.samples.horizon, run.samples.context + run.samples.horizon
     flops = extent.pixels * steps * flop_per_pixel_step(run) * run.model.members
     seconds, disk = flops / PREDICT_FLOP_S + extent.bytes / 50e6, 2 * extent.pixels * horizon * len(run.samples.variables) * 3 * 4
+    if (
+        run.prediction.archive
+    ):  # the rival's fields too: one of the two is the network's, the other is read alike and costs little
+        seconds, disk = seconds + extent.bytes / 50e6, 2 * disk
     band = extent.dates * extent.shape_yx[1] * min(run.prediction.tile_px, extent.shape_yx[0]) * 5 / 1e6
     return estimate("predict", f"{counted(horizon, 'date')} x (value, lower, upper bound)", seconds, disk / 1e6, min(band, 768))
 

@@ -148,3 +148,8 @@ def test_a_network_that_became_worse_gives_way_to_its_baseline_and_comes_back(ti
     assert (back["method"], back["skipped"]) == ("model", False)
     assert back["again"].endswith("the network is published again.")
     assert read("summary.json")["shipped"] == "model"
+
+    thinned = carry_out("verify", tiny_run, *BEST, "prediction.archive_keep=2")
+    assert "maps of 3 scored forecasts removed (prediction.archive_keep)" in thinned["lines"]
+    assert [path.name[:8] for path in (RUN / "archive").iterdir()] == ["20191221"] * 2
+    assert carry_out("verify", tiny_run, *BEST)["standing"] == thinned["standing"], "scores stay"

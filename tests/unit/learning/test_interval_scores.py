@@ -57,7 +57,7 @@ def test_what_the_valid_range_cuts_off_is_no_width():
     intervals = replace(UNIT, limits_C=((0.0, 0.5),))
     tally = IntervalTally({"model": Calibrated(intervals)}, "model")
     tally.add(truth_window(np.full((2, 1, 3, 3), 0.5), [0.0, 1.0]), {"model": np.zeros((2, 1, 3, 3), np.float32)})
-    found = tally.to_json()["overall"]
+    found = tally.to_json("model")["overall"]
     assert (found["coverage"], found["mean_width"]) == (1.0, 0.5)
 
 
