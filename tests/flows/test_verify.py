@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.stage import carry_out as carry_out_verb
+from flows.steps import read_records
 from flows.task import open_invocation, remembering_folder
 from pipelines.errors import MissingInput
 
@@ -38,10 +39,10 @@ def read(name: str) -> dict[str, Any]:
     return json.loads((RUN / name).read_text())
 
 
-def test_archived_forecasts_are_scored_as_their_truth_arrives(tiny_run: Path) -> None:
+def test_archived_forecasts_are_scored_as_their_truth_arrives(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     show_dates(54)
-    first = carry_out("run", tiny_run)
-    (kept,) = (RUN / "archive").iterdir()
+    kept = check_a_kill_before_the_products_loses_nothing(tiny_run, monkeypatch)
+    first = carry_out("predict", tiny_run)
     assert kept.name.startswith("20191125T000000Z-")
     about = json.loads((kept / "archived.json").read_text())
     assert (about["method"], about["rival"], about["snapshot"]) == ("model", about["rival"], first["snapshot"])
@@ -68,7 +69,6 @@ def test_archived_forecasts_are_scored_as_their_truth_arrives(tiny_run: Path) ->
     assert carry_out("verify", tiny_run)["skipped"]
 
     check_a_reprocessed_scene_is_scored_again(tiny_run, row["mae"])
-    check_a_kill_before_the_products_loses_nothing(tiny_run, kept)
     check_damage_is_named(tiny_run, kept)
     shutil.rmtree(RUN / "archive")
     (RUN / "verification.json").unlink()
@@ -87,18 +87,26 @@ def check_a_reprocessed_scene_is_scored_again(config: Path, before: float) -> No
     assert again["by_issue"][0]["mae"] != before
 
 
-def check_a_kill_before_the_products_loses_nothing(config: Path, kept: Path) -> None:
-    """The archive is whole when products are written, and a forecast that is in it is not made again."""
-    written = (kept / "archived.json").stat().st_mtime_ns
+def check_a_kill_before_the_products_loses_nothing(config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The archive is whole before products are written, and a forecast that is in it is not made again; its folder."""
+
+    def end(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.products.predicted.publish_forecast", end)
+        with pytest.raises(KeyboardInterrupt):
+            carry_out("run", config)
+    (kept,) = (RUN / "archive").iterdir()
+    assert not (RUN / "products").exists()
     (kept.with_name(".20200101T000000Z-draft.1") / "fields.zarr").mkdir(parents=True)
-    shutil.rmtree(RUN / "products")
-    carry_out("predict", config)
-    names = sorted(path.name for path in (RUN / "archive").iterdir())
-    assert [name[:8] for name in names] == ["20191125", "20191208"], "drafts of a killed process go"
-    shutil.rmtree(RUN / "products")
-    carry_out("predict", config)
-    assert sorted(path.name for path in (RUN / "archive").iterdir()) == names
+    written = (kept / "archived.json").stat().st_mtime_ns
+    carry_out("run", config)
+    assert list((RUN / "archive").iterdir()) == [kept], "the draft of a killed process goes"
     assert (kept / "archived.json").stat().st_mtime_ns == written
+    done = [step["step"] for step in read_records(RUN / "steps.jsonl") if step["status"] == "done"]
+    assert sum("for the archive" in step for step in done) == 1
+    return kept
 
 
 def check_damage_is_named(config: Path, kept: Path) -> None:

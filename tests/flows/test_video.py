@@ -15,6 +15,7 @@ from flows.track import track
 from pipelines.cube.export import export_zarr
 from pipelines.cube.history import describe
 from pipelines.cube.store import open_cube
+from pipelines.errors import MissingInput
 from pipelines.sources.proposal import propose_run
 
 pytest.importorskip("av")
@@ -50,6 +51,8 @@ def test_a_clip_goes_in_and_its_next_frames_come_out_without_a_position(tmp_path
     evaluation = json.loads((folder / "evaluation.json").read_text())["details"]["metrics"]
     assert {"model", "persistence", "optical_flow"} <= set(evaluation)
     assert (folder / "quicklook.png").exists()
+    with pytest.raises(MissingInput, match=r"has no archived forecast; .* or no file states a date"):
+        carry_out(open_invocation(str(config), []), "verify")
 
 
 def test_labels_of_frames_are_tracked_in_pixels(tmp_path: Path) -> None:
