@@ -179,10 +179,10 @@ def privacy_of(run: AnyRun | Run) -> str:
 
 def without_originals(run: OfRun) -> OfRun:
     """The run as its files state it: reading the de-identified copy, since names of folders and files may name a patient."""
-    from pipelines.privacy.other_kinds import DATED, LABELS, NUMBERED, TIMES
-
     if not is_copied(run):
         return run
+    from pipelines.privacy.other_kinds import DATED, LABELS, NUMBERED, TIMES
+
     source, labels, copy = cast("Any", run).source, getattr(run, "labels", None), copy_of(run)
     own = dict(COPIED[source.kind])
     if source.kind == "images":
