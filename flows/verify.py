@@ -120,7 +120,8 @@ def conclude(context: Invocation, evaluation: Evaluation | None, found: Mapping[
         return f"{said}: the next forecast is that of {standing.baseline}."
     is_back = bool((finished(context.folder, "predict") or {}).get("fallback"))
     words = {"beats": "it beats it", "equal": "they are equal", "not distinguishable": "they are not distinguishable"}
-    return f"{said}: {words[standing.outcome]}, the next forecast is {'that of the network again' if is_back else 'its own'}."
+    end = "the next forecast is that of the network again" if is_back else "the network stays published"
+    return f"{said}: {words[standing.outcome]}, {end}."
 
 
 def remove_old(context: Invocation, archived: Mapping[str, Archived], found: Mapping[str, Scored]) -> int:

@@ -248,7 +248,7 @@ class Forecast(TrainedTask):
             notes=(
                 *(scale_notes(run.model.baseline, trained.get("residual_scale", ()), skill) if method == config.MODEL else ()),
                 *((ONE_SERIES,) if run.source.kind not in OF_PLACES else ()),
-                *predicted.get("notes", ()),
+                *(note for note in predicted.get("notes", ()) if note != predicted.get("fallback")),  # the verdict says it
             ),
             lines=(
                 *[("map", path) for path in maps[:1]],

@@ -99,7 +99,8 @@ def as_published(evaluation: Evaluation, predicted: Record) -> Evaluation:
     details = dict(evaluation.details)
     for one, of_all in (("intervals", "intervals_of"), ("calibration", "calibrations")):
         details[one] = details.get(of_all, {}).get(method, details.get(one))
-    verdict = replace(evaluation.verdict, published=method, sentence=f"{why} Before that: {evaluation.verdict.sentence}")
+    before = evaluation.verdict.sentence.replace("Published is the network", "The evaluation had chosen the network", 1)
+    verdict = replace(evaluation.verdict, published=method, sentence=f"{why} {before}")
     return replace(evaluation, shipped=method, verdict=verdict, details=details)
 
 

@@ -145,7 +145,7 @@ def test_a_network_that_became_worse_gives_way_to_its_baseline_and_comes_back(ti
     assert carry_out("predict", tiny_run, *BEST)["skipped"]
     summary = read("summary.json")
     assert (summary["shipped"], summary["verdict"]["published"]) == ("persistence", "persistence")
-    assert "larger than that of persistence" in summary["verdict"]["sentence"]
+    assert "published is persistence. The evaluation had chosen the network: on" in summary["verdict"]["sentence"]
     assert "Published is the baseline persistence, not the network." in (RUN / "report.html").read_text()
     insisting = carry_out("verify", tiny_run, *BEST, "evaluation.publish=network")
     assert insisting["message"].endswith("the network is published all the same, as evaluation.publish asks.")
