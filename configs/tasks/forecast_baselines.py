@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pipelines.errors import RequestError
 
@@ -31,15 +31,7 @@ Baseline = Literal[
     "gradient_boosting",
     "optical_flow",
 ]
-DEFAULT_BASELINES: tuple[Baseline, ...] = (
-    "persistence",
-    "climatology",
-    "same_date_last_year",
-    "median_anomaly",
-    "decaying_anomaly",
-    "harmonic",
-    "gradient_boosting",
-)
+DEFAULT_BASELINES: tuple[Baseline, ...] = tuple(name for name in get_args(Baseline) if name != "optical_flow")
 BOOSTED_WINDOWS = 480  # at most, evenly spread over blocks and dates
 
 
