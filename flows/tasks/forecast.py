@@ -269,7 +269,7 @@ class Forecast(TrainedTask):
         details, (_, plan, found) = evaluation.details, plan_samples(context, require(folder, "train")["snapshot"])
         return [
             maps,
-            scores_section(details, config.MODEL, evaluation.protocol, drafts),
+            scores_section(details, evaluation.shipped, evaluation.protocol, drafts),
             intervals_section(details.get("intervals"), evaluation.shipped, drafts),
             verified,
             split_section(plan, found, drafts),

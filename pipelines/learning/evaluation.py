@@ -190,7 +190,8 @@ def _protocol(settings: EvaluationSettings, scale_C: np.ndarray) -> str:
     unit = "physical units" if len(scale_C) == 1 else several
     return (
         f"Test windows lie in held-out blocks and after the start of the test period. Errors in {unit}, over valid target "
-        "pixels, every pixel the same weight; baselines are refitted on every date up to the issue date. skill = 1 - MAE of the "
+        "pixels, every pixel the same weight; baselines look at every date up to the issue date and are fitted on the training "
+        "blocks up to the test period. skill = 1 - MAE of the "
         f"model / MAE of the baseline; interval: Student's t at {settings.confidence * 100:g} % over the paired differences of "
         "target dates, with the effective number of dates of an AR(1) (dates in their order, unequal gaps not used). A win or a "
         f"loss also takes a difference of {settings.margin * 100:g} % of the baseline's error. SSIM: 7x7 uniform window, data "

@@ -60,7 +60,7 @@ def scores_section(details: Json, shipped: str, protocol: str, drafts: Path) -> 
     draw_errors(details["metrics"], shipped, drafts / "errors.png")
     draw_skill(details["skill"], drafts / "skill.png")
     pictures = [Picture(drafts / "errors.png", "Errors by lead"), Picture(drafts / "skill.png", "Skill against every baseline")]
-    titles = {"method": "baseline", "saved": "error reduction by the model", "interval": "interval", "outcome": "the model"}
+    titles = {"method": "baseline", "saved": "error reduction by the network", "interval": "interval", "outcome": "the network"}
     rows = [
         {
             "method": name,
