@@ -12,8 +12,7 @@ from configs.load import config_hash
 from configs.privacy import OF_PLACES
 from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
-from configs.trained import find_model, used_by
-from flows import code
+from configs.trained import find_model
 from flows.folder import RunFolder, code_version, load_checkpoint, readable, require
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from flows.tasks.forecast_archive import keep_forecast
@@ -26,18 +25,15 @@ from flows.tasks.forecast_methods import (
     method_of,
     ready_method,
 )
+from flows.tasks.forecast_samples import cut, plan_samples, reopen
 from flows.trained import check_start, start
 from flows.trained import describe as describe_training
 from pipelines.calendar import date_text
-from pipelines.errors import RequestError, StateError
-from pipelines.files import write_json
-from pipelines.learning.result import Evaluation, NoTruth
+from pipelines.learning.result import Evaluation
 from pipelines.products.section import Section
 from pipelines.wording import counted
 
 if TYPE_CHECKING:  # packages are imported where they are needed: a verb that has nothing to do must be quick
-    import xarray as xr
-
     from flows.planning import Extent, PlannedStep
     from models.checkpoint import Checkpoint
     from models.residual_forecaster import ResidualForecaster
@@ -45,15 +41,11 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from pipelines.learning.reuse import Inputs
     from pipelines.learning.training import TrainingReport
     from pipelines.progress import Progress
-    from pipelines.samples.audit import Audit
-    from pipelines.samples.plan import WindowPlan
     from pipelines.samples.prepare import ChannelStatistics
-    from pipelines.samples.sampling import SampleCache
 
 TRAINED_FROM = ("samples", "split", "model", "training")  # the sections of the config that a model depends on
 ONE_SERIES = "Trained and scored on one series: the scores hold for its later times, not for other patients, devices or clips."
 PARTS = ("train", "validation", "test")
-PREPARED_BY = ("models.residual_forecaster", "pipelines.samples.cache")  # what the sample cache holds depends on
 
 
 class Forecast(TrainedTask):
@@ -277,48 +269,6 @@ class Forecast(TrainedTask):
 
 
 # ---------------------------------------------------------------- train
-
-
-def plan_samples(context: Invocation, snapshot: str) -> tuple[xr.Dataset, WindowPlan, Audit]:
-    """(dataset, window plan, what the audit found) of the snapshot; the last is also written to split.json.
-
-    Raises StateError if the audit finds that test and training touch.
-    """
-    from pipelines.cube.store import open_cube
-    from pipelines.samples.audit import audit
-    from pipelines.samples.prepare import plan_cube
-
-    dataset = open_cube(context.folder.cube_uri, snapshot)
-    plan = plan_cube(dataset, config.build_samples(context.run))
-    found = audit(plan)
-    write_json(context.folder.path / "split.json", {"ok": found.ok, "problems": found.problems, **found.facts})
-    if not found.ok:
-        raise StateError("the split leaks and was not used: " + "; ".join(found.problems))
-    return dataset, plan, found
-
-
-def cut(
-    context: Invocation, snapshot: str, dataset: xr.Dataset, plan: WindowPlan, forecaster: ResidualForecaster, progress: Progress
-) -> SampleCache:
-    """The sample cache, opened if it is there."""
-    from pipelines.samples.cache import build_samples
-
-    settings, description = config.build_samples(context.run), forecaster.describe()
-    key = code.key({name: description[name] for name in ("baseline", "scaling")}, PREPARED_BY)
-    inputs, share = (dataset, snapshot, context.folder.samples, plan, settings.variables), settings.min_valid_fraction
-    return build_samples(*inputs, forecaster.prepare, progress, prepare_key=key, min_valid_fraction=share)
-
-
-def reopen(context: Invocation, snapshot: str, forecaster: ResidualForecaster, progress: Progress) -> SampleCache:
-    """What training used; cut again if it has been removed since. Raises NoTruth where there is too little for a test."""
-    from pipelines.samples.windows import LOWER
-
-    try:
-        dataset, plan, _ = plan_samples(context, snapshot)
-        return cut(context, snapshot, dataset, plan, forecaster, progress)
-    except RequestError as e:
-        text = str(e) if used_by(context.run) is None else str(e).replace(f"{LOWER}, or ", "").replace(f", or {LOWER}", "")
-        raise NoTruth(text) from e
 
 
 def save(

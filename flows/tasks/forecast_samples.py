@@ -1,0 +1,66 @@
+"""The windows of a forecast: planned, checked, cut once and opened again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from configs.tasks import forecast as config
+from configs.trained import used_by
+from flows import code
+from flows.task import Invocation
+from pipelines.errors import RequestError, StateError
+from pipelines.files import write_json
+from pipelines.learning.result import NoTruth
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from models.residual_forecaster import ResidualForecaster
+    from pipelines.progress import Progress
+    from pipelines.samples.audit import Audit
+    from pipelines.samples.plan import WindowPlan
+    from pipelines.samples.sampling import SampleCache
+
+PREPARED_BY = ("models.residual_forecaster", "pipelines.samples.cache")  # what the sample cache holds depends on
+
+
+def plan_samples(context: Invocation, snapshot: str) -> tuple[xr.Dataset, WindowPlan, Audit]:
+    """(dataset, window plan, what the audit found) of the snapshot; the last is also written to split.json.
+
+    Raises StateError if the audit finds that test and training touch.
+    """
+    from pipelines.cube.store import open_cube
+    from pipelines.samples.audit import audit
+    from pipelines.samples.prepare import plan_cube
+
+    dataset = open_cube(context.folder.cube_uri, snapshot)
+    plan = plan_cube(dataset, config.build_samples(context.run))
+    found = audit(plan)
+    write_json(context.folder.path / "split.json", {"ok": found.ok, "problems": found.problems, **found.facts})
+    if not found.ok:
+        raise StateError("the split leaks and was not used: " + "; ".join(found.problems))
+    return dataset, plan, found
+
+
+def cut(
+    context: Invocation, snapshot: str, dataset: xr.Dataset, plan: WindowPlan, forecaster: ResidualForecaster, progress: Progress
+) -> SampleCache:
+    """The sample cache, opened if it is there."""
+    from pipelines.samples.cache import build_samples
+
+    settings, description = config.build_samples(context.run), forecaster.describe()
+    key = code.key({name: description[name] for name in ("baseline", "scaling")}, PREPARED_BY)
+    inputs, share = (dataset, snapshot, context.folder.samples, plan, settings.variables), settings.min_valid_fraction
+    return build_samples(*inputs, forecaster.prepare, progress, prepare_key=key, min_valid_fraction=share)
+
+
+def reopen(context: Invocation, snapshot: str, forecaster: ResidualForecaster, progress: Progress) -> SampleCache:
+    """What training used; cut again if it has been removed since. Raises NoTruth where there is too little for a test."""
+    from pipelines.samples.windows import LOWER
+
+    try:
+        dataset, plan, _ = plan_samples(context, snapshot)
+        return cut(context, snapshot, dataset, plan, forecaster, progress)
+    except RequestError as e:
+        text = str(e) if used_by(context.run) is None else str(e).replace(f"{LOWER}, or ", "").replace(f", or {LOWER}", "")
+        raise NoTruth(text) from e
