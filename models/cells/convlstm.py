@@ -15,7 +15,7 @@ Three additions for irregular, cloudy series:
 - time features (season, lead...) enter every gate as a bias per channel;
 - an invalid pixel keeps its (decayed) state.
 
-Two implementations give the same numbers: the plain one (autograd) and `InPlaceConvLSTM` (no gradients, less memory).
+Two implementations give the same numbers: one with gradients and `InPlaceConvLSTM` (less memory).
 
 Shapes: B batch, T time, C input channels, D hidden channels, H rows, W columns, F time features; G = 4 D, gates in the order
 i, f, o, g. All float32 unless the module was cast.
@@ -31,6 +31,7 @@ import torch.nn.functional as F  # noqa: N812 - the name the field uses
 from torch import Tensor, nn
 
 from models.cells.in_place import InPlaceLayer, keep_or_replace
+from models.cells.lstm_gates import next_state
 from models.cells.recurrent_stack import LayerState, RecurrentCell, RecurrentStack, where_valid
 from models.contract import over_space
 
@@ -76,14 +77,12 @@ class ConvLSTMCell(RecurrentCell):
         gates = self.gates(torch.cat([x_BCHW, h], dim=1))
         if self.time is not None and time_BF is not None:
             gates = gates + over_space(self.time(time_BF), self.axes)
+        if self.peephole_3D is None:
+            return where_valid(valid_B1HW, next_state(gates, c), (h, c))
         i, f, o, g = gates.chunk(4, dim=1)
-        peephole = None if self.peephole_3D is None else over_space(self.peephole_3D[:, None], self.axes)
-        if peephole is not None:
-            i, f = i + peephole[0] * c, f + peephole[1] * c
-        c_new = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        if peephole is not None:
-            o = o + peephole[2] * c_new
-        return where_valid(valid_B1HW, (torch.sigmoid(o) * torch.tanh(c_new), c_new), (h, c))
+        peephole = over_space(self.peephole_3D[:, None], self.axes)
+        c_new = torch.sigmoid(f + peephole[1] * c) * c + torch.sigmoid(i + peephole[0] * c) * torch.tanh(g)
+        return where_valid(valid_B1HW, (torch.sigmoid(o + peephole[2] * c_new) * torch.tanh(c_new), c_new), (h, c))
 
     def in_place(self, like_BCHW: Tensor, state: LayerState | None) -> "InPlaceConvLSTM":
         return InPlaceConvLSTM(self, like_BCHW, state)
