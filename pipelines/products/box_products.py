@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from pipelines.products.canvas import INK, MUTED, drawing, title
+from pipelines.products.canvas import INK, MUTED, drawing, title_row
 from pipelines.products.label_products import SEEN, LabelLineage, write_index, write_rows
 from pipelines.samples.boxes import Boxes, FilePlaces
 from pipelines.samples.sample_store import SampleTable
@@ -112,10 +112,7 @@ def draw_boxes(samples: Sequence[Shown], outputs: Sequence[str], path: Path, hea
                     axis.imshow(one.image_THW[t], cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
                     _outline(axis, one.known, t, KNOWN, (), "--")
                     _outline(axis, one.found, t, FOUND, outputs, "-")
-            title(row[0], harmless(one.name)[:40])
-            if columns > 1:  # a long name reaches over the next frames, which hold its line free
-                row[0].set_title(row[0].get_title("left"), loc="left").set_in_layout(False)
-                title(row[-1], " ")
+            title_row(row[0], harmless(one.name)[:40])
         figure.suptitle(heading, fontsize=10, color=INK, x=0.01, ha="left")
         figure.supxlabel("Orange: found, with class and score. Blue, dashed: known.", fontsize=8.5, color=MUTED)
 
