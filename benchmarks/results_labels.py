@@ -1,8 +1,8 @@
-"""Members of the recurrent family on MNIST rows, moving digits, lung ultrasound, tree cover and boxes -> docs/results/labels.md.
+"""Members of the recurrent family on images, clips, series, boxes, crops and pairs of dates -> docs/results/labels.md.
 
     python -m benchmarks.results_labels DATA FOLDER [--only TABLE] [--member ROW] [--jobs 2] [--finished] > docs/results/labels.md
 
-`DATA` holds `digits/mnist` (IDX files), `medical/lung-ultrasound` and `satellite/sentinel2-romania`. Every row is a `driftline
+`DATA` holds the folders that `benchmarks.labels_tables` names. Every row is a `driftline
 run` in FOLDER of a ready-made config (`configs/NAME.yaml`) with what `benchmarks.labels_tables` changes. A row that is finished
 with the same config is not run again, a killed one goes on. Times are CPU seconds of the whole run: ingest, training, references,
 products. `--finished` runs nothing and prints what there is, and what is missing.
@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.labels_tables import TABLES, Config, Figure, Table, config_of, without_paths
+from benchmarks.labels_tables import TABLES, Config, Figure, Table, config_of, read_methods, weights_of, without_paths
 from benchmarks.measuring import run_measured
 
 Row = dict[str, Any]
@@ -56,7 +56,7 @@ def run_row(config: Config, folder: Path, data: Path) -> Row:
     costs = run_measured(command, every_s=POLLED_S)
     if costs.returncode:
         raise SystemExit(f"{name}: exit code {costs.returncode}")
-    row = {**read_run(run), "cpu_seconds": costs.cpu_seconds, "peak_gb": costs.peak_gb, "went_on": was_begun}
+    row = {**read_run(run, config["task"]), "cpu_seconds": costs.cpu_seconds, "peak_gb": costs.peak_gb, "went_on": was_begun}
     (folder / f"{name}.json").write_text(json.dumps(row))
     print(f"{name}: {costs.seconds:.0f} s", file=sys.stderr, flush=True)
     return row
@@ -80,29 +80,21 @@ def ingest_cube(folder: Path, data: Path) -> None:
         raise SystemExit(f"romania-20m: exit code {costs}")
 
 
-def read_run(run: Path) -> Row:
+def read_run(run: Path, task: str) -> Row:
     """What the table shows of a finished run."""
     evaluation = json.loads((run / "evaluation.json").read_text())
     trained = json.loads((run / "stages" / "train.json").read_text())["training"]["members"]
     return {
         "measured": f"{datetime.fromtimestamp((run / 'evaluation.json').stat().st_mtime, UTC):%Y-%m-%d}",
-        "methods": evaluation["methods"],
+        "methods": read_methods(evaluation),
         "protocol": evaluation["protocol"],
         "single": evaluation["details"].get("single_networks", []),
         "confounded": evaluation["verdict"]["confounded_by"],
-        "seeds": sorted({one["seed"] for one in trained}),
+        "seeds": sorted({one.get("seed", 0) for one in trained}),
         "networks": len(trained),
         "epochs": [one["epochs"] for one in trained],
-        "parameters": parameters_of(run),
+        "parameters": weights_of(run, task),
     }
-
-
-def parameters_of(run: Path) -> int:
-    """Weights of one network."""
-    from models.sequence_model import SEQUENCE_MODEL
-
-    model, _ = SEQUENCE_MODEL.load(run / "model")
-    return sum(one.numel() for one in model.members[0].parameters())
 
 
 # ---------------------------------------------------------------- what is printed

@@ -42,22 +42,22 @@ class ConvGRUModel(ModelConfig):
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
 
 
-PIXEL_KINDS = ("gru", "lstm", "l_tae")
+PIXEL_KINDS = ("gru", "lstm", "rnn", "l_tae")
 PAIR_NETWORKS = ("fc_siam_diff", "fc_siam_conc", "fc_ef")  # those that compare exactly two dates
 CHANGE_NETWORKS = ("siamese_dcrn", "l_unet", *PAIR_NETWORKS)  # those of `task: change`
 
 
 class ClassModel(ModelConfig):
-    """The network of a class map. Per pixel: gru, lstm, l_tae. Over space too: u_tae, unet_convgru, unet_convlstm.
+    """The network of a class map. Per pixel: gru, lstm, rnn, l_tae. Over space too: u_tae, unet_*.
 
     Those of `task: change` tell two classes apart.
     """
 
     kind: Literal[
-        "gru", "lstm", "l_tae", "u_tae", "unet_convgru", "unet_convlstm",
+        "gru", "lstm", "rnn", "l_tae", "u_tae", "unet_convgru", "unet_convlstm", "unet_dcrn",
         "siamese_dcrn", "l_unet", "fc_siam_diff", "fc_siam_conc", "fc_ef",
     ] = Field("l_tae", description="the network")  # fmt: skip
-    hidden: int = Field(32, ge=2, le=1024, description="channels of gru, lstm and l_tae")
+    hidden: int = Field(32, ge=2, le=1024, description="channels of gru, lstm, rnn and l_tae")
     widths: list[Annotated[int, Field(ge=1, le=1024)]] = Field(
         [16, 32], min_length=1, description="channels of each scale of the others, finest first"
     )

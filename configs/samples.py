@@ -14,7 +14,6 @@ from configs.labels import check_spans
 from configs.paths import READ
 from configs.schema import Finding, Fraction, InputPath, LocalPath, Name, Sections, Seed, Strict, missing_file
 from configs.sources import BandConfig, PictureDefaults, SourceDefaults, _named_band
-from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
     from pipelines.samples.sample_frames import FrameSettings
@@ -216,10 +215,7 @@ class SamplesEvaluation(Strict):
     )
 
     def check(self, sections: Sections) -> Iterator[Finding]:
-        for index, name in enumerate(self.must_equal):
-            if name not in self.references:
-                key: Key = ("evaluation", "must_equal", index)
-                yield Finding(key, f"{name!r} is not among evaluation.references", f"add {name} there")
+        yield from schema.check_must_equal(self.must_equal, self.references)
 
 
 class AuditedEvaluation(SamplesEvaluation):

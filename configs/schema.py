@@ -139,6 +139,15 @@ def check_must_beat(must_beat: Sequence[str], known: Sequence[str], noun: str) -
             yield Finding(("evaluation", "must_beat", index), problem, f"add {name} to evaluation.{noun}")
 
 
+def check_must_equal(must_equal: Sequence[str], references: Sequence[str]) -> Iterator[Finding]:
+    """Findings for methods of `evaluation.must_equal` that are none of the references."""
+    for index, name in enumerate(must_equal):
+        if name not in references:
+            yield Finding(
+                ("evaluation", "must_equal", index), f"{name!r} is not among evaluation.references", f"add {name} there"
+            )
+
+
 def check_crs(key: Key, crs: str | None) -> Iterator[Finding]:
     if crs is None:
         return

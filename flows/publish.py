@@ -284,10 +284,16 @@ def write_report_of(content: ReportContent) -> None:
     from pipelines.products.report import Report, write_report
     from pipelines.products.summary import read_summary
     from pipelines.products.track_index import tracks_section
+    from pipelines.products.training_sections import training_section
 
     folder, evaluation, predicted, findings = content.context.folder, content.evaluation, content.predicted, content.findings
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".report-") as drafts:
-        sections = [*content.task.sections(content.context, evaluation, predicted, Path(drafts)), tracks_section(folder.path)]
+        networks = (finished(folder, "train") or {}).get("training", {}).get("members", [])
+        sections = [
+            *content.task.sections(content.context, evaluation, predicted, Path(drafts)),
+            training_section(networks, Path(drafts)),
+            tracks_section(folder.path),
+        ]
         written = Report(
             summary=read_summary(folder.summary),
             sections=[section for section in sections if not section.is_empty],

@@ -45,16 +45,17 @@ class Bars:
     @contextmanager
     def step(self, stage: str, name: str) -> Iterator[Progress]:
         started, name = time.monotonic(), one_line(name)
+        shown: BarProgress | Milestones
         if not self.console.is_terminal:
             self.console.print(f"{stage}: {name} ...", markup=False)
-            yield Milestones(self.console, stage, name)
+            yield (shown := Milestones(self.console, stage, name))
         else:
             with self._bar() as bar:
-                task = bar.add_task(f"{stage}: {name}", total=None)
-                yield lambda done, total: bar.update(task, completed=done, total=total)
-                bar.update(task, total=1, completed=1, visible=False)
-        seconds = time.monotonic() - started
-        self.console.print(f"{stage}: {name}  {seconds:.1f} s", markup=False)
+                shown = BarProgress(bar, f"{stage}: {name}")
+                yield shown
+                shown.end()
+        seconds, noted = time.monotonic() - started, f", {shown.noted}" if shown.noted else ""
+        self.console.print(f"{stage}: {name}  {seconds:.1f} s{noted}", markup=False)
 
     def log(self, text: str) -> None:
         self.console.print(one_line(text), markup=False)
@@ -77,13 +78,34 @@ def one_line(text: str) -> str:
     return safe(text).replace("\n", "\\n")
 
 
+class BarProgress:
+    """One bar; what is noted stands behind its name."""
+
+    def __init__(self, bar: Any, label: str):
+        self.bar, self.label, self.noted = bar, label, ""
+        self.task = bar.add_task(label, total=None)
+
+    def __call__(self, done: int, total: int) -> None:
+        self.bar.update(self.task, completed=done, total=total)
+
+    def note(self, text: str) -> None:
+        self.noted = one_line(text)
+        self.bar.update(self.task, description=f"{self.label}, {self.noted}")
+
+    def end(self) -> None:
+        self.bar.update(self.task, total=1, completed=1, visible=False)
+
+
 class Milestones:
     """Progress for logs: at most one line every ten seconds, with the remaining time."""
 
     def __init__(self, console: Any, stage: str, name: str):
         self.console, self.label = console, f"{stage}: {name}"
         self.started = self.reported = time.monotonic()
-        self.lock = threading.Lock()
+        self.lock, self.noted = threading.Lock(), ""
+
+    def note(self, text: str) -> None:
+        self.noted = one_line(text)
 
     def __call__(self, done: int, total: int) -> None:
         with self.lock:
@@ -92,7 +114,8 @@ class Milestones:
                 return
             self.reported = now
             left = (now - self.started) / done * (total - done)
-            self.console.print(f"{self.label}  {done}/{total}, about {left:.0f} s left", markup=False)
+            noted = f"{self.noted}, " if self.noted else ""
+            self.console.print(f"{self.label}  {done}/{total}, {noted}about {left:.0f} s left", markup=False)
 
 
 def guard(action: Callable[[], object], as_json: bool) -> int:

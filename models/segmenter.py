@@ -26,7 +26,7 @@ from models.networks.pixel_recurrent import PixelRecurrent, PixelRecurrentConfig
 from models.networks.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
 from models.networks.u_tae import UTAE, UTAEConfig
 
-KINDS = ("gru", "lstm", "l_tae", "u_tae", "unet_convgru", "unet_convlstm", *CHANGE_KINDS)
+KINDS = ("gru", "lstm", "rnn", "l_tae", "u_tae", "unet_convgru", "unet_convlstm", "unet_dcrn", *CHANGE_KINDS)
 
 
 class Segmenter(Ensemble):
@@ -116,13 +116,13 @@ def rebuild_network(description: Description) -> SegmentNetwork:
     """An untrained network from its `describe`. Raises ValueError, TypeError or KeyError."""
     fields = {**description, **({"widths": tuple(description["widths"])} if "widths" in description else {})}
     match fields["kind"]:
-        case "gru" | "lstm":
+        case "gru" | "lstm" | "rnn":
             return PixelRecurrent(PixelRecurrentConfig(**fields))
         case "l_tae":
             return LTAE(LTAEConfig(**fields))
         case "u_tae":
             return UTAE(UTAEConfig(**fields))
-        case "unet_convgru" | "unet_convlstm":
+        case "unet_convgru" | "unet_convlstm" | "unet_dcrn":
             return RecurrentUNet(RecurrentUNetConfig(**fields))
         case kind if kind in CHANGE_KINDS:
             return ChangeAsClasses(ChangeAsClassesConfig(**fields))

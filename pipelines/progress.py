@@ -5,5 +5,12 @@ from collections.abc import Callable
 Progress = Callable[[int, int], None]
 
 
+def note_progress(progress: Progress, text: str) -> None:
+    """Shows `text` (an epoch's figures) beside the counts, where the callback has a method `note` for it."""
+    note: Callable[[str], None] | None = getattr(progress, "note", None)
+    if note is not None:
+        note(text)
+
+
 def ignore_progress(done: int, total: int) -> None:
     """A callback that shows nothing."""

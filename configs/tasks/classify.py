@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -79,7 +80,11 @@ class ClassifyRun(SampleRun):
 
 def recipe_of(run: ClassifyRun) -> SampleRecipe:
     """How a network of the run is trained."""
-    return build_recipe(run, run.training.loss, run.training.label_smoothing, run.training.draw, per_step=run.model.per_step)
+    from pipelines.learning.validation_scores import accuracy
+
+    chosen = run.training
+    recipe = build_recipe(run, chosen.loss, chosen.label_smoothing, chosen.draw, per_step=run.model.per_step)
+    return replace(recipe, score=lambda _: accuracy())
 
 
 def build_asked(run: ClassifyRun) -> Asked:

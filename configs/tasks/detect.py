@@ -15,6 +15,7 @@ from configs.sequences import MODEL, SampleModelConfig, SampleRun, SequenceTrain
 from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
+    from pipelines.inference.sample_boxes import Decode
     from pipelines.learning.box_evaluation import AskedBoxes
     from pipelines.learning.sample_training import SampleRecipe
     from pipelines.samples.sample_store import SampleLayout
@@ -129,11 +130,13 @@ class DetectRun(SampleRun):
 # ---------------------------------------------------------------- objects
 
 
-def recipe_of(run: DetectRun) -> SampleRecipe:
+def recipe_of(run: DetectRun, decode: Decode) -> SampleRecipe:
     """How a network of the run is trained: every frame counts, and boxes move with their frames."""
+    from pipelines.learning.validation_scores import box_precision
     from pipelines.samples.boxed_samples import BoxWindows
 
-    return replace(build_recipe(run, run.training.loss, per_step=True), windows=BoxWindows)
+    recipe = build_recipe(run, run.training.loss, per_step=True)
+    return replace(recipe, windows=BoxWindows, score=lambda learner: box_precision(decode, len(learner.outputs)))
 
 
 def build_asked(run: DetectRun) -> AskedBoxes:

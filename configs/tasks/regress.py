@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from configs.samples import AuditedEvaluation
 from configs.schema import Fraction, Name, Strict
-from configs.sequences import SamplePrediction, SampleRun, SequenceModelConfig, SequenceTraining
+from configs.sequences import SamplePrediction, SampleRun, SequenceModelConfig, SequenceTraining, build_recipe
+
+if TYPE_CHECKING:
+    from pipelines.learning.sample_training import SampleRecipe
 
 ReferenceName = Literal["mean", "random_forest", "frame_cnn"]
 
@@ -52,3 +56,14 @@ class RegressRun(SampleRun):
     training: RegressTraining = RegressTraining()
     evaluation: RegressEvaluation = RegressEvaluation()
     prediction: SamplePrediction = SamplePrediction()
+
+
+# ---------------------------------------------------------------- objects
+
+
+def recipe_of(run: RegressRun) -> SampleRecipe:
+    """How a network of the run is trained."""
+    from pipelines.learning.validation_scores import absolute_error
+
+    recipe = build_recipe(run, run.training.loss, per_step=run.model.per_step)
+    return replace(recipe, score=lambda learner: absolute_error(learner.target_std_MK[0]))

@@ -11,10 +11,9 @@ from configs.labels import ClassLabelsConfig, SiteRasters
 from configs.networks import CHANGE_NETWORKS, PAIR_NETWORKS, PIXEL_KINDS, ClassModel
 from configs.privacy import OF_PLACES
 from configs.run import CubeRun, TrainingDefaults, VariableConfig
-from configs.schema import Finding, Fraction, Name, Sections, Seed, Strict, UtcDate
+from configs.schema import Finding, Fraction, Name, Sections, Seed, Strict, UtcDate, check_must_equal
 from configs.sites import PairsConfig, SitesSource
 from configs.sources import Source
-from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
     from models.segmenter import Segmenter
@@ -92,10 +91,7 @@ class ClassEvaluationConfig(Strict):
     confidence: Fraction = Field(0.95, description="of the intervals")
 
     def check(self, sections: Sections) -> Iterator[Finding]:
-        for index, name in enumerate(self.must_equal):
-            if name not in self.references:
-                key: Key = ("evaluation", "must_equal", index)
-                yield Finding(key, f"{name!r} is not among evaluation.references", f"add {name} there")
+        yield from check_must_equal(self.must_equal, self.references)
 
 
 class ClassPrediction(Strict):

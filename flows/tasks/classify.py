@@ -55,7 +55,7 @@ class Classify(SampleTask):
         label = label_steps if run.has_spans else label_classes
         return label(stored.table, stored.image, names, split, class_weights=run.training.class_weights)
 
-    def recipe(self, context: Invocation) -> SampleRecipe:
+    def recipe(self, context: Invocation, samples: LabelledSamples) -> SampleRecipe:
         return config.recipe_of(context.run)
 
     def is_stepped(self, run: SampleRun) -> bool:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipelines.learning.sample_training import SampleRecipe
     from pipelines.samples.boxed_samples import BoxedSamples
     from pipelines.samples.boxes import Boxes
+    from pipelines.samples.labelled import LabelledSamples
 
 OWN = ("flows.tasks.detect:Detect.labelled", "flows.tasks.detect:Detect.recipe")
 LEAST_SCORE, MOST_BOXES = 0.02, 50  # of boxes that average precision counts, and of a frame
@@ -50,8 +51,8 @@ class Detect(SampleTask):
         run, stored = context.run, load_samples(context, stage)
         return label_boxes(stored.table, stored.image, outputs or tuple(run.labels.classes), build_split(run.split))
 
-    def recipe(self, context: Invocation) -> SampleRecipe:
-        return config.recipe_of(context.run)
+    def recipe(self, context: Invocation, samples: LabelledSamples) -> SampleRecipe:
+        return config.recipe_of(context.run, decoder(samples.table.layout.size, MOST_BOXES, LEAST_SCORE))
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         """The networks and the references on the groups that they have not seen."""
@@ -92,7 +93,7 @@ class Detect(SampleTask):
         key = require(context.folder, "train")["key"] + "centre_frame"
         build = partial(build_one, run.model.model_copy(update={"kind": "centre_frame"}), samples, seed)
         folder, do = context.folder.networks / "reference", lambda _, work: work(show)
-        learners, _ = train_folds(samples, build, self.recipe(context), folder, do, key)
+        learners, _ = train_folds(samples, build, self.recipe(context, samples), folder, do, key)
         return held_out_boxes(samples, join_members(learners), decode)
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:

@@ -130,9 +130,9 @@ class Forecast(TrainedTask):
         def train_networks(show: Progress) -> TrainingReport:
             training = cache.part("train", augment=run.training.augment, seed=run.training.seed)
             loss, settings = config.build_loss(run, forecaster), config.build_training_settings(run)
-            learnt = {"target_of": config.build_target(run), "weight_of": frame_weight}
-            validation, folder = cache.part("validation"), context.folder.model
-            return train(forecaster, training, validation, loss, settings, folder, show, key=key, **learnt)
+            validation, folder, target_of = cache.part("validation"), context.folder.model, config.build_target(run)
+            how = partial(train, key=key, target_of=target_of, weight_of=frame_weight)
+            return how(forecaster, training, validation, loss, settings, folder, show)
 
         forecaster = do("fit the baseline", prepare)
         if run.training.start_from is not None:

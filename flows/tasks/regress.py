@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.sequences import MODEL, build_recipe, build_split
+from configs.sequences import MODEL, build_split
+from configs.tasks import regress as config
 from configs.trained import used_by
 from flows.folder import require
 from flows.sample_runs import load_samples
@@ -44,8 +45,8 @@ class Regress(SampleTask):
         run, stored = context.run, load_samples(context, stage)
         return label_numbers(stored.table, stored.image, run.number.name, build_split(run.split))
 
-    def recipe(self, context: Invocation) -> SampleRecipe:
-        return build_recipe(context.run, context.run.training.loss, per_step=context.run.model.per_step)
+    def recipe(self, context: Invocation, samples: LabelledSamples) -> SampleRecipe:
+        return config.recipe_of(context.run)
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         """The networks and the references on the groups that they have not seen; and metadata alone."""

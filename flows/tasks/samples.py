@@ -42,7 +42,7 @@ class SampleTask(TrainedTask, Protocol):
     def labelled(self, context: Invocation, stage: str, outputs: tuple[str, ...] = ()) -> LabelledSamples:
         """The samples with their answers and folds; `outputs`: of a trained model. Raises RequestError."""
 
-    def recipe(self, context: Invocation) -> SampleRecipe:
+    def recipe(self, context: Invocation, samples: LabelledSamples) -> SampleRecipe:
         """How each network is trained."""
 
     def summarise(self, rows: list[dict[str, Any]]) -> Record:
@@ -116,7 +116,7 @@ class SampleTask(TrainedTask, Protocol):
         samples = self.labelled(context, "train")
         context.steps.log(f"samples: {samples.sentence}")
         build = partial(build_one, run.model, samples, run.training.seed)
-        recipe = self.recipe(context)
+        recipe = self.recipe(context, samples)
         learners, reports = train_folds(samples, build, recipe, folder.networks, do, key)
         model = join_members(learners)
         found = do("calibrate", lambda show: calibrate(samples, model, show)) if samples.has_classes else None
@@ -250,7 +250,8 @@ def single_frames(task: SampleTask, context: Invocation, samples: LabelledSample
     run, key = context.run, require(context.folder, "train")["key"] + "frame_cnn"
     per_step = isinstance(samples, SteppedSamples)
     chosen = run.model.model_copy(update={"kind": "frame_cnn", "per_step": per_step})
-    build, recipe = partial(build_one, chosen, samples, run.training.seed), replace(task.recipe(context), per_step=per_step)
+    build = partial(build_one, chosen, samples, run.training.seed)
+    recipe = replace(task.recipe(context, samples), per_step=per_step)
     folder = context.folder.networks / "reference"
     learners, _ = train_folds(samples, build, recipe, folder, lambda _, work: work(show), key)
     model = join_members(learners)

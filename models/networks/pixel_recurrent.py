@@ -1,7 +1,7 @@
-"""A GRU or an LSTM per pixel: it reads the valid dates in order, and its last state gives the class.
+"""A GRU, an LSTM or a plain RNN per pixel: it reads the valid dates in order, and its last state gives the class.
 
-Cho et al. 2014, arXiv:1406.1078 (GRU); Hochreiter & Schmidhuber 1997 (LSTM); as references for crops from series Rußwurm & Körner
-2018, arXiv:1802.02080. A date that is not valid leaves the state as it is. Shapes as in `models.blocks.segment`.
+Cho et al. 2014, arXiv:1406.1078 (GRU); Hochreiter & Schmidhuber 1997 (LSTM); Elman 1990 (RNN); for crops from series Rußwurm &
+Körner 2018, arXiv:1802.02080. A date that is not valid leaves the state as it is. Shapes as in `models.blocks.segment`.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from models.blocks.segment import PixelNetwork, SegmentConfig
 from models.contract import layer_flops
 
-CELLS = {"gru": nn.GRUCell, "lstm": nn.LSTMCell}
+CELLS: dict[str, type[nn.GRUCell] | type[nn.LSTMCell] | type[nn.RNNCell]]
+CELLS = {"gru": nn.GRUCell, "lstm": nn.LSTMCell, "rnn": nn.RNNCell}
 
 
 @dataclass(frozen=True)
 class PixelRecurrentConfig(SegmentConfig):
-    """`kind`: gru or lstm."""
+    """`kind`: gru, lstm or rnn."""
 
     hidden: int = 32
 

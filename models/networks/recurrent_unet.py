@@ -1,4 +1,4 @@
-"""A U-Net whose bottleneck is a ConvGRU or ConvLSTM over the dates; the skips carry the mean of the dates.
+"""A U-Net whose bottleneck is a ConvGRU, ConvLSTM or DCRN layer over the dates; the skips carry the mean of the dates.
 
 Rußwurm & Körner 2018, arXiv:1802.02080 (convolutional recurrence over satellite series), with the encoder and decoder of a U-Net
 (Ronneberger et al. 2015, arXiv:1505.04597) around it. A cell without valid pixels on a date keeps its state and does not count in
@@ -13,14 +13,16 @@ from torch import Tensor
 from models.blocks.segment import ScaledConfig, ScaledNetwork, mean_of_seen
 from models.cells.conv_gru import ConvGRU
 from models.cells.convlstm import ConvLSTM
+from models.cells.dcrn import DCRN
 from models.contract import layer_flops
 
-STACKS: dict[str, type[ConvGRU] | type[ConvLSTM]] = {"unet_convgru": ConvGRU, "unet_convlstm": ConvLSTM}
+STACKS: dict[str, type[ConvGRU] | type[ConvLSTM] | type[DCRN]]
+STACKS = {"unet_convgru": ConvGRU, "unet_convlstm": ConvLSTM, "unet_dcrn": DCRN}
 
 
 @dataclass(frozen=True)
 class RecurrentUNetConfig(ScaledConfig):
-    """`kind`: unet_convgru or unet_convlstm."""
+    """`kind`: of `STACKS`."""
 
     kernel: int = 3  # of the cell, odd
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from pipelines.inference.sample_labels import mean_of_steps
+from pipelines.learning.validation_scores import mean_of_steps
 
 STEPS = 24  # of the path from the baseline to the sample
 

@@ -19,6 +19,7 @@ from pipelines.errors import RequestError
 from pipelines.files import replacing
 from pipelines.learning.class_metrics import fit_temperature
 from pipelines.learning.sample_training import parts_of_fold
+from pipelines.learning.validation_scores import mean_of_steps
 from pipelines.progress import Progress, ignore_progress
 from pipelines.samples.labelled import LabelledSamples
 from pipelines.samples.sample_windows import SampleArrays
@@ -94,15 +95,6 @@ def _score(model: SampleModel, member: int, arrays: SampleArrays, index_P: np.nd
             raise RequestError(f"the model answers once for a sample, {needed}")
         found.append((y if each_step else mean_of_steps(y, valid_PT)).numpy())
     return np.concatenate(found)
-
-
-def mean_of_steps(y: torch.Tensor, valid_BT: torch.Tensor) -> torch.Tensor:
-    """y_BK: of answers after every frame the mean over valid ones, of those within one image (rows, patches) over all."""
-    if y.ndim == 2:
-        return y
-    if y.shape[1] != valid_BT.shape[1]:
-        return y.mean(1)
-    return (y * valid_BT[..., None]).sum(1) / valid_BT.sum(1)[:, None]
 
 
 def calibrate(samples: LabelledSamples, model: SampleModel, progress: Progress = ignore_progress) -> list[float]:

@@ -20,7 +20,8 @@ from pipelines.samples.class_samples import ClassSamples
 from pipelines.samples.class_windows import Augmentation, ClassWindows, WindowSettings, training_statistics
 
 Result = TypeVar("Result")
-Learner = TypeVar("Learner", bound="ClassLearner")
+Learner = TypeVar("Learner")
+Learner_contra = TypeVar("Learner_contra", contravariant=True)
 
 
 class ClassLearner(Trainable, Protocol):
@@ -56,6 +57,31 @@ class Parts:
     validation_P: np.ndarray
     test_P: np.ndarray
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many each part has."""
+        return {"train": len(self.train_P), "validation": len(self.validation_P), "test": len(self.test_P)}
+
+
+class TrainOne(Protocol[Learner_contra]):
+    """Trains network `turn` of a fold, the one of that number, and says how."""
+
+    def __call__(self, fold: int, turn: int, number: int, learner: Learner_contra, progress: Progress) -> dict[str, Any]: ...
+
+
+def train_each(
+    folds: int, networks: int, build: Callable[[int], Learner], train_one: TrainOne[Learner], do: Do
+) -> tuple[list[Learner], list[dict[str, Any]]]:
+    """(the learner of each fold and turn, how each was trained)."""
+    learners, reports = [], []
+    for number in range(folds * networks):
+        learner, (fold, turn) = build(number), divmod(number, networks)
+        which = f" without fold {fold + 1} of {folds}" if folds > 1 else ""
+        again = f", network {turn + 1} of {networks}" if networks > 1 else ""
+        reports.append(do(f"train{which}{again}", partial(train_one, fold, turn, number, learner)))
+        learners.append(learner)
+    return learners, reports
+
 
 def parts_of_fold(samples: ClassSamples, fold: int, seed: int, turn: int = 0) -> Parts:
     """Those of network number `turn` of the fold. Raises RequestError where nothing is left to learn from."""
@@ -75,18 +101,12 @@ def train_folds(
     samples: ClassSamples, build: Callable[[int], Learner], recipe: ClassRecipe, folder: Path, do: Do, key: str
 ) -> tuple[list[Learner], list[dict[str, Any]]]:
     """(the learner of each fold, how each was trained); goes on where an interrupted call stopped. Raises as `train`."""
-    learners, reports = [], []
-    for number in range(samples.folds * recipe.networks):
-        learner, (fold, turn) = build(number), divmod(number, recipe.networks)
-        which, again = f"fold {fold + 1} of {samples.folds}", f", network {turn + 1}" if turn else ""
-        work = partial(_train_fold, samples, fold, turn, learner, recipe, folder / f"fold-{number + 1}", key)
-        reports.append(do(f"train without {which}{again}", work))
-        learners.append(learner)
-    return learners, reports
+    train_one = partial(_train_fold, samples, recipe, folder, key)
+    return train_each(samples.folds, recipe.networks, build, train_one, do)
 
 
 def _train_fold(
-    samples: ClassSamples, fold: int, turn: int, learner: ClassLearner, recipe: ClassRecipe, folder: Path, key: str,
+    samples: ClassSamples, recipe: ClassRecipe, folder: Path, key: str, fold: int, turn: int, number: int, learner: ClassLearner,
     progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     parts, seed = parts_of_fold(samples, fold, recipe.seed, turn), recipe.seed + fold + turn * samples.folds
@@ -94,10 +114,10 @@ def _train_fold(
     learner.set_statistics(0, torch.from_numpy(mean_C), torch.from_numpy(std_C))
     windows = ClassWindows(samples, parts.train_P, recipe.windows, std_C, recipe.augment, seed)
     fixed = ClassWindows(samples, parts.validation_P, recipe.windows, std_C, None, seed)
-    report = train(learner, windows, fixed, recipe.loss, recipe.training(seed), folder, progress, key=key)
+    place = folder / f"fold-{number + 1}"
+    report = train(learner, windows, fixed, recipe.loss, recipe.training(seed), place, progress, key=key)
     learner.eval()
-    counts = {name: len(getattr(parts, f"{name}_P")) for name in ("train", "validation", "test")}
-    return {"fold": fold + 1, "labels": counts, **report.to_json()["members"][0]}
+    return {"fold": fold + 1, "labels": parts.counts, **report.to_json()["members"][0]}
 
 
 def describe_parts(samples: ClassSamples, seed: int) -> Sequence[dict[str, int]]:
@@ -106,5 +126,5 @@ def describe_parts(samples: ClassSamples, seed: int) -> Sequence[dict[str, int]]
     for fold in range(samples.folds):
         parts = parts_of_fold(samples, fold, seed)
         figures = {"fold": fold + 1, "blocks": len(np.unique(samples.block_P[parts.test_P]))}
-        rows.append({**figures, **{name: len(getattr(parts, f"{name}_P")) for name in ("train", "validation", "test")}})
+        rows.append({**figures, **parts.counts})
     return rows

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from pipelines.errors import RequestError
-from pipelines.learning.class_training import Do, Parts
-from pipelines.learning.training import Loss, TrainingSettings, train
+from pipelines.learning.class_training import Do, Parts, train_each
+from pipelines.learning.training import Loss, Score, TrainingSettings, train
 from pipelines.predictors import Trainable
 from pipelines.progress import Progress
 from pipelines.samples.labelled import LabelledSamples, group_folds
@@ -26,6 +26,8 @@ class SampleLearner(Trainable, Protocol):
     """A model of sequences with one network."""
 
     is_number: bool
+    outputs: tuple[str, ...]
+    target_std_MK: torch.Tensor
 
     def set_statistics(self, i: int, mean_C: torch.Tensor, std_C: torch.Tensor) -> None: ...
     def set_target_statistics(self, i: int, mean_K: torch.Tensor, std_K: torch.Tensor) -> None: ...
@@ -38,7 +40,8 @@ class SampleRecipe:
     """How a network is made; all that its weights depend on beside the samples and the caller's key.
 
     `per_step`: it answers after every frame. `smoothing`: share of a target that goes to all classes alike. `draw`: the samples
-    of an epoch alike, or equally many of each class. `windows`: how samples are shown.
+    of an epoch alike, or equally many of each class. `windows`: how samples are shown. `score`: what is measured of a learner's
+    answers after every epoch, beside the loss.
     """
 
     loss: Loss
@@ -50,6 +53,7 @@ class SampleRecipe:
     smoothing: float = 0.0
     draw: str = "samples"
     windows: type[SampleWindows] = SampleWindows
+    score: Callable[[SampleLearner], Score] | None = None
 
 
 def parts_of_fold(samples: LabelledSamples, fold: int, turn: int = 0) -> Parts:
@@ -74,20 +78,13 @@ def train_folds(
     samples: LabelledSamples, build: Callable[[int], Learner], recipe: SampleRecipe, folder: Path, do: Do, key: str
 ) -> tuple[list[Learner], list[dict[str, Any]]]:
     """(the learner of each fold and turn, how each was trained); goes on where an interrupted call stopped. Raises as `train`."""
-    learners, reports = [], []
-    for number in range(samples.folds * samples.split.networks):
-        learner, (fold, turn) = build(number), divmod(number, samples.split.networks)
-        which = f" without fold {fold + 1} of {samples.folds}" if samples.folds > 1 else ""
-        again = f", network {turn + 1} of {samples.split.networks}" if samples.split.networks > 1 else ""
-        work = partial(_train_one, samples, fold, turn, learner, recipe, folder / f"network-{number + 1}", key)
-        reports.append(do(f"train{which}{again}", work))
-        learners.append(learner)
-    return learners, reports
+    train_one = partial(_train_one, samples, recipe, folder, key)
+    return train_each(samples.folds, samples.split.networks, build, train_one, do)
 
 
 def _train_one(
-    samples: LabelledSamples, fold: int, turn: int, learner: SampleLearner, recipe: SampleRecipe, folder: Path, key: str,
-    progress: Progress,
+    samples: LabelledSamples, recipe: SampleRecipe, folder: Path, key: str, fold: int, turn: int, number: int,
+    learner: SampleLearner, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     parts, seed = parts_of_fold(samples, fold, turn), recipe.seed + fold + turn * samples.folds
     train_N, validation_N = samples.known_P[parts.train_P], samples.known_P[parts.validation_P]
@@ -105,10 +102,11 @@ def _train_one(
     shown = partial(recipe.windows, arrays, std_C=std_C, seed=seed, per_step=recipe.per_step)
     windows = shown(part_P=train_N, augment=recipe.augment, per_epoch=recipe.per_epoch, draw_P=draw_P)
     fixed = shown(part_P=validation_N, augment=NO_AUGMENTATION)
-    report = train(learner, windows, fixed, recipe.loss, recipe.training(seed), folder, progress, key=key)
+    settings, place = recipe.training(seed), folder / f"network-{number + 1}"
+    score = None if recipe.score is None else recipe.score(learner)
+    report = train(learner, windows, fixed, recipe.loss, settings, place, progress, key=key, score=score)
     learner.eval()
-    counts = {name: len(getattr(parts, f"{name}_P")) for name in ("train", "validation", "test")}
-    return {"fold": fold + 1, "network": turn + 1, "seed": seed, "samples": counts, **report.to_json()["members"][0]}
+    return {"fold": fold + 1, "network": turn + 1, "seed": seed, "samples": parts.counts, **report.to_json()["members"][0]}
 
 
 def _equal_chances(class_P: np.ndarray) -> np.ndarray:
@@ -125,7 +123,7 @@ def describe_parts(samples: LabelledSamples) -> Sequence[dict[str, int]]:
     for fold in range(samples.folds):
         parts = parts_of_fold(samples, fold)
         figures = {"fold": fold + 1, "groups": len(np.unique(samples.group_P[parts.test_P]))}
-        rows.append({**figures, **{name: len(getattr(parts, f"{name}_P")) for name in ("train", "validation", "test")}})
+        rows.append({**figures, **parts.counts})
     return rows
 
 

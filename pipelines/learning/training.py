@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from operator import itemgetter
 from pathlib import Path
@@ -40,17 +41,19 @@ from pipelines.learning.member import (
     Loss,
     MemberTask,
     Row,
+    Score,
     TrainingSettings,
     WindowSet,
     best_of,
+    describe_row,
     load_epoch_state,
     quieten_lightning,
     relayed,
 )
 from pipelines.predictors import Trainable
-from pipelines.progress import Progress
+from pipelines.progress import Progress, note_progress
 
-__all__ = ["Loss", "MemberReport", "TrainingReport", "TrainingSettings", "train"]
+__all__ = ["Loss", "MemberReport", "Score", "TrainingReport", "TrainingSettings", "train"]
 
 log = logging.getLogger(__name__)
 PRECISIONS = {"32": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
@@ -85,7 +88,7 @@ class TrainingReport:
 def train(
     forecaster: Trainable, train_set: WindowSet, validation_set: WindowSet, loss: Loss, settings: TrainingSettings, folder: Path,
     progress: Progress | None = None, *, key: str = "", target_of: Callable[[Batch], torch.Tensor] = itemgetter("target"),
-    weight_of: Callable[[Batch], torch.Tensor] = itemgetter("weight"),
+    weight_of: Callable[[Batch], torch.Tensor] = itemgetter("weight"), score: Score | None = None,
 ) -> TrainingReport:  # fmt: skip
     """Trains every member of `forecaster` in place; afterwards each holds its best weights, on the CPU, in eval mode.
 
@@ -95,7 +98,8 @@ def train(
     `folder` gets `logs/member-0.csv` ... (and TensorBoard files where tensorboard is installed) and `resume/`, from which
     an interrupted run goes on; members that are finished there are not trained again. `key` names what else the result
     depends on (cube snapshot, model config): resume state with another key, settings or data is set aside.
-    `progress(done, total)` counts optimiser steps over all members.
+    `progress(done, total)` counts optimiser steps over all members. `score` is measured beside the validation loss and is in the
+    curve; it chooses nothing.
 
     With `devices` > 1 this is distributed data parallel in spawned processes: the calling script needs the usual
     `if __name__ == "__main__"` guard and everything passed in must pickle.
@@ -116,13 +120,17 @@ def train(
         state = _resume_state(resume, run_key)
         is_resumed = state is not None
         if state is None or not state["finished"]:
-            task = MemberTask(forecaster, i, loss, settings, steps, target_of, weight_of)
+            task = MemberTask(forecaster, i, loss, settings, steps, target_of, weight_of, score)
+            note = partial(note_progress, progress) if progress is not None and settings.devices == 1 else None
             with relayed(show) if settings.devices > 1 else nullcontext(show) as carried:
-                _fit(task, EpochEnd(training, validation, run_key, resume, carried), settings, resume if is_resumed else None)
+                epoch_end = EpochEnd(training, validation, run_key, resume, carried, note)
+                _fit(task, epoch_end, settings, resume if is_resumed else None)
             state = load_epoch_state(resume)
         best = _take_best(member, state, resume, settings)
         curve = state["curve"]
         _write_curve(curve, folder / "logs" / f"member-{i}.csv")
+        if progress is not None and (row := best_of(curve)) is not None:
+            note_progress(progress, f"best {describe_row(row)}")
         seconds = time.monotonic() - started
         reports.append(MemberReport(len(curve) - 1, int(best["epoch"]), best[VALIDATION_LOSS], tuple(curve), is_resumed, seconds))
         show(steps)

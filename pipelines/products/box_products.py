@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from pipelines.products.canvas import INK, MUTED, drawing, title
+from pipelines.products.canvas import INK, MUTED, drawing, title_row
 from pipelines.products.label_products import SEEN, LabelLineage, write_index, write_rows
 from pipelines.samples.boxes import Boxes, FilePlaces
 from pipelines.samples.sample_store import SampleTable
@@ -23,6 +23,7 @@ from pipelines.wording import harmless
 TABLE = "boxes.csv"
 COLUMNS = ("sample", "file", "group", "frame", "top", "left", "bottom", "right", "label", "score", "answered_by")
 MOST_FRAMES, MOST_SAMPLES = 6, 5  # in a picture
+TEXT_PX = 5  # a box nearer to the upper edge has its text inside
 KNOWN = "#0072B2"  # Okabe & Ito (2008)
 FOUND = "#D55E00"
 
@@ -111,7 +112,7 @@ def draw_boxes(samples: Sequence[Shown], outputs: Sequence[str], path: Path, hea
                     axis.imshow(one.image_THW[t], cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
                     _outline(axis, one.known, t, KNOWN, (), "--")
                     _outline(axis, one.found, t, FOUND, outputs, "-")
-            title(row[0], harmless(one.name)[:40])
+            title_row(row[0], harmless(one.name)[:40])
         figure.suptitle(heading, fontsize=10, color=INK, x=0.01, ha="left")
         figure.supxlabel("Orange: found, with class and score. Blue, dashed: known.", fontsize=8.5, color=MUTED)
 
@@ -121,5 +122,5 @@ def _outline(axis: Axes, boxes: Boxes, t: int, colour: str, outputs: Sequence[st
         top, left, bottom, right = boxes.edges_X4[x] - 0.5  # the centre of the first pixel is 0 on the axes
         axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, ec=colour, lw=1.1, ls=style))
         if outputs:
-            text = f"{harmless(outputs[int(boxes.class_X[x])])} {boxes.score_X[x]:.2f}"
-            axis.text(left, top, text, color=colour, fontsize=6, va="bottom", clip_on=True)
+            text, is_low = f"{harmless(outputs[int(boxes.class_X[x])])} {boxes.score_X[x]:.2f}", top > TEXT_PX
+            axis.text(left, top, text, color=colour, fontsize=6, va="bottom" if is_low else "top", clip_on=True)

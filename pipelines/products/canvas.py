@@ -86,6 +86,13 @@ def title(axes: Axes, text: str, pad: float | None = None) -> None:
     axes.set_title(text, size=10, weight="bold", loc="left", pad=pad)
 
 
+def title_row(first: Axes, text: str) -> None:
+    """The title of a row of panels above its first one; of a constrained layout a long one must not widen that panel."""
+    title(first, " ")  # holds the line free
+    found = first.text(0, 1.02, text, transform=first.transAxes, size=10, weight="bold", va="bottom")
+    found.set_in_layout(False)
+
+
 def tidy(axes: Axes, grid: Literal["x", "y", "both"] | None = "y", hidden: Sequence[str] = ("top", "right")) -> None:
     """Faint lines along `grid` below all else, and no frame at the sides `hidden`."""
     if grid:

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pipelines.files import write_json, write_text
-from pipelines.products.canvas import INK, MUTED, drawing, title
+from pipelines.products.canvas import INK, MUTED, drawing, title_row
 from pipelines.samples.sample_store import SampleTable
 from pipelines.wording import harmless
 
@@ -153,7 +153,7 @@ def draw_looked_at(samples: Sequence[LookedAt], path: Path) -> None:
         pairs = axes[:, :, None] if is_beside else axes.reshape(len(samples), 2, columns)
         for one, (above, below) in zip(samples, pairs, strict=True):
             _draw_sample(one, above, below)
-            title(above[0], f"{harmless(one.name)}: {harmless(one.text)}")
+            title_row(above[0], f"{harmless(one.name)[:40]}: {harmless(one.text)}")
         figure.supxlabel("Orange: speaks for the answer. Purple: against it (integrated gradients).", fontsize=8.5, color=INK)
 
 

@@ -75,5 +75,8 @@ def clock_of(table: SampleTable, n: int, unit: str) -> tuple[np.ndarray, float]:
     if not stored or (not table.layout.is_cut and stored < min(count, len(seconds_T))):
         raise RequestError(f"sample {table.id_N[n]}: its frames have no times: set source.frame_time, or labels.spans: frames")
     moment_T[:stored] = seconds_T[:stored]
-    step = table.facts["frame_s"][n] if not table.layout.is_cut else np.median(np.diff(seconds_T[:stored])) if stored > 1 else 0.0
-    return moment_T, float(seconds_T[stored - 1] + (step if np.isfinite(step) else 0.0))
+    if table.layout.is_cut:
+        step, after = np.median(np.diff(seconds_T[:stored])) if stored > 1 else 0.0, 1
+    else:  # frames of the file from the last kept one on: that one alone, but for a single kept frame, which is the middle one
+        step, after = table.facts["frame_s"][n], count - int(FilePlaces(table.layout, table.facts).kept(n)[-1])
+    return moment_T, float(seconds_T[stored - 1] + (after * step if np.isfinite(step) else 0.0))

@@ -103,12 +103,11 @@ class SampleFiles(DecodesFiles):
         """Raises SceneRefused."""
         size = float(sum(path.stat().st_size for path in sample.paths))
         try:
-            image, valid, seconds_T, count = self._frames(sample)
+            image, valid, seconds_T, count, step = self._frames(sample)
         except SceneRefused as e:
             raise SceneRefused(sample.id, e.reason, e.detail) from e
         except DriftlineError as e:
             raise SceneRefused(sample.id, "unreadable", str(e)) from e
-        step = float(np.median(np.diff(seconds_T))) * (len(seconds_T) - 1) / max(count - 1, 1) if len(seconds_T) > 1 else np.nan
         facts = {"rows": float(image.shape[-2]), "columns": float(image.shape[-1]), "frames": float(count)}
         return Frames(image, seconds_T, valid, {**facts, "frame_s": step, "bytes": size})
 
@@ -150,8 +149,8 @@ class SampleFiles(DecodesFiles):
 
     # ------------------------------------------------------------ frames
 
-    def _frames(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, int]:
-        """(image_TCHW, valid_THW, seconds_T, frames that there are)."""
+    def _frames(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, int, float]:
+        """(image_TCHW, valid_THW, seconds_T from the first frame of the file, frames that there are, seconds between them)."""
         path, pictures = sample.paths[0], [one for one in sample.paths if one.name.lower().endswith(PICTURES)]
         if pictures and len(pictures) < len(sample.paths):
             raise SceneRefused(sample.id, "several-series", "the folder holds pictures and DICOM files; set source.pattern")
@@ -161,8 +160,8 @@ class SampleFiles(DecodesFiles):
             sizes = {image.shape for image in images} | {image.dtype for image in images}
             if len(sizes) > 2:
                 raise SceneRefused(sample.id, "wrong-grid", f"its pictures differ in size or type: {', '.join(map(str, sizes))}")
-            seconds_T = kept * self.frame_time if self.frame_time else np.full(len(kept), np.nan)
-            return *_unmasked([self.requested.mask.apply(image) for image in images]), seconds_T, len(sample.paths)
+            step = self.frame_time or np.nan
+            return *_unmasked([self.requested.mask.apply(image) for image in images]), kept * step, len(sample.paths), step
         source = self._source(sample)
         listing = source.list_scenes()
         if listing.refused and self._reads_dicom(path):
@@ -173,7 +172,9 @@ class SampleFiles(DecodesFiles):
         read = [source.read(scenes[n], grid, names, "nearest") for n in kept]
         if not path.name.lower().endswith(VIDEOS):
             read = [self._physical(stored, source.bands[0], sample) for stored in read]
-        return *_unmasked(read), _seconds([scenes[n] for n in kept]), len(scenes)
+        seconds = _seconds(scenes)
+        step = float(np.median(np.diff(seconds))) if len(seconds) > 1 else np.nan
+        return *_unmasked(read), seconds[kept], len(scenes), step
 
     def _reads_dicom(self, path: Path) -> bool:
         return not path.name.lower().endswith(OTHERS)

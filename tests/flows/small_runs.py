@@ -43,3 +43,11 @@ def read_json(name: str, run: str = "tiny") -> Any:
 
 def rows_of(run: str = "tiny", table: str = "labels") -> list[dict[str, str]]:
     return list(csv.DictReader((Path("runs") / run / "products" / f"{table}.csv").read_text().splitlines()))
+
+
+def assert_the_curve_is_shown(score: str, title: str, run: str = "tiny") -> None:
+    """Every epoch of every network has the score, and the report shows its mean over the epochs that were kept."""
+    members = read_json("stages/train.json", run)["training"]["members"]
+    assert all(isinstance(row[score], float) for one in members for row in one["curve"])
+    kept = [one["curve"][one["best_epoch"]][score] for one in members]
+    assert f"There {title} is {sum(kept) / len(kept):.3g} on average" in (Path("runs") / run / "report.html").read_text()

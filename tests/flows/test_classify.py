@@ -11,7 +11,7 @@ from PIL import Image
 from flows.planning import make_plan
 from flows.task import open_invocation
 from pipelines.errors import ConfigError, NotPublished, RequestError
-from tests.flows.small_runs import LEAVES, carry_out, read_json, rows_of
+from tests.flows.small_runs import LEAVES, assert_the_curve_is_shown, carry_out, read_json, rows_of
 
 FRAMES, SIDE = 6, 8
 TINY: dict[str, Any] = {
@@ -75,6 +75,7 @@ def test_the_order_of_frames_is_learnt_and_a_single_frame_is_not_enough(here: Pa
     assert methods["model"]["accuracy"] > 0.9
     assert methods["frame_cnn"]["accuracy"] < 0.75
     assert result["skipped"] is False
+    assert_the_curve_is_shown("accuracy", "accuracy")
     rows = rows_of()
     assert len(rows) == 40
     right = sum(row["label"] == row["known"] for row in rows)

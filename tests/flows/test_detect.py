@@ -12,7 +12,7 @@ from PIL import Image
 from flows.planning import make_plan
 from flows.task import open_invocation
 from pipelines.errors import ConfigError, RequestError
-from tests.flows.small_runs import LEAVES, carry_out, read_json, rows_of
+from tests.flows.small_runs import LEAVES, assert_the_curve_is_shown, carry_out, read_json, rows_of
 
 FRAMES, SIDE, SCALE = 4, 24, 2
 TINY: dict[str, Any] = {
@@ -61,6 +61,7 @@ def test_boxes_are_found_in_clips_of_other_groups(here: Path) -> None:
     assert evaluation["methods"].keys() == {"model", "threshold", "single_frames"}
     assert evaluation["methods"]["model"]["ap50"] > 0.6
     assert evaluation["methods"]["threshold"]["ap50"] > 0.9  # bright bars on a flat ground are its best case
+    assert_the_curve_is_shown("ap50", "mean AP50")
     rows = rows_of(table="boxes")
     assert {row["answered_by"] for row in rows if row["sample"] in ("c30", "c31")} <= {"all networks"}
     assert {row["answered_by"] for row in rows if row["sample"] == "c00"} == {"networks that have not seen its group"}

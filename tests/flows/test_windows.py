@@ -13,7 +13,7 @@ from rasterio.warp import transform
 from flows.planning import make_plan
 from flows.task import open_invocation
 from pipelines.errors import ConfigError, MissingInput
-from tests.flows.small_runs import carry_out, read_json, rows_of
+from tests.flows.small_runs import assert_the_curve_is_shown, carry_out, read_json, rows_of
 
 SIDE, DATES, BLOCK = 24, 14, 4
 AFFINE = rasterio.Affine(10, 0, 500_000, 0, -10, 5_000_000)
@@ -81,6 +81,7 @@ def test_numbers_of_a_made_cube_are_found_and_the_map_is_the_table(truth: np.nda
     carry_out("run", REGRESS)
     evaluation = read_json("evaluation.json")
     assert evaluation["methods"]["model"]["r2"] > 0.8
+    assert_the_curve_is_shown("mean_absolute_error", "mean absolute error")
     assert evaluation["details"]["methods"]["model"]["r2"]["basis"] == "30 blocks"
     assert "30 blocks of 4 x 4 pixels" in evaluation["protocol"]
     assert "2 folds of whole blocks" in evaluation["protocol"]

@@ -1,6 +1,7 @@
 """Steps are recorded, whether they complete or fail."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from flows.steps import StepRecord, Steps, append_line, read_records, stage_costs
+from flows.terminal import Bars
+from pipelines.progress import ignore_progress, note_progress
 
 
 def test_a_step_is_recorded_with_its_time_and_memory(tmp_path: Path) -> None:
@@ -40,3 +43,11 @@ def test_a_truncated_line_does_not_affect_the_next(tmp_path: Path) -> None:
     append_line(path, json.dumps(whole))
     append_line(path, '{"status": "done"}')  # not a record
     assert read_records(path) == [whole]
+
+
+def test_what_is_noted_of_a_step_stands_in_its_last_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bars().step("train", "a network") as progress:
+        note_progress(progress, "epoch 1: accuracy 0.5")
+        note_progress(progress, "best epoch 3: accuracy 0.9")
+    note_progress(ignore_progress, "nowhere")
+    assert re.search(r"train: a network  \d+\.\d s, best epoch 3: accuracy 0\.9\n", capsys.readouterr().err)

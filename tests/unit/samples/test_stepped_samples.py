@@ -11,24 +11,26 @@ from pipelines.samples.labelled import SplitSettings
 from pipelines.samples.sample_frames import FrameSettings
 from pipelines.samples.sample_store import SampleLayout, SampleTable
 from pipelines.samples.sample_windows import NO_AUGMENTATION, SampleWindows
+from pipelines.samples.spans import clock_of
 from pipelines.samples.stepped_samples import SteppedSamples, label_steps
 from pipelines.scene import Band
 from pipelines.sources.answers import Answers, SpanColumns, read_spans, spans_as_text
+from pipelines.sources.samples import evenly_spread
 
 FRAMES = 4  # stored, of files with 7
 KEPT = [0, 2, 4, 6]
 HALVES = spans_as_text([(0, 3, "a"), (3, 7, "b")], "frames")  # frames 0 and 2 against 4 and 6
 
 
-def table_of(*answers: str, file_frames: int = 7, frame_s: float = 0.5) -> SampleTable:
-    settings = {"frames": FrameSettings(FRAMES).__dict__}
-    layout = SampleLayout(FRAMES, (Band("gray"),), (2, 2), np.dtype(np.uint8), settings)
+def table_of(*answers: str, file_frames: int = 7, frame_s: float = 0.5, kept: int = FRAMES) -> SampleTable:
+    settings = {"frames": FrameSettings(kept).__dict__}
+    layout = SampleLayout(kept, (Band("gray"),), (2, 2), np.dtype(np.uint8), settings)
     count, names = len(answers), np.array([f"s{n}" for n in range(len(answers))], object)
-    seconds_T = np.linspace(0, file_frames - 1, FRAMES).round() * frame_s
+    seconds_T = evenly_spread(file_frames, kept) * frame_s
     facts = {"rows": 2.0, "columns": 2.0, "frames": file_frames, "frame_s": frame_s}
     return SampleTable(
         layout, np.arange(count), names, np.array(answers, object), names, np.array([""] * count, object), names,
-        np.ones((count, FRAMES), bool), np.tile(seconds_T, (count, 1)), {k: np.full(count, float(v)) for k, v in facts.items()},
+        np.ones((count, kept), bool), np.tile(seconds_T, (count, 1)), {k: np.full(count, float(v)) for k, v in facts.items()},
     )  # fmt: skip
 
 
@@ -54,6 +56,15 @@ def text(*spans: tuple[float, float, str], unit: str = "frames") -> str:
 )
 def test_a_step_has_the_class_of_the_span_that_holds_it(answer: str, known: list[int]) -> None:
     assert labelled(answer, *[HALVES] * 5).class_PT[0].tolist() == known
+
+
+@pytest.mark.parametrize(("kept", "moments"), [(4, [0.0, 1.0, 2.0, 3.0]), (3, [0.0, 1.5, 3.0]), (1, [1.5])])
+def test_the_clock_shows_times_of_the_file_and_its_end(kept: int, moments: list[float]) -> None:
+    table = table_of(HALVES, kept=kept)
+    for unit, step in (("seconds", 1.0), ("frames", 2.0)):
+        moment_T, end = clock_of(table, 0, unit)
+        assert moment_T.tolist() == [one * step for one in moments]
+        assert end == 3.5 * step
 
 
 def test_what_no_stored_frame_shows_is_counted() -> None:

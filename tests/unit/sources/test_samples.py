@@ -123,6 +123,17 @@ class TestFiles:
         assert frames.image_TCHW[:, 0, 0, 0].tolist() == [1, 2, 10]
         assert frames.seconds_T.tolist() == [0.0, 0.5, 1.0]
 
+    @pytest.mark.parametrize(("count", "moments"), [(4, [0, 3, 6, 9]), (6, [0, 2, 4, 5, 7, 9]), (1, [5])])
+    def test_frames_that_are_thinned_keep_their_times(self, tmp_path: Path, count: int, moments: list[int]) -> None:
+        (tmp_path / "s1").mkdir()
+        for number in range(10):
+            Image.new("L", (2, 2), number).save(tmp_path / "s1" / f"{number}.png")
+        source = SampleFiles(tmp_path, GRAY, unit="folder", frame_time=0.5, most_frames=count)
+        frames = source.read(source.list_samples().samples[0])
+        assert frames.image_TCHW[:, 0, 0, 0].tolist() == moments
+        assert frames.seconds_T.tolist() == [0.5 * n for n in moments]
+        assert frames.facts["frame_s"] == 0.5  # of the file, however unevenly frames are kept
+
     def test_frames_of_two_sizes_are_refused(self, tmp_path: Path) -> None:
         (tmp_path / "s1").mkdir()
         for number in (1, 2):
