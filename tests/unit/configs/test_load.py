@@ -62,7 +62,7 @@ def test_a_model_without_a_kind_is_the_convlstm(folder: Path) -> None:
 
 def test_each_kind_of_model_has_its_own_keys(mistakes: Mistakes) -> None:
     found = mistakes(GOOD + "model: {kind: convgru, peepholes: true}\n")
-    known = "use, as_is, kind, hidden, kernel, frame_dropout, baseline, members"
+    known = "use, as_is, kind, hidden, kernel, frame_dropout, patch_px, baseline, members"
     assert found == {"model.peepholes": ("run.yaml:13", "unknown key", f"valid keys here: {known}")}
 
 
@@ -93,7 +93,7 @@ def test_all_mistakes_are_reported_with_line_key_and_remedy(mistakes: Mistakes) 
     assert found["source.path"] == ("run.yaml:4", "no folder at scenez", "did you mean scenes?")
     assert found["source.pattern"][:2] == ("run.yaml:5", "unknown date directive %Q")
     assert found["training.epochs"][:2] == ("run.yaml:13", "expected a whole number, found 'many'")
-    requested = "expected one of 'convlstm', 'convgru', found kind 'convlstn'"
+    requested = "expected one of 'convlstm', 'convgru', 'trajgru', 'predrnn', 'simvp', found kind 'convlstn'"
     assert found["model"] == ("run.yaml:14", requested, "did you mean 'convlstm'?")
     assert len(found) == 6
 
