@@ -26,4 +26,5 @@ class ChannelNorm(nn.Module):
         variance, mean = torch.var_mean(grouped, dim=2, keepdim=True, correction=0)
         normal_BCHW = ((grouped - mean) * torch.rsqrt(variance + SMALLEST_VARIANCE)).flatten(1, 2)
         scale, bias = (values[(..., *[None] * (x_BCHW.ndim - 2))] for values in (self.weight, self.bias))
-        return normal_BCHW * scale + bias
+        scaled: Tensor = normal_BCHW * scale + bias
+        return scaled

@@ -97,7 +97,7 @@ def from_patches(x_BTCHW: Tensor, patch_px: int, space: Sequence[int]) -> Tensor
     axes = len(space)
     parts = x_BTCHW.unflatten(2, (-1, *[patch_px] * axes))
     order = [place for axis in range(axes) for place in (3 + axes + axis, 3 + axis)]
-    whole = parts.permute(0, 1, 2, *order)
-    for axis in range(axes):
-        whole = whole.flatten(3 + axis, 4 + axis)
-    return whole[(..., *(slice(side) for side in space))]
+    whole: Tensor = parts.permute(0, 1, 2, *order)
+    for axis, side in enumerate(space):
+        whole = whole.flatten(3 + axis, 4 + axis).narrow(3 + axis, 0, side)
+    return whole

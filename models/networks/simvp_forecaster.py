@@ -19,6 +19,7 @@ Images only. Shapes as in `models.blocks.forecast`; S channels of a state.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name the field uses
@@ -69,9 +70,7 @@ class SimVPForecaster(Network):
         inputs = [config.frame_channels + 1 + TIME_FEATURES, *[width] * (len(strides) - 1)]
         self.encoder = nn.ModuleList(Layer(before, width, stride) for before, stride in zip(inputs, strides, strict=True))
         widths = [config.context * width, *[hidden] * (config.blocks - 1), config.horizon * width]
-        self.translator = nn.Sequential(
-            *(AttentionBlock(before, after, config) for before, after in zip(widths, widths[1:], strict=False))
-        )
+        self.translator = nn.Sequential(*(AttentionBlock(before, after, config) for before, after in pairwise(widths)))
         self.from_future = nn.Conv2d(config.future_channels + TIME_FEATURES, width, 3, padding=1)
         self.decoder = nn.ModuleList(Layer(width, width, -stride) for stride in strides[::-1])
         self.head = zero_head(width, config)
@@ -149,8 +148,8 @@ class SimVPForecaster(Network):
     @staticmethod
     def each(layer: nn.Module, x_BTCHW: Tensor) -> Tensor:
         """`layer` of every frame alone."""
-        y: Tensor = layer(x_BTCHW.flatten(0, 1))
-        return y.unflatten(0, x_BTCHW.shape[:2])
+        y: Tensor = layer(x_BTCHW.flatten(0, 1)).unflatten(0, x_BTCHW.shape[:2])
+        return y
 
 
 class Layer(nn.Module):

@@ -66,6 +66,21 @@ def test_each_kind_of_model_has_its_own_keys(mistakes: Mistakes) -> None:
     assert found == {"model.peepholes": ("run.yaml:13", "unknown key", f"valid keys here: {known}")}
 
 
+def test_predrnn_needs_layers_of_one_width(mistakes: Mistakes) -> None:
+    found = mistakes(GOOD + "model: {kind: predrnn, hidden: [8, 16]}\n")
+    assert found["model.hidden"][:2] == ("run.yaml:13", "the layers share a memory and need equal numbers, got [8, 16]")
+
+
+def test_patches_are_written_only_if_there_are_any(folder: Path) -> None:
+    """The hash of a run from before there were patches is that of a run without them."""
+    written = []
+    for model in ("{kind: convgru}", "{kind: convgru, patch_px: 2}"):
+        Path("run.yaml").write_text(f"{GOOD}model: {model}\n")
+        written.append(load_run("run.yaml").model.model_dump())
+    assert "patch_px" not in written[0]
+    assert written[1]["patch_px"] == 2
+
+
 def test_the_seam_limit_is_written_only_if_set(folder: Path) -> None:
     """The result of a network with a finite halo does not depend on it, so its default is not part of the hash."""
     Path("run.yaml").write_text(GOOD)
