@@ -172,7 +172,7 @@ def rebuild_forecaster_network(description: Description) -> Network:
         case "simvp":
             return SimVPForecaster(SimVPForecasterConfig(**fields))
         case "patched":
-            return PatchedForecaster(rebuild_forecaster_network(fields["network"]), fields["patch_px"], fields["axes"])
+            return PatchedForecaster(rebuild_forecaster_network(fields["network"]), fields["patch_px"])
         case kind:
             known = "'convlstm', 'convgru', 'trajgru', 'predrnn', 'simvp' or 'patched'"
             raise ValueError(f"expected {known}, got the forecaster's network {kind!r}")

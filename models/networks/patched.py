@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name the field uses
 from torch import Tensor
 
+from models.blocks.forecast import StatefulForecaster
+from models.cells.recurrent_stack import State
 from models.contract import Description, Network
 
 
@@ -33,13 +35,18 @@ class PatchedSettings:
     def build(self, outputs: int, frame_channels: int, future_channels: int, axes: int = 2) -> "PatchedForecaster":
         each = self.patch_px**axes
         inside = self.network.build(each * outputs, each * (frame_channels + 1), each * future_channels, axes)
-        return PatchedForecaster(inside, self.patch_px, axes)
+        return PatchedForecaster(inside, self.patch_px)
 
 
-class PatchedForecaster(Network):
-    def __init__(self, network: Network, patch_px: int, axes: int = 2):
+class PatchedForecaster(StatefulForecaster):
+    network: StatefulForecaster
+
+    def __init__(self, network: Network, patch_px: int):
         super().__init__()
-        self.network, self.patch_px, self.axes = network, patch_px, axes
+        if not isinstance(network, StatefulForecaster):
+            raise TypeError(f"patches are for networks with a state, not for {type(network).__name__}")
+        self.network, self.patch_px, self.axes = network, patch_px, network.axes
+        self.frame_dropout = network.frame_dropout
 
     @property
     def stride_px(self) -> tuple[int, ...]:
@@ -58,23 +65,22 @@ class PatchedForecaster(Network):
         return self.network.flops((batch, context, channels, *patches), targets)
 
     def describe(self) -> Description:
-        return {"kind": "patched", "patch_px": self.patch_px, "axes": self.axes, "network": self.network.describe()}
+        return {"kind": "patched", "patch_px": self.patch_px, "network": self.network.describe()}
 
     def auxiliary_loss(self) -> Tensor | None:
         return self.network.auxiliary_loss()
 
-    def forward(
-        self, frames_BTCHW: Tensor, valid_BTHW: Tensor, time_BTF: Tensor, elapsed_BT: Tensor, futures_BKCHW: Tensor,
-        time_BKF: Tensor, elapsed_BK: Tensor,
-    ) -> Tensor:  # fmt: skip
-        """correction_BKCHW in normalised units."""
-        space = frames_BTCHW.shape[3:]
+    def encode(
+        self, frames_BTCHW: Tensor, valid_BTHW: Tensor, time_BTF: Tensor, elapsed_BT: Tensor, state: State | None = None
+    ) -> State:
         of_pixels = torch.cat([frames_BTCHW, valid_BTHW[:, :, None].to(frames_BTCHW.dtype)], dim=2)
-        frames, futures = (to_patches(one, self.patch_px) for one in (of_pixels, futures_BKCHW))
-        pixels_each = self.patch_px**self.axes
-        valid = frames[:, :, -pixels_each:].amax(dim=2)
-        correction = self.network(frames, valid, time_BTF, elapsed_BT, futures, time_BKF, elapsed_BK)
-        return from_patches(correction, self.patch_px, space)
+        frames = to_patches(of_pixels, self.patch_px)
+        valid = frames[:, :, -(self.patch_px**self.axes) :].amax(dim=2)
+        return self.network.encode(frames, valid, time_BTF, elapsed_BT, state)
+
+    def decode(self, state: State, futures_BKCHW: Tensor, time_BKF: Tensor, elapsed_BK: Tensor) -> tuple[Tensor, State]:
+        correction, after = self.network.decode(state, to_patches(futures_BKCHW, self.patch_px), time_BKF, elapsed_BK)
+        return from_patches(correction, self.patch_px, futures_BKCHW.shape[3:]), after
 
 
 def to_patches(x_BTCHW: Tensor, patch_px: int) -> Tensor:

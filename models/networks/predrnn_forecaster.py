@@ -75,14 +75,6 @@ class PredRNNForecaster(StatefulForecaster):
     def describe(self) -> Description:
         return {"kind": "predrnn", **asdict(self.config)}
 
-    def forward(
-        self, frames_BTCHW: Tensor, valid_BTHW: Tensor, time_BTF: Tensor, elapsed_BT: Tensor, futures_BKCHW: Tensor,
-        time_BKF: Tensor, elapsed_BK: Tensor,
-    ) -> Tensor:  # fmt: skip
-        """correction_BKCHW in normalised units."""
-        self._alike = []
-        return super().forward(frames_BTCHW, valid_BTHW, time_BTF, elapsed_BT, futures_BKCHW, time_BKF, elapsed_BK)
-
     def auxiliary_loss(self) -> Tensor | None:
         alike, self._alike = self._alike, []
         return self.config.decoupling * torch.stack(alike).mean() if alike else None
@@ -90,6 +82,8 @@ class PredRNNForecaster(StatefulForecaster):
     def encode(
         self, frames_BTCHW: Tensor, valid_BTHW: Tensor, time_BTF: Tensor, elapsed_BT: Tensor, state: State | None = None
     ) -> State:
+        if state is None:
+            self._alike = []
         valid_BT1HW = valid_BTHW[:, :, None].to(frames_BTCHW.dtype)
         unknown_BTCHW = zeros_of(frames_BTCHW, self.config.future_channels)
         x_BTCHW = torch.cat([frames_BTCHW, valid_BT1HW, unknown_BTCHW, as_channels(time_BTF, frames_BTCHW)], dim=2)

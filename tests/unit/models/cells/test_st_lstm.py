@@ -87,7 +87,7 @@ def test_layers_of_unequal_width_are_refused():
 
 
 def test_the_decoupling_loss_is_the_mean_cosine_over_the_pixels():
-    loss = Decoupling(2).double()
+    loss = Decoupling(2).double().requires_grad_(False)
     with torch.no_grad():
         loss.adapter.weight.copy_(torch.eye(2)[..., None, None])
     one = noise(3, 2, 4, 5)

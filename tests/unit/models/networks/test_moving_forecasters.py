@@ -114,7 +114,7 @@ def test_the_decoupling_loss_is_of_training_only_and_taken_once():
     network(**known)
     assert network.auxiliary_loss() is None
     network.train()(**known)
-    assert 0 < float(network.auxiliary_loss()) <= 0.1
+    assert 0 < float(network.auxiliary_loss().detach()) <= 0.1
     assert network.auxiliary_loss() is None
     assert made("predrnn, layer norm").train()(**known) is not None
     copy.deepcopy(network)  # of_leads copies: nothing of a graph may be left in it
@@ -143,6 +143,11 @@ def test_a_long_flow_stays_within_the_halo():
     network(**known)[0, -1, :, centre].sum().backward()
     rows = torch.nonzero(frames.grad.abs().sum(dim=(0, 1, 2, 4))).flatten() - centre
     assert 1 + 3 * 4 < int(rows.abs().max()) <= halo  # farther than with the convolutions of the flow alone
+
+
+def test_patches_are_for_networks_with_a_state():
+    with pytest.raises(TypeError, match="patches are for networks with a state, not for SimVPForecaster"):
+        PatchedSettings(SETTINGS["simvp"], 2).build(1, 1, 1, 2)
 
 
 def test_simvp_refuses_volumes_and_other_numbers_of_dates():
