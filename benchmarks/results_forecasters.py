@@ -1,6 +1,7 @@
 """Every network of a forecast on Moving MNIST, reduced for a CPU -> docs/results/forecasters.md.
 
-    python -m benchmarks.results_forecasters DATA FOLDER [--member ROW] [--finished] [--full] > docs/results/forecasters.md
+    python -m benchmarks.results_forecasters DATA FOLDER [--member ROW] [--epochs 2] [--jobs 2] [--finished] [--full]
+        > docs/results/forecasters.md
 
 `DATA` holds `digits/mnist` (IDX files). Every row is a network of a config's section `model`, trained by
 `pipelines.learning.training.train` in a process of its own. A row that is finished with the same settings is not made again, a
@@ -16,7 +17,8 @@ import os
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
@@ -150,7 +152,11 @@ def references(protocol: Protocol, digits: Path) -> dict[str, dict[str, float]]:
     """Scores of what needs no training, on the test sequences."""
     frames = draw_sequences(digits_of(digits, "test"), protocol.test, TEST_SEED)
     seen = frames[:, :CONTEXT].astype(np.float32) / 255
-    forecasts = {"last frame (persistence)": seen[:, -1:], "mean of the frames": seen.mean(axis=1, keepdims=True)}
+    forecasts = {
+        "last frame (persistence)": seen[:, -1:],
+        "mean of the frames": seen.mean(axis=1, keepdims=True),
+        "nothing (black)": 0 * seen[:, :1],
+    }
     return {name: scores_of(np.repeat(one, HORIZON, axis=1), frames) for name, one in forecasts.items()}
 
 
@@ -197,20 +203,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--member", action="append", choices=list(MEMBERS), help="rows to make; default: all")
+    parser.add_argument("--epochs", type=int, help="of training; rows of other numbers are rows of their own")
+    parser.add_argument("--jobs", type=int, default=2, help="rows at a time, each with one thread")
     parser.add_argument("--finished", action="store_true", help="run nothing, print what is finished")
     parser.add_argument("--full", action="store_true", help="the published protocol, for a GPU")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # one row, in this process
     parsed = parser.parse_args(arguments)
     protocol, members = (FULL, FULL_MEMBERS) if parsed.full else (REDUCED, MEMBERS)
-    folder, digits = parsed.folder.resolve() / ("full" if parsed.full else "reduced"), parsed.data / "digits" / "mnist"
+    protocol = replace(protocol, epochs=parsed.epochs or protocol.epochs)
+    name = f"{'full' if parsed.full else 'reduced'}-{protocol.epochs}"
+    folder, digits = parsed.folder.resolve() / name, parsed.data / "digits" / "mnist"
     folder.mkdir(parents=True, exist_ok=True)
     if parsed.here:
         print(json.dumps(make_row(parsed.member[0], protocol, members, folder, digits)))
         return
     os.environ["OMP_NUM_THREADS"] = "1"
-    for name in [] if parsed.finished else parsed.member or members:
-        if kept_row(name, protocol, members, folder) is None:
-            run_row(name, folder, [str(parsed.data), str(parsed.folder), *(["--full"] if parsed.full else [])])
+    given = [str(parsed.data), str(parsed.folder), "--epochs", str(protocol.epochs), *(["--full"] if parsed.full else [])]
+    wanted = [] if parsed.finished else parsed.member or members
+    missing = [name for name in wanted if kept_row(name, protocol, members, folder) is None]
+    with ThreadPoolExecutor(parsed.jobs) as pool:
+        list(pool.map(lambda name: run_row(name, folder, given), missing))
     rows = {name: row for name in members if (row := kept_row(name, protocol, members, folder)) is not None}
     print("\n".join(lines_of(protocol, members, rows, references(protocol, digits))))
 
