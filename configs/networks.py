@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
 CorrectedBaseline = Literal["none", "persistence", "climatology", "decaying_anomaly"]
+PatchPx = Annotated[int, Field(ge=1, le=16)]
+PATCH = "side of the squares that are one pixel of the network; 2: a quarter of the cost"
+
+
+def is_one(value: int) -> bool:
+    """A run without patches reads as one of before there were any."""
+    return value == 1
 
 
 class ConvLSTMModel(ModelConfig):
@@ -27,6 +34,7 @@ class ConvLSTMModel(ModelConfig):
     forget_bias: float = Field(1.0, description="first bias of the forget gate; larger: remembers longer at first")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of channels dropped between layers in training")
     frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
+    patch_px: PatchPx = Field(1, exclude_if=is_one, description=PATCH)
     baseline: CorrectedBaseline = Field("decaying_anomaly", description="the one that the network corrects")
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
 
@@ -37,6 +45,58 @@ class ConvGRUModel(ModelConfig):
     kind: Literal["convgru"]
     hidden: list[Channels] = Field([16], min_length=1, description="channels of each layer")
     kernel: Literal[1, 3, 5, 7] = Field(3, description="side of the convolutions, in pixels")
+    frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
+    patch_px: PatchPx = Field(1, exclude_if=is_one, description=PATCH)
+    baseline: CorrectedBaseline = Field("decaying_anomaly", description="the one that the network corrects")
+    members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
+
+
+class TrajGRUModel(ModelConfig):
+    """TrajGRU encoder-forecaster that corrects a baseline: a ConvGRU whose state is read along learnt trajectories."""
+
+    kind: Literal["trajgru"]
+    hidden: list[Channels] = Field([16], min_length=1, description="channels of each layer")
+    kernel: Literal[1, 3, 5, 7] = Field(3, description="side of the convolution of the input, in pixels")
+    links: int = Field(5, ge=1, le=32, description="places from which each pixel's state comes")
+    max_flow: float = Field(4.0, gt=0, le=64, description="largest shift of the state per step and axis, in pixels (patches)")
+    frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
+    patch_px: PatchPx = Field(1, exclude_if=is_one, description=PATCH)
+    baseline: CorrectedBaseline = Field("decaying_anomaly", description="the one that the network corrects")
+    members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
+
+
+class PredRNNModel(ModelConfig):
+    """PredRNN that corrects a baseline: ST-LSTM layers that share a memory; with `decoupling` above 0 PredRNN-v2."""
+
+    kind: Literal["predrnn"]
+    hidden: list[Channels] = Field([16, 16], min_length=1, description="channels of each layer, equal numbers")
+    kernel: Literal[1, 3, 5, 7] = Field(3, description="side of the convolutions, in pixels (patches)")
+    layer_norm: bool = Field(False, description="normalise what the convolutions give, over the channels of each pixel")
+    forget_bias: float = Field(1.0, description="first bias of the forget gates; larger: remembers longer at first")
+    decoupling: float = Field(
+        0.1, ge=0, description="weight of the decoupling loss, added to `training.loss`; 0: PredRNN without it"
+    )
+    frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
+    patch_px: PatchPx = Field(2, description=PATCH)
+    baseline: CorrectedBaseline = Field("decaying_anomaly", description="the one that the network corrects")
+    members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        if len(set(self.hidden)) != 1:
+            yield Finding(("model", "hidden"), f"the layers share a memory and need equal numbers, got {self.hidden}")
+
+
+class SimVPModel(ModelConfig):
+    """SimVP-gSTA that corrects a baseline: convolutions only, all frames at once. Images only."""
+
+    kind: Literal["simvp"]
+    spatial: int = Field(16, ge=2, le=1024, multiple_of=2, description="channels of a frame's state, an even number")
+    temporal: int = Field(64, ge=1, le=4096, description="channels of the part that mixes the frames")
+    scales: int = Field(1, ge=1, le=5, description="how often frames are halved")
+    blocks: int = Field(2, ge=2, le=32, description="of the part that mixes the frames")
+    kernel: Literal[11, 15, 21] = Field(11, description="side of the attention's kernel, in pixels after the halving")
+    expansion: int = Field(4, ge=1, le=16, description="of the channels inside a block")
     frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
     baseline: CorrectedBaseline = Field("decaying_anomaly", description="the one that the network corrects")
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
@@ -85,17 +145,40 @@ def _kind_of_model(value: object) -> Any:
 
 
 Model = Annotated[
-    Annotated[ConvLSTMModel, Tag("convlstm")] | Annotated[ConvGRUModel, Tag("convgru")], Discriminator(_kind_of_model)
+    Annotated[ConvLSTMModel, Tag("convlstm")]
+    | Annotated[ConvGRUModel, Tag("convgru")]
+    | Annotated[TrajGRUModel, Tag("trajgru")]
+    | Annotated[PredRNNModel, Tag("predrnn")]
+    | Annotated[SimVPModel, Tag("simvp")],
+    Discriminator(_kind_of_model),
 ]
 
 
-def build_network(model: Model) -> Settings:
+def build_network(model: Model, context: int, horizon: int) -> Settings:
     """The network's settings; how many channels it has follows from the corrected baseline and the data."""
+    from models.networks.patched import PatchedSettings
+
+    settings = build_settings(model, context, horizon)
+    return settings if isinstance(model, SimVPModel) or model.patch_px == 1 else PatchedSettings(settings, model.patch_px)
+
+
+def build_settings(model: Model, context: int, horizon: int) -> Settings:
+    """Those of the network that the patches go through."""
     from models.networks.conv_gru_forecaster import ConvGRUSettings
     from models.networks.encoder_forecaster import ConvLSTMSettings
+    from models.networks.predrnn_forecaster import PredRNNSettings
+    from models.networks.simvp_forecaster import SimVPSettings
+    from models.networks.traj_gru_forecaster import TrajGRUSettings
 
     match model:
         case ConvLSTMModel() as m:
             return ConvLSTMSettings(tuple(m.hidden), m.kernel, m.peepholes, m.forget_bias, m.dropout, m.frame_dropout)
         case ConvGRUModel() as m:
             return ConvGRUSettings(tuple(m.hidden), m.kernel, m.frame_dropout)
+        case TrajGRUModel() as m:
+            return TrajGRUSettings(tuple(m.hidden), m.kernel, m.links, m.max_flow, m.frame_dropout)
+        case PredRNNModel() as m:
+            return PredRNNSettings(tuple(m.hidden), m.kernel, m.layer_norm, m.forget_bias, m.decoupling, m.frame_dropout)
+        case SimVPModel() as m:
+            own = (m.spatial, m.temporal, m.scales, m.blocks, m.kernel, m.expansion)
+            return SimVPSettings(context, horizon, *own, m.frame_dropout)

@@ -21,7 +21,11 @@ from models.change_detector import ChangeDetector, rebuild_detector
 from models.contract import Description, Network
 from models.networks.conv_gru_forecaster import ConvGRUForecaster, ConvGRUForecasterConfig
 from models.networks.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
+from models.networks.patched import PatchedForecaster
+from models.networks.predrnn_forecaster import PredRNNForecaster, PredRNNForecasterConfig
 from models.networks.residual_gru import ResidualEnsemble, rebuild_residual
+from models.networks.simvp_forecaster import SimVPForecaster, SimVPForecasterConfig
+from models.networks.traj_gru_forecaster import TrajGRUForecaster, TrajGRUForecasterConfig
 from models.residual_forecaster import BASELINES, Baseline, ResidualForecaster, Scaling
 
 VERSION = 1
@@ -155,14 +159,23 @@ def rebuild_forecaster(description: Description) -> ResidualForecaster:
 
 def rebuild_forecaster_network(description: Description) -> Network:
     """An untrained network; a description without `kind` is of the ConvLSTM, once the only one. Raises ValueError."""
-    fields = {**description, "hidden": tuple(description["hidden"])}
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
     match fields.pop("kind", "convlstm"):
         case "convlstm":
             return EncoderForecaster(EncoderForecasterConfig(**fields))
         case "convgru":
             return ConvGRUForecaster(ConvGRUForecasterConfig(**fields))
+        case "trajgru":
+            return TrajGRUForecaster(TrajGRUForecasterConfig(**fields))
+        case "predrnn":
+            return PredRNNForecaster(PredRNNForecasterConfig(**fields))
+        case "simvp":
+            return SimVPForecaster(SimVPForecasterConfig(**fields))
+        case "patched":
+            return PatchedForecaster(rebuild_forecaster_network(fields["network"]), fields["patch_px"])
         case kind:
-            raise ValueError(f"expected 'convlstm' or 'convgru', got the forecaster's network {kind!r}")
+            known = "'convlstm', 'convgru', 'trajgru', 'predrnn', 'simvp' or 'patched'"
+            raise ValueError(f"expected {known}, got the forecaster's network {kind!r}")
 
 
 def rebuild_baseline(description: Description) -> Baseline:

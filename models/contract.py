@@ -46,6 +46,13 @@ class Network(nn.Module, ABC):
     def describe(self) -> Description:
         """What `models.checkpoint` needs to rebuild the same network untrained; plain JSON."""
 
+    def auxiliary_loss(self) -> torch.Tensor | None:
+        """A scalar of the last forward pass in training, weighted, that is added to the training loss; None: there is none.
+
+        For losses on what a network has inside. It can be taken once; validation and predictions do not use it.
+        """
+        return None
+
 
 class Pointwise:
     """The spatial half of the contract, for models of images whose value at a pixel depends on that pixel alone."""

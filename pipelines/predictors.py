@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,6 +61,13 @@ class Trainable(Protocol):
     def members(self) -> Sequence[nn.Module] | nn.ModuleList: ...
 
     def compute_member(self, i: int, batch: dict[str, Tensor]) -> Tensor: ...
+
+
+@runtime_checkable
+class HasAuxiliaryLoss(Protocol):
+    """A member that may add to the training loss what it has inside; see `models.contract.Network.auxiliary_loss`."""
+
+    def auxiliary_loss(self) -> Tensor | None: ...
 
 
 class ChangeIndex(Protocol):

@@ -13,15 +13,19 @@ from models.blocks.change import NetworkConfig
 from models.blocks.forecast import TIME_FEATURES
 from models.contract import Network
 from models.networks.change_as_classes import ChangeAsClasses, ChangeAsClassesConfig
-from models.networks.conv_gru_forecaster import ConvGRUForecaster, ConvGRUForecasterConfig
+from models.networks.conv_gru_forecaster import ConvGRUForecaster, ConvGRUForecasterConfig, ConvGRUSettings
 from models.networks.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
 from models.networks.fully_convolutional import FCEF, FCSiamConc, FCSiamDiff
 from models.networks.l_tae import LTAE, LTAEConfig
 from models.networks.l_unet import LUNet, LUNetConfig
+from models.networks.patched import PatchedSettings
 from models.networks.pixel_recurrent import PixelRecurrent, PixelRecurrentConfig
+from models.networks.predrnn_forecaster import PredRNNForecaster, PredRNNForecasterConfig
 from models.networks.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
 from models.networks.residual_gru import ResidualGRU, ResidualGRUConfig
 from models.networks.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
+from models.networks.simvp_forecaster import SimVPForecaster, SimVPForecasterConfig
+from models.networks.traj_gru_forecaster import TrajGRUForecaster, TrajGRUForecasterConfig
 from models.networks.u_tae import UTAE, UTAEConfig
 from models.sequence_model import rebuild_network
 
@@ -109,6 +113,25 @@ def _convgru(hidden: tuple[int, ...], kernel: int) -> Case:
     return Case(lambda: ConvGRUForecaster(ConvGRUForecasterConfig(BANDS, BANDS, BANDS, hidden, kernel)), "forecast")
 
 
+def _trajgru(hidden: tuple[int, ...], kernel: int, **settings: float) -> Case:
+    config = TrajGRUForecasterConfig(BANDS, BANDS, BANDS, hidden, kernel, links=2, **settings)
+    return Case(lambda: TrajGRUForecaster(config), "forecast")
+
+
+def _predrnn(hidden: tuple[int, ...], kernel: int, **settings: bool | float) -> Case:
+    config = PredRNNForecasterConfig(BANDS, BANDS, BANDS, hidden, kernel, **settings)
+    return Case(lambda: PredRNNForecaster(config), "forecast")
+
+
+def _simvp(context: int, **settings: int) -> Case:
+    config = SimVPForecasterConfig(BANDS, BANDS, BANDS, context=context, horizon=TARGETS, spatial=4, temporal=6, **settings)
+    return Case(lambda: SimVPForecaster(config), "forecast", context + TARGETS)
+
+
+def _patched(patch_px: int) -> Case:
+    return Case(lambda: PatchedSettings(ConvGRUSettings((3,)), patch_px).build(BANDS, BANDS, BANDS), "forecast")
+
+
 def _unet(kind: str) -> Case:
     return Case(lambda: RecurrentUNet(RecurrentUNetConfig(kind, BANDS, CLASSES, 0.0, (3, 4, 4))), "segment")
 
@@ -137,6 +160,13 @@ CASES = {
     "convgru": _convgru((3,), 3),
     "convgru, two layers": _convgru((3, 4), 3),
     "convgru, wide": _convgru((4,), 5),
+    "trajgru": _trajgru((3,), 3),
+    "trajgru, two layers": _trajgru((3, 2), 1, max_flow=2.5),
+    "predrnn": _predrnn((3,), 3),
+    "predrnn, two layers": _predrnn((3, 3), 3, layer_norm=True, decoupling=0.0),
+    "simvp": _simvp(3),
+    "simvp, two scales": _simvp(2, scales=2),
+    "patched convgru": _patched(3),
     "fc_ef": Case(lambda: FCEF(NetworkConfig(BANDS, (3, 4, 4), 0.0)), "change", 2),
     "fc_siam_diff": Case(lambda: FCSiamDiff(NetworkConfig(BANDS, (3, 4, 4), 0.0)), "change", 2),
     "fc_siam_conc": Case(lambda: FCSiamConc(NetworkConfig(BANDS, (3, 4, 4), 0.0)), "change", 2),

@@ -235,6 +235,8 @@ def build_forecaster(
     if axes > 2 and "optical_flow" in run.evaluation.baselines:
         raise RequestError("evaluation.baselines: optical_flow is for images, these are volumes; take it out")
     model, samples = run.model, run.samples
+    if axes > 2 and model.kind == "simvp":
+        raise RequestError("model.kind: simvp is for images, these are volumes; take convlstm, convgru, trajgru or predrnn")
     corrected = None if model.baseline == "none" else build_corrected(model.baseline, windows)
     return build_forecaster(
         corrected,
@@ -242,7 +244,7 @@ def build_forecaster(
         context=samples.context,
         horizon=samples.horizon,
         members=model.members,
-        network=build_network(model),
+        network=build_network(model, samples.context, samples.horizon),
         seed=run.training.seed,
         axes=axes,
     )

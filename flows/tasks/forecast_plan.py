@@ -1,5 +1,6 @@
 """`--dry-run` of a forecast: how long its stages take, and how much memory and disk."""
 
+from configs.networks import SimVPModel, build_network
 from configs.tasks.forecast import ForecastRun
 from flows.planning import Extent, PlannedStep, estimate
 from pipelines.wording import counted
@@ -17,7 +18,7 @@ def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
     flops = 3 * flop_per_pixel_step(run) * pixel_steps * run.training.epochs * run.model.members
     cached = extent.pixels * (extent.dates * (4 * channels + 1) + starts * steps * channels * 4 * 2)
     seconds = flops / TRAIN_FLOP_S + cached / CACHE_BYTES_S
-    batch = run.training.batch * run.split.block_px**2 * steps * sum(run.model.hidden) * 4 * 12
+    batch = run.training.batch * run.split.block_px**2 * steps * state_channels(run) * 4 * 12
     what = f"{counted(run.model.members, 'network')}, at most {counted(run.training.epochs, 'epoch')} each"
     return estimate("train", what, seconds, cached / 1e6, batch / 1e6)
 
@@ -42,6 +43,19 @@ def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
 
 
 def flop_per_pixel_step(run: ForecastRun) -> float:
-    """Multiplications and additions of one step of every layer at one pixel: four gates of a convolution over input and state."""
-    inputs = [4 * len(run.samples.variables) + 4, *run.model.hidden]
-    return sum(2 * 4 * h * (i + h) * run.model.kernel**2 for i, h in zip(inputs, run.model.hidden, strict=False))
+    """Multiplications and additions of one network per pixel and date."""
+    import torch
+
+    samples, side = run.samples, 240  # a multiple of all patches and halvings
+    variables = len(samples.variables)
+    settings = build_network(run.model, samples.context, samples.horizon)
+    with torch.device("meta"):
+        network = settings.build(variables, 2 * variables, 2 * variables + 1, 2)
+    flops = network.flops((1, samples.context, variables, side, side), samples.horizon)
+    return flops / (side**2 * (samples.context + samples.horizon))
+
+
+def state_channels(run: ForecastRun) -> float:
+    """Channels that a network keeps of a pixel and date, about."""
+    model = run.model
+    return model.spatial if isinstance(model, SimVPModel) else sum(model.hidden) / model.patch_px**2

@@ -30,29 +30,15 @@ class Channels:
     axes: int = field(default=2, kw_only=True)  # of space
 
 
-class ForecasterNetwork(Network):
-    """Encoder, forecaster and head. Works on images (of 3 axes: volumes) of any size: every layer has their resolution."""
+class StatefulForecaster(Network):
+    """A network that reads the frames into a state and unrolls the targets from it; a part `head` makes the corrections."""
 
-    def __init__(
-        self, encoder: RecurrentStack, forecaster: RecurrentStack, hidden: int, channels: Channels, frame_dropout: float
-    ):
-        super().__init__()
-        self.encoder, self.forecaster, self.frame_dropout, self.axes = encoder, forecaster, frame_dropout, channels.axes
-        self.head = CONVOLUTIONS[self.axes](hidden, channels.outputs, 1)
-        nn.init.zeros_(self.head.weight)
-        assert self.head.bias is not None
-        nn.init.zeros_(self.head.bias)
+    axes: int
+    frame_dropout: float
 
     @property
     def stride_px(self) -> tuple[int, ...]:
         return (1,) * self.axes
-
-    def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        """Operations for `shape` (B, T, C, [D,] H, W) and K = `targets`; C is the network's own, whatever `shape` has."""
-        batch, context, _, *space = shape
-        parts = (self.encoder, self.forecaster, self.head)
-        encoder, forecaster, head = (layer_flops(part, math.prod(space), rows=1) for part in parts)
-        return batch * (context * encoder + targets * (forecaster + head))
 
     @abstractmethod
     def encode(
@@ -73,6 +59,33 @@ class ForecasterNetwork(Network):
             frames_BTCHW, valid_BTHW = hide_frames(frames_BTCHW, valid_BTHW, self.frame_dropout)
         state = self.encode(frames_BTCHW, valid_BTHW, time_BTF, elapsed_BT)
         return self.decode(state, futures_BKCHW, time_BKF, elapsed_BK)[0]
+
+
+class ForecasterNetwork(StatefulForecaster):
+    """Encoder, forecaster and head. Works on images (of 3 axes: volumes) of any size: every layer has their resolution."""
+
+    def __init__(
+        self, encoder: RecurrentStack, forecaster: RecurrentStack, hidden: int, channels: Channels, frame_dropout: float
+    ):
+        super().__init__()
+        self.encoder, self.forecaster, self.frame_dropout, self.axes = encoder, forecaster, frame_dropout, channels.axes
+        self.head = zero_head(hidden, channels)
+
+    def flops(self, shape: Sequence[int], targets: int = 1) -> int:
+        """Operations for `shape` (B, T, C, [D,] H, W) and K = `targets`; C is the network's own, whatever `shape` has."""
+        batch, context, _, *space = shape
+        parts = (self.encoder, self.forecaster, self.head)
+        encoder, forecaster, head = (layer_flops(part, math.prod(space), rows=1) for part in parts)
+        return batch * (context * encoder + targets * (forecaster + head))
+
+
+def zero_head(hidden: int, channels: Channels) -> nn.Conv2d | nn.Conv3d:
+    """The last layer, whose answer is 0 until it is trained."""
+    head = CONVOLUTIONS[channels.axes](hidden, channels.outputs, 1)
+    nn.init.zeros_(head.weight)
+    assert head.bias is not None
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def hide_frames(frames_BTCHW: Tensor, valid_BTHW: Tensor, share: float) -> tuple[Tensor, Tensor]:

@@ -6,13 +6,10 @@ pixels keep their state. Shapes as in `models.blocks.forecast`.
 
 from dataclasses import asdict, dataclass
 
-import torch
-from torch import Tensor
-
-from models.blocks.forecast import TIME_FEATURES, Channels, ForecasterNetwork
+from models.blocks.forecast import TIME_FEATURES, Channels
+from models.blocks.time_as_channels import TimeAsChannels
 from models.cells.conv_gru import ConvGRU
-from models.cells.recurrent_stack import State
-from models.contract import Description, over_space
+from models.contract import Description
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class ConvGRUForecasterConfig(ConvGRUSettings, Channels):
     """What is needed to rebuild the network."""
 
 
-class ConvGRUForecaster(ForecasterNetwork):
+class ConvGRUForecaster(TimeAsChannels):
     def __init__(self, config: ConvGRUForecasterConfig):
         encoder = ConvGRU(config.frame_channels + 1 + TIME_FEATURES, config.hidden, config.kernel, config.axes)
         forecaster = ConvGRU(config.future_channels + TIME_FEATURES, config.hidden, config.kernel, config.axes)
@@ -48,21 +45,3 @@ class ConvGRUForecaster(ForecasterNetwork):
 
     def describe(self) -> Description:
         return {"kind": "convgru", **asdict(self.config)}
-
-    def encode(
-        self, frames_BTCHW: Tensor, valid_BTHW: Tensor, time_BTF: Tensor, elapsed_BT: Tensor, state: State | None = None
-    ) -> State:
-        valid_BT1HW = valid_BTHW[:, :, None].to(frames_BTCHW.dtype)
-        context = torch.cat([frames_BTCHW, valid_BT1HW, as_channels(time_BTF, frames_BTCHW)], dim=2)
-        after: State = self.encoder(context, state, valid_BT1HW=valid_BT1HW)[1]
-        return after
-
-    def decode(self, state: State, futures_BKCHW: Tensor, time_BKF: Tensor, elapsed_BK: Tensor) -> tuple[Tensor, State]:
-        h_BKDHW, after = self.forecaster(torch.cat([futures_BKCHW, as_channels(time_BKF, futures_BKCHW)], dim=2), state)
-        return self.head(h_BKDHW.flatten(0, 1)).unflatten(0, h_BKDHW.shape[:2]), after
-
-
-def as_channels(time_BTF: Tensor, like_BTCHW: Tensor) -> Tensor:
-    """(B, T, F, H, W): every time feature as a constant image of the size of `like_BTCHW`, views."""
-    space = like_BTCHW.shape[3:]
-    return over_space(time_BTF, len(space)).expand(-1, -1, -1, *space).to(like_BTCHW.dtype)

@@ -22,7 +22,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from pipelines.files import publish
-from pipelines.predictors import Trainable
+from pipelines.predictors import HasAuxiliaryLoss, Trainable
 
 VALIDATION_LOSS = "validation_loss"
 Row = dict[str, float | None]  # epoch (0 = untrained), training_loss, validation_loss, learning_rate, and a score by its name
@@ -157,7 +157,8 @@ class MemberTask(LightningModule):
     def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
         loss, sums = self._sums(self._compute(batch).float(), batch)
         self.training_sums = self.training_sums + sums
-        return loss
+        auxiliary = self.member.auxiliary_loss() if isinstance(self.member, HasAuxiliaryLoss) else None
+        return loss if auxiliary is None else loss + auxiliary  # the curve shows the loss alone, as of the validation part
 
     def on_validation_epoch_start(self) -> None:
         self.validation_sums = torch.zeros(2, device=self.device)

@@ -13,6 +13,8 @@ from models.baselines.pointwise import Persistence
 from models.losses import masked_huber
 from models.networks.conv_gru_forecaster import ConvGRUSettings
 from models.networks.encoder_forecaster import ConvLSTMSettings
+from models.networks.patched import PatchedSettings
+from models.networks.predrnn_forecaster import PredRNNSettings
 from models.residual_forecaster import Scaling, build_forecaster
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import grid_of, open_cube
@@ -109,7 +111,14 @@ def settings() -> SampleSettings:
     return SampleSettings((VARIABLE,), split, Sampling(), context=2, horizon=1, min_valid_fraction=0.1)
 
 
-@pytest.mark.parametrize("network", [ConvLSTMSettings(hidden=(4,)), ConvGRUSettings(hidden=(4,))], ids=["convlstm", "convgru"])
+NETWORKS = {
+    "convlstm": ConvLSTMSettings(hidden=(4,)),
+    "convgru": ConvGRUSettings(hidden=(4,)),
+    "patched predrnn": PatchedSettings(PredRNNSettings(hidden=(4,)), 2),
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
 def test_a_forecaster_of_volumes_learns_and_its_tiles_equal_the_whole(cube, network, tmp_path: Path):
     dataset = open_cube(cube)
     plan = plan_cube(dataset, settings())

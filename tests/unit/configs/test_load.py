@@ -62,8 +62,23 @@ def test_a_model_without_a_kind_is_the_convlstm(folder: Path) -> None:
 
 def test_each_kind_of_model_has_its_own_keys(mistakes: Mistakes) -> None:
     found = mistakes(GOOD + "model: {kind: convgru, peepholes: true}\n")
-    known = "use, as_is, kind, hidden, kernel, frame_dropout, baseline, members"
+    known = "use, as_is, kind, hidden, kernel, frame_dropout, patch_px, baseline, members"
     assert found == {"model.peepholes": ("run.yaml:13", "unknown key", f"valid keys here: {known}")}
+
+
+def test_predrnn_needs_layers_of_one_width(mistakes: Mistakes) -> None:
+    found = mistakes(GOOD + "model: {kind: predrnn, hidden: [8, 16]}\n")
+    assert found["model.hidden"][:2] == ("run.yaml:13", "the layers share a memory and need equal numbers, got [8, 16]")
+
+
+def test_patches_are_written_only_if_there_are_any(folder: Path) -> None:
+    """The hash of a run from before there were patches is that of a run without them."""
+    written = []
+    for model in ("{kind: convgru}", "{kind: convgru, patch_px: 2}"):
+        Path("run.yaml").write_text(f"{GOOD}model: {model}\n")
+        written.append(load_run("run.yaml").model.model_dump())
+    assert "patch_px" not in written[0]
+    assert written[1]["patch_px"] == 2
 
 
 def test_the_seam_limit_is_written_only_if_set(folder: Path) -> None:
@@ -93,7 +108,7 @@ def test_all_mistakes_are_reported_with_line_key_and_remedy(mistakes: Mistakes) 
     assert found["source.path"] == ("run.yaml:4", "no folder at scenez", "did you mean scenes?")
     assert found["source.pattern"][:2] == ("run.yaml:5", "unknown date directive %Q")
     assert found["training.epochs"][:2] == ("run.yaml:13", "expected a whole number, found 'many'")
-    requested = "expected one of 'convlstm', 'convgru', found kind 'convlstn'"
+    requested = "expected one of 'convlstm', 'convgru', 'trajgru', 'predrnn', 'simvp', found kind 'convlstn'"
     assert found["model"] == ("run.yaml:14", requested, "did you mean 'convlstm'?")
     assert len(found) == 6
 

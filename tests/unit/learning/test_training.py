@@ -66,6 +66,25 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     assert not is_same(first, other)
 
 
+class WithAuxiliaryLoss(torch.nn.Sequential):
+    """Its first weight is drawn to 5 by a loss of its own."""
+
+    def auxiliary_loss(self):
+        return 100 * (self[0].weight - 5).abs().mean()
+
+
+def test_a_member_s_auxiliary_loss_is_trained_but_not_reported(tmp_path):
+    _, report = run(tmp_path / "a", members=1)
+    forecaster = TinyForecaster(1)
+    forecaster.members[0] = WithAuxiliaryLoss(*forecaster.members[0])
+    settings = replace(SETTINGS, epochs=1)
+    drawn = train(forecaster, TinyWindows(24), TinyWindows(8, seed=1), mean_absolute_error, settings, tmp_path / "b")
+    start, trained = TinyForecaster(1).members[0][0].weight, forecaster.members[0][0].weight
+    assert float((trained - start).detach().mean()) > 5e-3  # three steps of at most 0.01 in one direction
+    assert drawn.members[0].curve[0]["validation_loss"] == report.members[0].curve[0]["validation_loss"]
+    assert drawn.members[0].curve[1]["training_loss"] < 3
+
+
 def test_the_state_of_the_process_is_put_back(tmp_path, capfd):
     torch.manual_seed(3)
     before = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled(), signal.getsignal(signal.SIGTERM)

@@ -105,7 +105,7 @@ def test_a_description_is_plain_json(name):
 def test_a_forecaster_s_network_is_rebuilt_from_its_description(name):
     network = CASES[name].build()
     again = rebuild_forecaster_network(json.loads(json.dumps(network.describe())))
-    assert (type(again), again.config) == (type(network), network.config)
+    assert (type(again), again.describe()) == (type(network), network.describe())
     assert list(again.state_dict()) == list(network.state_dict())
 
 
@@ -214,7 +214,7 @@ def test_a_forecaster_of_the_second_network_is_saved_and_loaded(make_window, tmp
 def test_a_network_that_the_checkpoint_cannot_rebuild_is_not_saved(tmp_path):
     made = ResidualForecaster(None, [WholeImage()], SCALING, context=2, horizon=1)
     with pytest.raises(
-        ValueError, match=r"cannot be rebuilt .*'convlstm' or 'convgru', got the forecaster's network 'whole_image'.*: not saved"
+        ValueError, match=r"cannot be rebuilt .*'simvp' or 'patched', got the forecaster's network 'whole_image'.*: not saved"
     ):
         FORECASTER.save(made, tmp_path / "model", {})
     assert not (tmp_path / "model").exists()
