@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-Config = dict[str, Any]
-READY_MADE = Path(__file__).parents[1] / "configs"
-PATHS = {"idx": "digits/mnist", "moving_digits": "digits/mnist", "files": "medical/lung-ultrasound"}
-ROMANIA = "satellite/sentinel2-romania"
 CUBE = "romania-20m"  # the config whose cube the table of tree cover reads
 
 
@@ -125,33 +116,3 @@ TABLES: dict[str, Table] = {
         (Figure("mean AP50", "ap50", 3), Figure("precision", "precision", 3), Figure("recall", "recall", 3)),
     ),
 }
-
-
-def config_of(ready_made: str, changes: Mapping[str, Any], name: str, data: Path, folder: Path) -> Config:
-    """The config `name` of a row: the ready-made one with the changes, its data below `data`, its run below `folder`."""
-    config: Config = yaml.safe_load((READY_MADE / f"{ready_made}.yaml").read_text())
-    for key, value in changes.items():
-        *sections, last = key.split(".")
-        target = config
-        for section in sections:
-            target = target.setdefault(section, {})
-        target[last] = copy.deepcopy(value)
-    config |= {"name": re.sub(r"[^a-z0-9]+", "-", name), "runs": str(folder / "runs")}
-    source, labels = config["source"], config.get("labels", {})
-    if "cube" in source:
-        source["cube"] = str(folder / "runs" / CUBE / "cube")
-    else:
-        below = PATHS.get(source["kind"], f"{ROMANIA}/{Path(source['path']).name}")
-        source["path"] = str(data / below)
-    if "path" in labels:
-        below = PATHS["files"] if labels["kind"] == "table" else ROMANIA
-        labels["path"] = str(data / below / Path(labels["path"]).name)
-    return config
-
-
-def without_paths(config: Config) -> Config:
-    """What a row depends on, wherever data and runs lie."""
-    kept = {name: dict(value) if isinstance(value, dict) else value for name, value in config.items() if name != "runs"}
-    for section in ("source", "labels"):
-        kept[section] = {name: value for name, value in kept.get(section, {}).items() if name not in ("path", "cube")}
-    return kept
