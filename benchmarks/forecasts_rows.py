@@ -21,11 +21,6 @@ SERIES: dict[str, Series] = {
         "demo",
         "140 dates 2015 to 2021, cloudy, unequal gaps; the test is 2020.",
     ),
-    "romania-20m": Series(
-        "The same forest, 20 m, with the defaults",
-        "romania-20m",
-        "As above with other bands and a quarter of the pixels; nothing was chosen for it but the cloud mask.",
-    ),
     "sinop-17-years": Series(
         "MODIS NDVI of farmland near Sinop, 17 years",
         "sinop-17-years",
@@ -46,5 +41,10 @@ SERIES: dict[str, Series] = {
         "radar",
         "60 frames of 5 minutes at 2 km, mm in 5 minutes; the test is the last 75 minutes of one event.",
         seeds=(0, 1),
+    ),
+    "romania-20m": Series(
+        "Sentinel-2 NDVI of the Romanian forest, 20 m, with the defaults",
+        "romania-20m",
+        "As the first one with other bands and a quarter of the pixels; nothing was chosen for it but the cloud mask.",
     ),
 }

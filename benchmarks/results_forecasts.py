@@ -147,7 +147,8 @@ def said(name: str) -> str:
 
 
 def chosen(row: Row) -> str:
-    return f"Published is {said(row['published'])}: {reason_of(row)}."
+    published = row["published"]
+    return f"Published is {'the ' if published == MODEL else ''}{said(published)}: {reason_of(row)}."
 
 
 def reason_of(row: Row) -> str:
@@ -208,7 +209,7 @@ def readme_lines(row: Row) -> list[str]:
     order = sorted(metrics, key=lambda name: (name != published, float(metrics[name]["mae"])))
     interval = row["intervals"]["methods"][published]
     best = min((name for name in metrics if name != MODEL), key=lambda name: float(metrics[name]["mae"]))
-    lines = wrapped(f"Here that is {said(published)}: {reason_of(row)}.")
+    lines = wrapped(f"Here that is {'the ' if published == MODEL else ''}{said(published)}: {reason_of(row)}.")
     lines += ["", *wrapped(f"{counts['windows']} windows, {counts['dates']} target dates"), ""]
     lines += [*grid([said(name) for name in order], [[f"{metrics[name]['mae']:.3f}" for name in order]]), ""]
     lines += wrapped(
@@ -216,15 +217,16 @@ def readme_lines(row: Row) -> list[str]:
         f"{interval['mean_width']:.2f} NDVI wide on average."
     )
     for name in dict.fromkeys(("persistence", best)):
-        lines += ["", *wrapped(f"The network's error is {against(row['skill'][name], name)}.")]
+        lines += ["", *wrapped(against(row["skill"][name], name))]
     return lines
 
 
 def against(skill: Mapping[str, Any], name: str) -> str:
-    size = f"{100 * abs(skill['skill']):.1f} % {'smaller' if skill['skill'] > 0 else 'larger'} than that of {said(name)}"
-    ends = f"{-100 * skill['high']:.0f} % to {-100 * skill['low']:.0f} %"
+    said_of = {"beats": "beats", "equal": "equals", "loses": "loses to", "not distinguishable": "is not distinguishable from"}
+    size = f"{100 * abs(skill['skill']):.1f} % {'smaller' if skill['skill'] > 0 else 'larger'}"
+    ends = f"95 % interval of the skill {skill['low']:.2f} to {skill['high']:.2f}"
     dates = f"{skill['dates']} dates counted as {skill['effective_dates']:.0f} independent ones"
-    return f"{size} (difference {ends} at 95 %, {dates}): {skill['outcome']}"
+    return f"The network {said_of[skill['outcome']]} {said(name)}: its error is {size} ({ends}, {dates})."
 
 
 def document(rows: Mapping[tuple[str, int], Row]) -> list[str]:
