@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-Config = dict[str, Any]
-READY_MADE = Path(__file__).parents[1] / "configs"
-PATHS = {
-    "idx": "digits/mnist", "moving_digits": "digits/mnist", "files": "medical/lung-ultrasound",
-    "stack": "satellite/modis-porto-dos-gauchos", "sites": "satellite/oscd",
-}  # fmt: skip
-ROMANIA = "satellite/sentinel2-romania"
 CUBE = "romania-20m"  # the config whose cube the table of tree cover reads
 
 
@@ -52,13 +41,8 @@ LAST_MAP = {**MEDIUM, "flattened": True}
 CHEAP_REFERENCES = ["commonest", "nearest_mean", "random_forest"]
 CLIPS = {"split.networks": 2, "evaluation.references": CHEAP_REFERENCES, "evaluation.must_equal": ["commonest"]}
 DIGITS = {
-    "source.answer": "digit",
-    "source.clips": 6000,
-    "source.frames": 4,
-    "split.networks": 1,
-    "training.epochs": 8,
-}  # fmt: skipCROPS = {"training.windows": 192, "training.epochs": 20}
-PAIRS = {"training.epochs": 5, "training.windows": 160, "evaluation.references": ["change_vector", "image_difference"]}
+    "source.answer": "digit", "source.clips": 6000, "source.frames": 4, "split.networks": 1, "training.epochs": 8,
+}  # fmt: skip
 CROPS = {"training.windows": 128, "training.epochs": 20, "training.batch": 16}
 PAIRS = {"training.epochs": 5, "training.windows": 160, "evaluation.references": ["change_vector", "image_difference"]}
 
@@ -165,37 +149,7 @@ TABLES: dict[str, Table] = {
 }
 
 
-def config_of(ready_made: str, changes: Mapping[str, Any], name: str, data: Path, folder: Path) -> Config:
-    """The config `name` of a row: the ready-made one with the changes, its data below `data`, its run below `folder`."""
-    config: Config = yaml.safe_load((READY_MADE / f"{ready_made}.yaml").read_text())
-    for key, value in changes.items():
-        *sections, last = key.split(".")
-        target = config
-        for section in sections:
-            target = target.setdefault(section, {})
-        target[last] = copy.deepcopy(value)
-    config |= {"name": re.sub(r"[^a-z0-9]+", "-", name), "runs": str(folder / "runs")}
-    source, labels = config["source"], config.get("labels", {})
-    if "cube" in source:
-        source["cube"] = str(folder / "runs" / CUBE / "cube")
-    else:
-        below = PATHS.get(source["kind"], f"{ROMANIA}/{Path(source['path']).name}")
-        source["path"] = str(data / below)
-    if "path" in labels and config["task"] != "change":
-        below = PATHS.get(source["kind"], ROMANIA)
-        labels["path"] = str(data / below / Path(labels["path"]).name)
-    return config
-
-
-def without_paths(config: Config) -> Config:
-    """What a row depends on, wherever data and runs lie."""
-    kept = {name: dict(value) if isinstance(value, dict) else value for name, value in config.items() if name != "runs"}
-    for section in ("source", "labels"):
-        kept[section] = {name: value for name, value in kept.get(section, {}).items() if name not in ("path", "cube")}
-    return kept
-
-
-def read_methods(evaluation: Config) -> dict[str, dict[str, float | None]]:
+def read_methods(evaluation: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     """Scores of each method, the one that is published as `model`; of `task: change` also how it does without the index."""
     methods: dict[str, dict[str, float | None]] = dict(evaluation["methods"])
     shipped = evaluation["shipped"]

@@ -168,9 +168,10 @@ class Forecast(TrainedTask):
         fit = partial(fit_baselines, context, snapshot)
         earlier = {config.MODEL: forecaster, **do("fit the baselines", lambda show: fit(split.train_until, show))}
         errors = do("compare on the validation part", lambda show: validation_errors(earlier, validation, show))
-        limits_C = tuple(variable.valid_range for variable in run.samples.variables)
-        calibrate_all = partial(calibrate, earlier, config.FROM_THE_PAST, training, validation, run.evaluation.interval)
-        intervals = do("calibrate the intervals", lambda show: calibrate_all(show, limits_C=limits_C, seed=run.training.seed))
+        limits_C, transforms_C = zip(*((one.valid_range, one.transform) for one in run.samples.variables), strict=True)
+        scaled = partial(calibrate, limits_C=limits_C, transforms_C=transforms_C, seed=run.training.seed)
+        calibrate_all = partial(scaled, earlier, config.FROM_THE_PAST, training, validation, run.evaluation.interval)
+        intervals = do("calibrate the intervals", calibrate_all)
         baselines = do("fit the baselines up to the test", lambda show: fit(split.validation_until, show))
         fitted = describe_baselines(baselines)
         if "gradient_boosting" in fitted:

@@ -1,13 +1,17 @@
 """`--dry-run` of a forecast: how long its stages take, and how much memory and disk."""
 
 from configs.networks import SimVPModel, build_network
-from configs.tasks.forecast import ForecastRun
+from configs.tasks.forecast import FROM_THE_PAST, ForecastRun
 from flows.planning import Extent, PlannedStep, estimate
 from pipelines.wording import counted
 
 TRAIN_FLOP_S = 30e9  # of convolution, forward and backward, two cores
 PREDICT_FLOP_S = 25e9
 CACHE_BYTES_S = 60e6
+WINDOW_S = 5e-4  # one window by one method, and for every pixel and date of its block:
+PIXEL_DATE_S = 2e-7
+BOOSTING_S = 10.0  # a fit of gradient boosting, whose rows are limited
+PAST_WINDOWS = 1000  # at most, as in `pipelines.learning.past_errors`, which is heavier to import
 
 
 def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
@@ -24,10 +28,19 @@ def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
 
 
 def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
-    windows, baselines = extent.pixels * run.split.test_fraction * max(extent.dates, 1), len(run.evaluation.baselines)
-    seconds = windows * (1 + baselines) * run.samples.horizon / 2e6 + 10
-    block = extent.dates * run.split.block_px**2 * 4 * 20
-    return estimate("evaluate", f"the model beside {counted(baselines, 'baseline')}", seconds, 1.0, block / 1e6)
+    """Every baseline is fitted twice; all methods answer the validation windows twice and the test windows once, and those whose
+    errors make the intervals answer the training windows.
+    """
+    split, baselines = run.split, run.evaluation.baselines
+    blocks, later = extent.pixels / split.block_px ** len(extent.shape), max(extent.dates - extent.train_dates, 2) / 2
+    starts = max(extent.train_dates // run.samples.stride - run.samples.context - run.samples.horizon, 1)
+    past = min(blocks * (1 - split.test_fraction - split.validation_fraction) * starts, PAST_WINDOWS)
+    validation, test = blocks * split.validation_fraction * later, blocks * split.test_fraction * later
+    answers = past * sum(name in FROM_THE_PAST for name in baselines) + (2 * validation + test) * (1 + len(baselines))
+    block = split.block_px ** len(extent.shape) * extent.dates
+    seconds = answers * (WINDOW_S + block * PIXEL_DATE_S) + 2 * BOOSTING_S * ("gradient_boosting" in baselines)
+    what = f"the model beside {counted(len(baselines), 'baseline')}, intervals from {counted(round(past), 'window')} of the past"
+    return estimate("evaluate", what, seconds, 1.0, block * 4 * 20 / 1e6)
 
 
 def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:

@@ -143,6 +143,7 @@ def keep(archived: Archived, grid: Grid, staged: Mapping[Who, Staged], folder: P
             for who, fields in staged.items():
                 _write(root.create_group(who), fields, archived)
         write_json(draft / ABOUT, asdict(archived), is_strict=True)
+        shutil.rmtree(final, ignore_errors=True)  # a damaged one, without its description
         draft.rename(final)
         sync(folder)
     except BaseException:
@@ -187,6 +188,9 @@ def read_archive(folder: Path) -> tuple[dict[str, Archived], list[str]]:
             archived = Archived.from_json(json.loads((path / ABOUT).read_text(encoding="utf-8")))
             if archived.version != VERSION:
                 raise ValueError(f"version {archived.version}, expected {VERSION}")
+            dates = [parse_utc(date) for date in (archived.issued_utc, *archived.target_utc)]
+            if not len(dates) == len(archived.lead_K) + 1 or not archived.to_variables():
+                raise ValueError("leads, dates and variables do not fit together")
             found[path.name] = archived
         except (OSError, ValueError, KeyError, TypeError) as e:
             problems.append(f"{path}: no archived forecast that can be read ({e}); it is not scored")

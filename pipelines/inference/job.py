@@ -210,6 +210,7 @@ def _check_request(dataset: xr.Dataset, steps: ForecastSteps, tile_px: int, blen
 
 def _digest_of_bounds(intervals: Intervals, targets: int, variables: int) -> str:
     """Digest of the bounds around a few fixed forecasts: identifies the intervals whatever their class."""
-    probe = np.broadcast_to(np.linspace(-1, 1, 9, dtype=np.float32)[None, None, None], (targets, variables, 1, 9)).copy()
+    values = np.concatenate([np.linspace(-1, 1, 41), np.geomspace(1.1, 1e4, 60)]).astype(np.float32)
+    probe = np.broadcast_to(values[None, None, None], (targets, variables, 1, len(values))).copy()
     lower, upper = intervals.bounds(probe)
     return hashlib.sha256(np.stack([np.asarray(lower), np.asarray(upper)]).astype("<f8").tobytes()).hexdigest()

@@ -15,7 +15,7 @@ coverage is measured on the test windows and reported as it is. Own code instead
 pixel, no groups). `pipelines.learning.forecast_intervals` says which scores.
 
 Axes: K leads, C variables, H rows, W columns; what follows C may be anything else as well (volumes, labels, tokens). L levels,
-S points of the season, D dates, G thresholds.
+S points of the season, V points of the forecast's value, D dates, G thresholds, n pixels, Q quantiles.
 """
 
 from dataclasses import dataclass, replace
@@ -27,13 +27,18 @@ from pipelines.calendar import TROPICAL_YEAR_DAYS
 from pipelines.errors import RequestError
 from pipelines.predictors import Forecaster
 from pipelines.samples.sampling import WindowArrays
+from pipelines.samples.variables import restored, transformed
 
 THRESHOLDS = 2000
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """[y - below, y + above] per lead and variable, in physical units, times the spread of the season of the target date.
+    """[y - below, y + above] per lead and variable, times the spread of the season of the target date and that of the value y.
+
+    Margins are on the scale of the variable's transform (`transforms_C`, empty: none), and are undone with it, so those of rain
+    grow with it. value_CV: forecasts on that scale, rising; below_CV, above_CV: the factors of the margins there, linear between
+    them and constant beyond; empty: 1.
 
     dates: calibration dates of the lead that has the fewest. `is_bounded` is False where they were too few for the nominal
     coverage; then the largest error seen stands in and less may be covered. season_CS: the spread relative to its mean, at S
@@ -51,6 +56,10 @@ class Intervals:
     levels_L: tuple[float, ...] = ()
     factor_CL: tuple[tuple[float, ...], ...] = ()
     bounded_L: tuple[bool, ...] = ()
+    transforms_C: tuple[str, ...] = ()
+    value_CV: tuple[tuple[float, ...], ...] = ()
+    below_CV: tuple[tuple[float, ...], ...] = ()
+    above_CV: tuple[tuple[float, ...], ...] = ()
 
     def bounds(self, y_KCHW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(lower, upper) like `y_KCHW`, float32, not clipped: whoever writes or scores them does that.
@@ -64,9 +73,33 @@ class Intervals:
                 f"intervals are calibrated for {len(self.below_KC)} leads, {y_KCHW.shape[0]} are asked for: raise "
                 "samples.horizon and train again, or ask for fewer prediction.dates"
             )
-        shape = (len(y_KCHW), -1, *[1] * (y_KCHW.ndim - 2))
-        below, above = (np.array(margin)[: len(y_KCHW)].reshape(shape) for margin in (self.below_KC, self.above_KC))
-        return (y_KCHW - below).astype(np.float32), (y_KCHW + above).astype(np.float32)
+        lower_KCHW, upper_KCHW = np.empty(y_KCHW.shape, np.float32), np.empty(y_KCHW.shape, np.float32)
+        for k, c in np.ndindex(y_KCHW.shape[:2]):
+            margins = np.array(self.below_KC[k][c]), np.array(self.above_KC[k][c])
+            lower_KCHW[k, c], upper_KCHW[k, c] = self._ends(y_KCHW[k, c], c, *margins)
+        return lower_KCHW, upper_KCHW
+
+    def quantiles(self, k: int, y_Cn: np.ndarray) -> np.ndarray:
+        """(2 L + 1, C, n) float64 of lead `k`, clipped: lower ends of all levels, the forecast, upper ends, rising."""
+        quantile_QCn = np.empty((2 * max(len(self.levels_L), 1) + 1, *y_Cn.shape))
+        for c, y_n in enumerate(y_Cn):
+            factor_L1 = np.array(self.factor_CL[c] if self.levels_L else [1.0])[:, None]
+            margins = (np.array(margin_KC[k][c]) * factor_L1 for margin_KC in (self.below_KC, self.above_KC))
+            lower_Ln, upper_Ln = self._ends(y_n, c, *margins)
+            quantile_QCn[:, c] = np.concatenate([lower_Ln[::-1], y_n[None], upper_Ln])
+        return self.clip(quantile_QCn).astype(np.float64)
+
+    def _ends(self, y: np.ndarray, c: int, below: np.ndarray, above: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(lower, upper) of variable `c` with these margins."""
+        transform = self.transforms_C[c] if self.transforms_C else "none"
+        u = transformed(y, transform)
+        if self.value_CV and len(self.value_CV[c]) > 1:
+            below, above = (
+                margin * np.interp(u, self.value_CV[c], factor_CV[c])
+                for margin, factor_CV in ((below, self.below_CV), (above, self.above_CV))
+            )
+        lower, upper = restored(u - below, transform), restored(u + above, transform)
+        return np.minimum(lower, y), np.maximum(upper, y)
 
     def clip(self, y_KCHW: np.ndarray) -> np.ndarray:
         """Values within the valid range of their variable, float32; a copy."""

@@ -23,13 +23,15 @@ import numpy as np
 
 from pipelines.calendar import TROPICAL_YEAR_DAYS, from_days, iso_utc
 from pipelines.learning.conformal import Intervals
-from pipelines.learning.forecast_intervals import SEASON_WIDTH_DAYS, Calibrated, sample_pixels, values_at
+from pipelines.learning.forecast_intervals import SEASON_WIDTH_DAYS, Calibrated
+from pipelines.learning.past_errors import sample_pixels, values_at
 from pipelines.samples.sampling import WindowArrays
 
 CLIMATOLOGICAL, CONSTANT = "climatological", "constant"
 SUMS = ("pixels", "inside", "above", "width", "score", "crps")  # then the pixels inside at every level
 PIXELS, INSIDE, ABOVE, WIDTH, SCORE, CRPS = range(len(SUMS))
 PIXELS_PER_FRAME = 500
+MOST_DATES = (0.1, 0.9)  # quantiles of the dates between which their coverage is shown
 
 
 class IntervalTally:
@@ -56,9 +58,9 @@ class IntervalTally:
         probability_Q, nominal = probabilities(self.levels_L), self.intervals[self.model].coverage
         for k, seconds, place_n, count in sample_pixels(window, self.pixels_per_frame, self._rng):
             y_Cn = {name: values_at(forecasts[name][k], place_n) for name in at}
-            found = {name: _quantiles(intervals, k, y_Cn[name]) for name, intervals in at.items()}
+            found = {name: intervals.quantiles(k, y_Cn[name]) for name, intervals in at.items()}
             if self.constant is not None:
-                found[CONSTANT] = _quantiles(self.constant, k, y_Cn[self.model])
+                found[CONSTANT] = self.constant.quantiles(k, y_Cn[self.model])
             found[CLIMATOLOGICAL] = climatological_quantiles(window, place_n, k, probability_Q)
             truth_Cn = values_at(target_KCHW[k], place_n).astype(np.float64)
             for name, quantile_QCn in found.items():
@@ -96,14 +98,6 @@ def probabilities(levels_L: tuple[float, ...]) -> np.ndarray:
     """The probabilities of the 2 L + 1 quantiles, (Q,), rising."""
     half_L = np.array(levels_L) / 2
     return np.concatenate([0.5 - half_L[::-1], [0.5], 0.5 + half_L])
-
-
-def _quantiles(intervals: Intervals, k: int, y_Cn: np.ndarray) -> np.ndarray:
-    """(Q, C, n) float64 of the lead `k`."""
-    below_C1, above_C1 = np.array(intervals.below_KC[k])[:, None], np.array(intervals.above_KC[k])[:, None]
-    factor_LC1 = np.array(intervals.factor_CL).T[:, :, None] if intervals.levels_L else np.ones((1, len(y_Cn), 1))
-    quantile_QCn = np.concatenate([y_Cn - below_C1 * factor_LC1[::-1], y_Cn[None], y_Cn + above_C1 * factor_LC1])
-    return intervals.clip(quantile_QCn).astype(np.float64)
 
 
 def quantile_sums(quantile_QCn: np.ndarray, truth_Cn: np.ndarray, levels_L: tuple[float, ...], nominal: float) -> np.ndarray:
@@ -164,10 +158,12 @@ def _figures(sums_DKCS: np.ndarray) -> dict[str, Any]:
     total_S = sums_DKCS.sum(axis=(0, 1, 2))[: len(SUMS)]
     names = ("coverage", "coverage_mean_of_dates", "missed_above", "mean_width", "interval_score", "crps")
     if total_S[PIXELS] == 0:
-        return {**dict.fromkeys(names), "pixels": 0}
+        return {**dict.fromkeys((*names, "coverage_of_dates")), "pixels": 0}
     of_date = sums_DKCS.sum(axis=(1, 2))
     seen = of_date[:, PIXELS] > 0
     share = total_S / total_S[PIXELS]
-    by_date = float((of_date[seen, INSIDE] / of_date[seen, PIXELS]).mean())
-    figures = (share[INSIDE], by_date, share[ABOVE], share[WIDTH], share[SCORE], share[CRPS])
-    return {**{name: float(value) for name, value in zip(names, figures, strict=True)}, "pixels": round(total_S[PIXELS])}
+    inside_D = of_date[seen, INSIDE] / of_date[seen, PIXELS]
+    figures = (share[INSIDE], inside_D.mean(), share[ABOVE], share[WIDTH], share[SCORE], share[CRPS])
+    most_dates = {"coverage_of_dates": np.quantile(inside_D, MOST_DATES).tolist()}
+    plain = {name: float(value) for name, value in zip(names, figures, strict=True)}
+    return {**plain, **most_dates, "pixels": round(total_S[PIXELS])}

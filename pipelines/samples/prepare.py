@@ -14,7 +14,7 @@ from pipelines.progress import Progress
 from pipelines.samples.cache import check_fits, decoded_blocks, windows_of_tiles
 from pipelines.samples.plan import Sampling, Split, WindowPlan
 from pipelines.samples.sampling import WindowArrays, window_arrays
-from pipelines.samples.variables import Variable
+from pipelines.samples.variables import Variable, transformed
 from pipelines.samples.windows import plan_windows
 
 ENOUGH_WINDOWS = 120  # to fit the few numbers of a baseline
@@ -113,8 +113,7 @@ def channel_statistics(
     for block in decoded_blocks(training, sorted({w.tile for w in plan.of_part("train")}), variables, progress):
         values_PC = np.moveaxis(block.x_NCHW, 1, -1)[block.valid_NHW].astype(np.float64)
         for channel, variable in enumerate(variables):
-            if variable.transform == "log1p":
-                values_PC[:, channel] = np.log1p(np.maximum(values_PC[:, channel], 0))
+            values_PC[:, channel] = transformed(values_PC[:, channel], variable.transform)
         moments.add(values_PC)
     if moments.count == 0:
         raise RequestError(

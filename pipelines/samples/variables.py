@@ -34,6 +34,16 @@ class Variable:
             )
 
 
+def transformed(values: np.ndarray, transform: str) -> np.ndarray:
+    """Physical values on the scale of `Variable.transform`; values below 0 count as 0 for log1p."""
+    return np.log1p(np.maximum(values, 0)) if transform == "log1p" else values
+
+
+def restored(values: np.ndarray, transform: str) -> np.ndarray:
+    """The inverse of `transformed`; never below 0 for log1p."""
+    return np.maximum(np.expm1(values), 0) if transform == "log1p" else values
+
+
 def used_bands(bands: tuple[Band, ...], variables: tuple[Variable, ...]) -> tuple[int, ...]:
     """Indices into `bands` of those that any variable uses, ascending. Raises RequestError for a band that is not there."""
     index = {band.name: number for number, band in enumerate(bands)}

@@ -6,8 +6,9 @@ from typing import Any
 
 import yaml
 
-from benchmarks.labels_tables import TABLES, config_of
-from benchmarks.results_labels import kept_row, table_lines
+from benchmarks.labels_tables import TABLES
+from benchmarks.results_labels import table_lines
+from benchmarks.run_rows import config_of, kept_row
 
 ROW = {
     "measured": "2026-11-29", "protocol": "What was asked.",

@@ -11,8 +11,11 @@ from affine import Affine
 from typer.testing import CliRunner, Result
 
 from configs.load import load_run
+from configs.tasks.forecast import ForecastRun
+from configs.tasks.forecast_baselines import Baseline
 from flows.cli import app
-from flows.planning import make_plan, plan_lines
+from flows.planning import Extent, make_plan, plan_lines
+from flows.tasks.forecast_plan import plan_evaluate
 from pipelines.errors import StateError
 
 CONFIG = """
@@ -102,3 +105,16 @@ def test_a_plan_counts_the_dates_that_the_ingest_writes_where_a_time_is_there_tw
     assert make_plan(load_run(config, [source]), "ingest")["extent"]["dates"] == 3
     assert call("ingest", "r.yaml", "--set", source).exit_code == 3
     assert make_plan(load_run(config, [source]), "ingest")["ingest"]["unchanged"] == 3
+
+
+def test_the_plan_of_an_evaluation_counts_the_windows_that_calibrate_the_intervals() -> None:
+    run = load_run(Path(__file__).parents[3] / "configs" / "demo.yaml", inputs_must_exist=False)
+    short, long = (plan_evaluate(run, Extent(dates + 40, dates, (100, 100), 4, 2)) for dates in (30, 80))
+    assert long.what == "the model beside 7 baselines, intervals from 624 windows of the past"
+    assert long.seconds > short.seconds + 50
+    alone = plan_evaluate(load_run_with(run, ["persistence"]), Extent(120, 80, (100, 100), 4, 2))
+    assert alone.seconds < long.seconds / 3
+
+
+def load_run_with(run: ForecastRun, baselines: list[Baseline]) -> ForecastRun:
+    return run.model_copy(update={"evaluation": run.evaluation.model_copy(update={"baselines": baselines})})

@@ -1,6 +1,7 @@
 """What is archived of a forecast: whole or not at all, under a name of its own; which observation is the truth of a target."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,9 +69,14 @@ def test_damage_is_seen(tmp_path: Path) -> None:
     chunk.unlink()
     with pytest.raises(ArtefactDamaged, match="parts of published/ndvi_forecast are missing"):
         ArchivedFields(path).check()
-    (path / "archived.json").write_text("{")
-    found, problems = read_archive(tmp_path / "archive")
-    assert (found, len(problems)) == ({}, 1)
+    for content in ("{", "[]", json.dumps(asdict(ONE) | {"issued_utc": "yesterday"}), json.dumps(asdict(ONE) | {"lead_K": [1]})):
+        (path / "archived.json").write_text(content)
+        found, problems = read_archive(tmp_path / "archive")
+        assert (found, len(problems)) == ({}, 1)
+    (path / "archived.json").unlink()
+    assert keep(ONE, GRID, {"published": staged(tmp_path / "b", 2.0)}, tmp_path / "archive") == path
+    assert read_archive(tmp_path / "archive") == ({path.name: ONE}, [])
+    ArchivedFields(path).check()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from hypothesis.extra import numpy as hnp
 from tiny_forecaster import Constant, truth_window
 
 from pipelines.errors import RequestError
-from pipelines.learning.forecast_intervals import calibrate, spread_out
+from pipelines.learning.forecast_intervals import calibrate
+from pipelines.learning.past_errors import spread_out
 
 YEAR = 365.2422
 MINUTE = 1 / 1440

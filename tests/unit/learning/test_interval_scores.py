@@ -27,6 +27,7 @@ def test_coverage_is_counted_per_lead_and_over_dates():
         == {
             "coverage": 0.75,
             "coverage_mean_of_dates": 0.75,
+            "coverage_of_dates": pytest.approx([0.55, 0.95]),
             "missed_above": 0.125,
             "mean_width": 2.0,
             "interval_score": pytest.approx(2 + 20 * (4 + 4) / 8),
