@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from models.residual_forecaster import Settings
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
-CorrectedBaseline = Literal["none", "persistence", "climatology", "decaying_anomaly"]
+CorrectedBaseline = Literal["none", "persistence", "climatology", "decaying_anomaly", "moving_field"]
 
 
 class ConvLSTMModel(ModelConfig):
