@@ -154,7 +154,8 @@ def blur(x_BCHW: Tensor, sigma: float) -> Tensor:
     images = x_BCHW.flatten(0, 1)[:, None]
     images = F.conv2d(images, kernel[None, None, :, None], padding=(reach, 0))
     images = F.conv2d(images, kernel[None, None, None, :], padding=(0, reach))
-    return images[:, 0].unflatten(0, x_BCHW.shape[:2])
+    smooth: Tensor = images[:, 0].unflatten(0, x_BCHW.shape[:2])
+    return smooth
 
 
 def blurred(x_BCHW: Tensor, valid_B1HW: Tensor, sigma: float) -> Tensor:
