@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from functools import partial
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -89,7 +91,8 @@ def of_pysteps(
         issue, leads = int(window.context_T[-1]), len(window.target_days_K)
         if issue not in known:
             rain_THW = np.where(valid_NHW, rain_NHW, 0.0)[window.context_T.numpy()].astype(np.float64)
-            known[issue] = method(rain_THW, velocity(rain_THW), leads)
+            with redirect_stdout(StringIO()):
+                known[issue] = method(rain_THW, velocity(rain_THW), leads)
         box = window.tile.grown(margin_px, rain_NHW.shape[1:])
         y_KHW = known[issue][:, *box.slices]
         last_HW = rain_NHW[issue][box.slices]
