@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from models.residual_forecaster import Settings
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
-CorrectedBaseline = Literal["none", "persistence", "climatology", "decaying_anomaly"]
+CorrectedBaseline = Literal["none", "persistence", "climatology", "decaying_anomaly", "moving_field"]
 PatchPx = Annotated[int, Field(ge=1, le=16)]
 PATCH = "side of the squares that are one pixel of the network; 2: a quarter of the cost"
 

@@ -185,7 +185,7 @@ def rebuild_baseline(description: Description) -> Baseline:
     if kind == "none":
         return None
     if kind not in BASELINES:
-        raise ValueError(f"expected 'none', 'persistence', 'climatology' or 'decaying_anomaly', got the baseline {kind!r}")
+        raise ValueError(f"expected 'none', {', '.join(map(repr, BASELINES))}, got the baseline {kind!r}")
     return BASELINES[kind](**fields)
 
 

@@ -17,6 +17,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from models.baselines.motion import carry, path_back
+from models.baselines.moving_field import MovingField
 from models.baselines.pointwise import (
     TROPICAL_YEAR_DAYS,
     Climatology,
@@ -26,14 +28,16 @@ from models.baselines.pointwise import (
     context_arrays,
     context_days,
 )
-from models.contract import Description, Ensemble, Network, over_space, seeded
+from models.contract import Description, Ensemble, Halo, Network, over_space, seeded
 from models.networks.encoder_forecaster import ConvLSTMSettings
 
-Baseline = Persistence | Climatology | DecayingAnomaly | None  # None: the channel's mean
-BASELINES: dict[str, type[Persistence | Climatology | DecayingAnomaly]] = {
+Corrected = Persistence | Climatology | DecayingAnomaly | MovingField
+Baseline = Corrected | None  # None: the channel's mean
+BASELINES: dict[str, type[Corrected]] = {
     "persistence": Persistence,
     "climatology": Climatology,
     "decaying_anomaly": DecayingAnomaly,
+    "moving_field": MovingField,
 }
 RESIDUAL_LIMIT = 5.0  # a log-transformed value is corrected by at most a factor of exp(5) = 148
 
@@ -157,13 +161,14 @@ class ResidualForecaster(Ensemble):
 
         Keys (spatial ones end in HW): baseline_KCHW physical; x_TCHW normalised and relative, 0 where invalid; valid_THW 0/1;
         background_TCHW and background_KCHW normalised climatology, for baselines that have one; time_TF, elapsed_T,
-        time_KF, elapsed_K.
+        time_KF, elapsed_K. Of a moving field x and valid are carried on to the issue date, and last_1CHW and still_KCHW are
+        what is carried from there, normalised; motion_2HW and steps_K say where to, known_KHW where that is known.
         """
         x_TCHW, valid_THW = context_arrays(x_NCHW, valid_NHW, context_T)
         days_T = context_days(days_N, context_T)
         normal_TCHW = self.normalise(x_TCHW)
         arguments = (x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
-        batch: dict[str, Tensor] = {"valid_THW": valid_THW.float()}
+        batch: dict[str, Tensor] = {}
         match self.baseline:
             case None:
                 mean_C = self.mean_C.cpu()
@@ -184,8 +189,31 @@ class ResidualForecaster(Ensemble):
                 batch["background_TCHW"] = self.normalise(parts.background_TCHW)
                 batch["background_KCHW"] = self.normalise(parts.background_KCHW)
                 relative_TCHW = normal_TCHW - batch["background_TCHW"]
-        batch["x_TCHW"] = relative_TCHW * valid_THW[:, None].float()
+            case MovingField():
+                moving, valid_THW, relative_TCHW = self._prepare_moving(self.baseline, *arguments)
+                batch |= moving
+        batch["valid_THW"], batch["x_TCHW"] = valid_THW.float(), relative_TCHW * valid_THW[:, None].float()
         return batch | self._times(days_T, target_days_K.double())
+
+    def _prepare_moving(
+        self, baseline: MovingField, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor,
+        target_days_K: Tensor,
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:  # fmt: skip
+        """(what the batch holds of a moving field, valid_THW, the context relative to the newest frame)."""
+        otherwise_KCHW = Persistence().forecast(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
+        moved = baseline.moved(x_NCHW, valid_NHW, days_N, context_T, target_days_K)
+        still_KCHW = baseline.blurred_last(moved)
+        y_KCHW, known_KHW = baseline.carried(moved, still_KCHW, otherwise_KCHW)
+        last_1CHW = self.normalise(moved.last_CHW[None])
+        batch = {
+            "baseline_KCHW": y_KCHW,
+            "still_KCHW": self.normalise(still_KCHW),
+            "last_1CHW": last_1CHW,
+            "known_KHW": known_KHW.float(),
+            "motion_2HW": moved.motion_2HW,
+            "steps_K": moved.steps_K.float(),
+        }
+        return batch, moved.aligned_valid_THW, self.normalise(moved.aligned_TCHW) - last_1CHW
 
     def _times(self, days_T: Tensor, target_days_K: Tensor) -> dict[str, Tensor]:
         """Season, elapsed and offset of every step; intervals in units of `step_days`, so minutes and months have one scale."""
@@ -207,11 +235,15 @@ class ResidualForecaster(Ensemble):
         frames = [x_BTCHW]
         if self.baseline is not None:
             level_BKCHW = self.normalise(baseline_BKCHW)
-            if isinstance(self.baseline, Persistence):
-                frames.append(level_BKCHW[:, :1].expand_as(x_BTCHW))
-                futures.append(level_BKCHW)
-            else:
-                frames.append(batch["background_TCHW"])
+            match self.baseline:
+                case Persistence():
+                    frames.append(level_BKCHW[:, :1].expand_as(x_BTCHW))
+                    futures.append(level_BKCHW)
+                case MovingField():
+                    frames.append(batch["last_1CHW"].expand_as(x_BTCHW))
+                    futures.append(batch["still_KCHW"])
+                case _:
+                    frames.append(batch["background_TCHW"])
             if isinstance(self.baseline, Climatology):
                 futures.append(level_BKCHW)
             if isinstance(self.baseline, DecayingAnomaly):
@@ -221,7 +253,7 @@ class ResidualForecaster(Ensemble):
 
     def compute_member(self, member: int, batch: dict[str, Tensor]) -> Tensor:
         """y_BKCHW of one network without residual scaling, the input of the training loss. Physical values, differentiable."""
-        return self.correct(batch["baseline_KCHW"], self.members[member](*self._network_inputs(batch)))
+        return self.correct(batch["baseline_KCHW"], self._in_place(self.members[member](*self._network_inputs(batch)), batch))
 
     def residual(self, batch: dict[str, Tensor]) -> Tensor:
         """Mean residual of the members, (B, K, C, H, W), normalised units, without residual scaling."""
@@ -229,7 +261,22 @@ class ResidualForecaster(Ensemble):
         total: Tensor = self.members[0](*inputs)
         for member in list(self.members)[1:]:
             total = total + member(*inputs)
-        return total / len(self.members)
+        return self._in_place(total / len(self.members), batch)
+
+    def _in_place(self, residual_BKCHW: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """The residual where it belongs on each target date: of a moving field it is made at the issue date and carried on."""
+        if not isinstance(self.baseline, MovingField):
+            return residual_BKCHW
+        with torch.no_grad():
+            paths = zip(batch["motion_2HW"], batch["steps_K"], strict=True)
+            source_BK2HW = torch.cat([path_back(motion_2HW[None], steps_K) for motion_2HW, steps_K in paths])
+        carried: Tensor = carry(residual_BKCHW.flatten(0, 1), source_BK2HW.flatten(0, 1)).unflatten(0, residual_BKCHW.shape[:2])
+        carried *= batch["known_KHW"][:, :, None]
+        return carried
+
+    def halo_px(self, steps: int) -> Halo:
+        """Of the members; None of a moving field, whose motion depends on all that a window shows."""
+        return None if isinstance(self.baseline, MovingField) else super().halo_px(steps)
 
     def compute(self, batch: dict[str, Tensor]) -> Tensor:
         """y_BKCHW, physical values, from a batch of results of `prepare` (each tensor with a leading B)."""

@@ -16,7 +16,7 @@ from configs.build import build_variables
 from configs.networks import ConvLSTMModel, Model, build_network
 from configs.run import CubeRun, StartedTraining, VariableConfig
 from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate
-from configs.tasks.forecast_baselines import DEFAULT_BASELINES, Baseline, build_corrected
+from configs.tasks.forecast_baselines import DEFAULT_BASELINES, MOVING_BASELINES, Baseline, build_corrected
 from configs.yaml_positions import Key
 from pipelines.calendar import date_text
 from pipelines.errors import RequestError
@@ -90,6 +90,13 @@ class SplitConfig(Strict):
     test_from: UtcDate = Field(description="first target date of test")
     gap_days: float = Field(0, ge=0, description="days before `validation_from` and `test_from` that are left out")
     seed: Seed = Field(0, description="draws which block is for what")
+    margin_px: int = Field(
+        0,
+        ge=0,
+        # not written out while it is 0: what was trained without a margin stays as it is
+        exclude_if=lambda value: value == 0,
+        description="pixels around its block that a window also sees, and is neither trained nor scored on; for fields that move",
+    )
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         if self.test_from <= self.validation_from:
@@ -113,7 +120,9 @@ class TrainingConfig(StartedTraining):
     batch: int = Field(16, ge=1, description="windows per step of the optimiser")
     learning_rate: float = Field(1e-3, gt=0, description="of AdamW, at its peak")
     weight_decay: float = Field(1e-4, ge=0, description="of AdamW")
-    loss: Literal["mae", "mse", "huber"] = Field("huber", description="what training makes small")
+    loss: Literal["mae", "mse", "huber", "intense_mae"] = Field(
+        "huber", description="what training makes small; intense_mae: MAE that weighs large values more, which MAE dries out"
+    )
     patience: int = Field(6, ge=1, description="epochs without a smaller validation loss after which training ends")
     augment: bool = Field(True, description="rotate and mirror training windows")
     centre_dates: bool = Field(
@@ -129,8 +138,19 @@ class EvaluationConfig(Strict):
 
     baselines: list[Baseline] = Field(
         list(DEFAULT_BASELINES),
-        description="methods in the same table; optical_flow is for frames that move (images, not volumes)",
+        description="methods in the same table; translation, optical_flow and moving_field are for images, not volumes",
     )
+    moving: Literal["auto", "no"] = Field(
+        "auto",
+        description="auto: those three as well where the training windows show a field that moves",
+    )
+    thresholds: list[float] = Field(
+        [], description="events of the first variable that are scored by lead (CSI, FSS, bias): values of at least so much"
+    )
+    threshold_scale: float = Field(
+        1.0, gt=0, description="what a value is multiplied by before it is compared: 12 makes mm in 5 minutes mm/h"
+    )
+    threshold_unit: str = Field("", description="the unit of `thresholds`, for the report")
     publish: Publish = Field(
         "best",
         description="best: what has the smallest error on the validation part, the network or a baseline; network: always that; "
@@ -232,11 +252,12 @@ def build_forecaster(
     """
     from models.residual_forecaster import Scaling, build_forecaster
 
-    if axes > 2 and "optical_flow" in run.evaluation.baselines:
-        raise RequestError("evaluation.baselines: optical_flow is for images, these are volumes; take it out")
     model, samples = run.model, run.samples
     if axes > 2 and model.kind == "simvp":
         raise RequestError("model.kind: simvp is for images, these are volumes; take convlstm, convgru, trajgru or predrnn")
+    if axes > 2 and (moving := [name for name in (*run.evaluation.baselines, model.baseline) if name in MOVING_BASELINES]):
+        where = "model.baseline" if model.baseline in moving else "evaluation.baselines"
+        raise RequestError(f"{where}: {moving[-1]} is for images, these are volumes; take it out")
     corrected = None if model.baseline == "none" else build_corrected(model.baseline, windows)
     return build_forecaster(
         corrected,
@@ -265,9 +286,9 @@ class NormalisedLoss:
 
 
 def build_loss(run: ForecastRun, forecaster: ResidualForecaster) -> NormalisedLoss:
-    from models.losses import masked_huber, masked_mae, masked_mse
+    from models.losses import intense_mae, masked_huber, masked_mae, masked_mse
 
-    losses = {"mae": masked_mae, "mse": masked_mse, "huber": masked_huber}
+    losses = {"mae": masked_mae, "mse": masked_mse, "huber": masked_huber, "intense_mae": intense_mae}
     return NormalisedLoss(losses[run.training.loss], forecaster.normalise)
 
 
@@ -290,13 +311,15 @@ MODEL: Literal["model"] = "model"  # the network's name beside the baselines in 
 Method = Baseline | Literal["model"]
 # baselines that forecast a training window from other dates than its own: their errors of all the past make the intervals
 FROM_THE_PAST: tuple[Baseline, ...] = (
-    "persistence", "climatology", "same_date_last_year", "median_anomaly", "decaying_anomaly", "harmonic", "optical_flow",
+    "persistence", "climatology", "same_date_last_year", "median_anomaly", "decaying_anomaly", "harmonic", *MOVING_BASELINES,
 )  # fmt: skip
 
 
 def build_evaluation_settings(run: ForecastRun) -> EvaluationSettings:
     from pipelines.learning.evaluation import EvaluationSettings
+    from pipelines.learning.threshold_scores import Thresholds
 
     chosen = run.evaluation
     names = tuple(v.name for v in run.samples.variables)
-    return EvaluationSettings(MODEL, names, chosen.margin, chosen.confidence, chosen.publish)
+    thresholds = Thresholds(tuple(chosen.thresholds), chosen.threshold_scale, chosen.threshold_unit)
+    return EvaluationSettings(MODEL, names, chosen.margin, chosen.confidence, chosen.publish, thresholds)

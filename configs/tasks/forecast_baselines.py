@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     import numpy as np
     import xarray as xr
 
-    from models.baselines.pointwise import Climatology, DecayingAnomaly, Persistence
+    from models.baselines.pointwise import DecayingAnomaly
     from models.contract import Description
+    from models.residual_forecaster import Corrected
+    from pipelines.learning.field_motion import FieldMotion
     from pipelines.predictors import Forecaster
     from pipelines.progress import Progress
     from pipelines.samples.prepare import SampleSettings
@@ -29,9 +31,12 @@ Baseline = Literal[
     "decaying_anomaly",
     "harmonic",
     "gradient_boosting",
+    "translation",
     "optical_flow",
+    "moving_field",
 ]
-DEFAULT_BASELINES: tuple[Baseline, ...] = tuple(name for name in get_args(Baseline) if name != "optical_flow")
+MOVING_BASELINES: tuple[Baseline, ...] = ("translation", "optical_flow", "moving_field")
+DEFAULT_BASELINES: tuple[Baseline, ...] = tuple(name for name in get_args(Baseline) if name not in MOVING_BASELINES)
 BOOSTED_WINDOWS = 480  # at most, evenly spread over blocks and dates
 
 
@@ -101,6 +106,16 @@ def sentence_of(chosen: Description) -> str:
     return "gradient boosting: " + "; ".join(channels)
 
 
+def field_motion(windows: Callable[[], Iterable[WindowArrays]], count: int) -> FieldMotion:
+    """Whether the field moves or a season returns, from `count` training windows of images."""
+    from models.baselines.moving_field import MovingField
+    from models.baselines.pointwise import Climatology, Persistence
+    from pipelines.learning.field_motion import measure_motion
+
+    methods: dict[str, Forecaster] = {"persistence": Persistence(), "moving": MovingField(), "usual": Climatology()}
+    return measure_motion(methods, windows(), count)
+
+
 def boost(rule: DecayingAnomaly, windows: KnownWindows, seed: int) -> Forecaster:
     from models.baselines.gradient_boosting import GradientBoosting
 
@@ -115,14 +130,16 @@ def boost(rule: DecayingAnomaly, windows: KnownWindows, seed: int) -> Forecaster
 def build_simple(name: str, windows: Callable[[], Iterable[WindowArrays]]) -> Forecaster:
     """A baseline of few numbers or none, fitted on `windows()`."""
     from models.baselines.last_season import MedianAnomaly, SameDateLastYear
-    from models.baselines.optical_flow import OpticalFlow
+    from models.baselines.moving_field import MovingField
     from models.baselines.pointwise import HarmonicRegression
 
     match name:
         case "harmonic":
             return HarmonicRegression()
+        case "translation":
+            return MovingField(is_uniform=True)
         case "optical_flow":
-            return OpticalFlow()
+            return MovingField()
         case "same_date_last_year":
             return SameDateLastYear().fit(windows())
         case "median_anomaly":
@@ -131,8 +148,9 @@ def build_simple(name: str, windows: Callable[[], Iterable[WindowArrays]]) -> Fo
             return build_corrected(name, windows)
 
 
-def build_corrected(name: str, windows: Callable[[], Iterable[WindowArrays]]) -> Persistence | Climatology | DecayingAnomaly:
-    """A baseline that a network can correct: persistence, climatology or decaying_anomaly."""
+def build_corrected(name: str, windows: Callable[[], Iterable[WindowArrays]]) -> Corrected:
+    """A baseline that a network can correct: persistence, climatology, decaying_anomaly or moving_field."""
+    from models.baselines.moving_field import MovingField
     from models.baselines.pointwise import Climatology, DecayingAnomaly, Persistence
 
     match name:
@@ -142,4 +160,6 @@ def build_corrected(name: str, windows: Callable[[], Iterable[WindowArrays]]) ->
             return Climatology().fit(windows())
         case "decaying_anomaly":
             return DecayingAnomaly().fit(windows())
+        case "moving_field":
+            return MovingField().fit(windows())
     raise ValueError(f"no baseline {name!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from flows.tasks.forecast_archive import keep_forecast
 from flows.tasks.forecast_methods import (
     as_published,
     change_of_method,
+    choose_baselines,
     describe,
     fallback_of,
     fit_baselines,
@@ -165,7 +166,8 @@ class Forecast(TrainedTask):
         cache = do("open the windows", lambda show: reopen(context, snapshot, forecaster, show))
         split, (training, validation, test) = cache.plan.split, (cache.windows(part) for part in PARTS)
         # those that are compared and calibrated on the validation part know nothing of it, those that are tested do
-        fit = partial(fit_baselines, context, snapshot)
+        names, motion = do("compare moving and usual", lambda _: choose_baselines(context, training, len(cache.plan.shape)))
+        fit = partial(fit_baselines, context, snapshot, names)
         earlier = {config.MODEL: forecaster, **do("fit the baselines", lambda show: fit(split.train_until, show))}
         errors = do("compare on the validation part", lambda show: validation_errors(earlier, validation, show))
         limits_C, transforms_C = zip(*((one.valid_range, one.transform) for one in run.samples.variables), strict=True)
@@ -179,6 +181,8 @@ class Forecast(TrainedTask):
         methods = {config.MODEL: forecaster, **baselines}
         on_test = partial(evaluate, methods, test, settings, validation=errors, intervals=intervals)
         evaluation = do("evaluate on the test part", lambda show: on_test(progress=show))
+        if motion:
+            evaluation = replace(evaluation, details={**evaluation.details, "field_motion": motion.to_json()})
         return evaluation, {"snapshot": snapshot, "model_hash": trained["model_hash"], "baselines": fitted}
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
@@ -197,7 +201,8 @@ class Forecast(TrainedTask):
         about = request.snapshot, model_hash, config_hash(run), code_version(), request.issued_utc, request.scene_ids
         lineage = Lineage(*about, method="network" if method == config.MODEL else method)
         made_by = model_hash if method == config.MODEL else f"{model_hash} {method}"
-        settings = folder.staging, tile_side(request.grid, chosen.tile_px), chosen.workers, made_by
+        sizes = tile_side(request.grid, chosen.tile_px), run.split.margin_px
+        settings = folder.staging, *sizes, chosen.workers, made_by
         staged = do("predict tiles", lambda show: predict_fields(request, forecaster, intervals, *settings, show))
         seam = check_seam(folder.staging, chosen.max_seam, must_agree=not context.even_if_worse)
         keep_forecast(context, evaluation, request, network, method, staged)
@@ -251,7 +256,13 @@ class Forecast(TrainedTask):
         )
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
-        from pipelines.products.report_sections import intervals_section, maps_section, scores_section, split_section
+        from pipelines.products.report_sections import (
+            events_section,
+            intervals_section,
+            maps_section,
+            scores_section,
+            split_section,
+        )
         from pipelines.products.verification_section import verification_section
 
         folder = context.folder
@@ -263,6 +274,7 @@ class Forecast(TrainedTask):
         return [
             maps,
             scores_section(details, evaluation.shipped, evaluation.protocol, drafts),
+            events_section(details.get("thresholds"), evaluation.shipped, drafts),
             intervals_section(details.get("intervals"), evaluation.shipped, drafts),
             verified,
             split_section(plan, found, drafts),

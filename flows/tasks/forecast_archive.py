@@ -75,6 +75,7 @@ def predict_rival(
     chosen = context.run.prediction
     made_by = f"{require(context.folder, 'train')['model_hash']} {rival}"
     forecaster, intervals = ready_method(context, evaluation, request, network, rival)
-    settings = context.folder.rival, tile_side(request.grid, chosen.tile_px), chosen.workers, made_by
+    sizes = tile_side(request.grid, chosen.tile_px), context.run.split.margin_px
+    settings = context.folder.rival, *sizes, chosen.workers, made_by
     said = f"predict tiles of {'the network' if rival == config.MODEL else rival}, for the archive"
     return context.steps.do("predict", said, lambda show: predict_fields(request, forecaster, intervals, *settings, show))

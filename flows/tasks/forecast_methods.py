@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from models.residual_forecaster import ResidualForecaster
     from pipelines.inference.job import Request
     from pipelines.learning.conformal import Intervals
+    from pipelines.learning.field_motion import FieldMotion
     from pipelines.learning.verification import Scored, Standing
     from pipelines.predictors import Forecaster
     from pipelines.products.predicted import ForecastFields
     from pipelines.products.stac import ModelCard
     from pipelines.progress import Progress
+    from pipelines.samples.sampling import PartWindows
 
 
 def method_of(context: Invocation, evaluation: Evaluation | None) -> config.Method:
@@ -131,13 +133,27 @@ def calibration_of(context: Invocation, evaluation: Evaluation | None, method: s
     return dict(found)
 
 
-def fit_baselines(context: Invocation, snapshot: str, before: np.datetime64, progress: Progress) -> dict[str, Forecaster]:
-    """All baselines of the evaluation, fitted on the training blocks with targets before `before`."""
+def choose_baselines(context: Invocation, training: PartWindows, axes: int) -> tuple[list[Baseline], FieldMotion | None]:
+    """The baselines of the evaluation, with those of a moving field where the training windows show one; and what they show."""
+    from configs.tasks.forecast_baselines import MOVING_BASELINES, field_motion
+
+    names = list(context.run.evaluation.baselines)
+    if context.run.evaluation.moving == "no" or axes > 2:
+        return names, None
+    found = field_motion(lambda: training, len(training))
+    context.steps.log(f"evaluate: {found.sentence}")
+    return [*names, *(name for name in MOVING_BASELINES if found.moves and name not in names)], found
+
+
+def fit_baselines(
+    context: Invocation, snapshot: str, names: list[Baseline], before: np.datetime64, progress: Progress
+) -> dict[str, Forecaster]:
+    """The baselines of the evaluation, fitted on the training blocks with targets before `before`."""
     from configs.tasks.forecast_baselines import fitted_baselines
     from pipelines.cube.store import open_cube
 
     run, dataset = context.run, open_cube(context.folder.cube_uri, snapshot)
-    return fitted_baselines(run.evaluation.baselines, dataset, config.build_samples(run), before, run.training.seed, progress)
+    return fitted_baselines(names, dataset, config.build_samples(run), before, run.training.seed, progress)
 
 
 def fitted_baseline(context: Invocation, request: Request, name: Baseline) -> Forecaster:

@@ -19,10 +19,12 @@ def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
     share = 1 - run.split.test_fraction - run.split.validation_fraction
     starts = max(extent.train_dates // run.samples.stride - steps, 1)
     pixel_steps = extent.pixels * share * starts * steps
-    flops = 3 * flop_per_pixel_step(run) * pixel_steps * run.training.epochs * run.model.members
-    cached = extent.pixels * (extent.dates * (4 * channels + 1) + starts * steps * channels * 4 * 2)
+    side = run.split.block_px + 2 * run.split.margin_px
+    seen = (side / run.split.block_px) ** 2  # pixels that windows see for each that they are scored on
+    flops = 3 * flop_per_pixel_step(run) * pixel_steps * seen * run.training.epochs * run.model.members
+    cached = extent.pixels * seen * (extent.dates * (4 * channels + 1) + starts * steps * channels * 4 * 2)
     seconds = flops / TRAIN_FLOP_S + cached / CACHE_BYTES_S
-    batch = run.training.batch * run.split.block_px**2 * steps * state_channels(run) * 4 * 12
+    batch = run.training.batch * side**2 * steps * state_channels(run) * 4 * 12
     what = f"{counted(run.model.members, 'network')}, at most {counted(run.training.epochs, 'epoch')} each"
     return estimate("train", what, seconds, cached / 1e6, batch / 1e6)
 

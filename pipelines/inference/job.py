@@ -27,6 +27,7 @@ from pipelines.samples.windows import ForecastSteps, steps_from
 from pipelines.tiles import Box
 
 VERSION = 2  # of the meaning of the staged bytes; part of the key
+BLEND_PX = 32  # by which the windows of a method without a finite halo reach beyond their tile
 VOLUME_TILE_PX = 64  # with their halo, tiles of volumes have a few times the pixels of a tile of 256 of an image
 
 
@@ -156,7 +157,8 @@ class Prediction:
 
 def plan_job(
     dataset: xr.Dataset, snapshot: str, forecaster: Forecaster, variables: Sequence[Variable], steps: ForecastSteps,
-    intervals: Intervals | None = None, *, tile_px: int = 256, blend_px: int = 32, memory_mb: int = 256, model_hash: str = "",
+    intervals: Intervals | None = None, *, tile_px: int = 256, blend_px: int = BLEND_PX, memory_mb: int = 256,
+    model_hash: str = "",
 ) -> Job:  # fmt: skip
     """The job for these arguments; `steps` are over all dates of the cube.
 

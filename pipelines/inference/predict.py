@@ -22,7 +22,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from pipelines.errors import ArtefactDamaged, CubeBusy, NotPublished, StateError
-from pipelines.inference.job import Intervals, Prediction, Request, plan_job
+from pipelines.inference.job import BLEND_PX, Intervals, Prediction, Request, plan_job
 from pipelines.inference.staging import Field, Record, Staged, append_record, read_header, read_records, start_ledger
 from pipelines.inference.window import Strip, blend
 from pipelines.predictors import Forecaster
@@ -68,12 +68,17 @@ def _predict_all(prediction: Prediction, regions: Sequence[Box], workers: int) -
 
 
 def predict_fields(
-    request: Request, forecaster: Forecaster, intervals: Intervals, staging: Path, tile_px: int, workers: int, model_hash: str,
-    progress: Progress | None = None,
+    request: Request, forecaster: Forecaster, intervals: Intervals, staging: Path, tile_px: int, margin_px: int, workers: int,
+    model_hash: str, progress: Progress | None = None,
 ) -> Staged:  # fmt: skip
-    """The fields of the forecast and its bounds, in the folder `staging`; see `predict`."""
+    """The fields of the forecast and its bounds, in the folder `staging`; see `predict`.
+
+    margin_px: what the windows saw around their tile when they were scored; a method without a finite halo gets as much here, as
+    far as tiles are twice as wide.
+    """
     dataset, variables, steps = request.dataset, request.variables, request.steps
-    job = plan_job(dataset, request.snapshot, forecaster, variables, steps, intervals, tile_px=tile_px, model_hash=model_hash)
+    sizes = {"tile_px": tile_px, "blend_px": max(BLEND_PX, min(margin_px, tile_px // 2))}
+    job = plan_job(dataset, request.snapshot, forecaster, variables, steps, intervals, **sizes, model_hash=model_hash)
     return predict(Prediction(job, dataset, forecaster, intervals, staging), workers, progress)
 
 

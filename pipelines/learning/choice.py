@@ -18,8 +18,8 @@ from pipelines.samples.sampling import WindowArrays
 
 Publish = Literal["best", "network", "beyond_doubt"]
 SIMPLEST_FIRST = (
-    "persistence", "same_date_last_year", "climatology", "median_anomaly", "decaying_anomaly", "harmonic", "optical_flow",
-    "gradient_boosting",
+    "persistence", "same_date_last_year", "climatology", "median_anomaly", "decaying_anomaly", "harmonic", "translation",
+    "optical_flow", "moving_field", "gradient_boosting",
 )  # fmt: skip
 
 

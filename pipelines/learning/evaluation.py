@@ -8,7 +8,7 @@ a volume (D, H, W), tokens, or nothing at all. Names that end in HW stand for al
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from operator import length_hint
 from typing import Any
 
@@ -23,6 +23,7 @@ from pipelines.learning.forecast_intervals import Calibrated
 from pipelines.learning.interval_scores import IntervalTally
 from pipelines.learning.intervals import Interval, paired_skill, skill_json
 from pipelines.learning.result import Criterion, Evaluation, forecast_verdict
+from pipelines.learning.threshold_scores import Thresholds, ThresholdTally
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.sampling import WindowArrays
@@ -44,6 +45,7 @@ class EvaluationSettings:
     margin: float = 0.01
     confidence: float = 0.95
     publish: Publish = "best"
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
 
 def evaluate(
@@ -56,7 +58,8 @@ def evaluate(
     are those of the forecasters, the model's among them; they are scored on the same windows. `progress(done, total)` counts
     windows; total is known where `windows` has a length. In the details, `metrics[name]` and `skill[baseline]` hold `overall` and
     `by_lead`; `by_date` feeds the plots; `choice` says what is published and why; `calibration` are the intervals of that one and
-    `calibrations` those of all by name, for `predict`; `intervals_of` are the scores of that one and the best baseline.
+    `calibrations` those of all by name, for `predict`; `intervals_of` are the scores of that one and the best baseline;
+    `thresholds` are scores of events, where the settings name some.
 
     Raises RequestError if `model` is not among the forecasters, or no valid target pixel is there; StateError if a forecast is
     not finite where the truth is known.
@@ -65,6 +68,7 @@ def evaluate(
         raise RequestError(f"{settings.model} must be evaluated but is not among the forecasters ({', '.join(forecasters)})")
     tallies = {name: ErrorTally() for name in forecasters}
     scored = IntervalTally(intervals, settings.model) if intervals else None
+    events = ThresholdTally(settings.thresholds) if settings.thresholds.values else None
     range_of_tile: dict[Box, np.ndarray] = {}
     count = 0
     for count, window in enumerate(windows, start=1):
@@ -77,13 +81,17 @@ def evaluate(
             tallies[name].add(y_KCHW, *truth, range_of_tile[window.tile])
         if scored:
             scored.add(window, forecasts)
+        if events:
+            events.add(window, forecasts)
         if progress:
             progress(count, max(count, length_hint(windows)))
     if tallies[settings.model].is_empty:
         raise RequestError(
             f"none of the {count} test windows has a valid target pixel; mend `split` (test_from, block_px) or the quality mask"
         )
-    return _conclude({name: tally.table() for name, tally in tallies.items()}, settings, scored, validation, count)
+    evaluation = _conclude({name: tally.table() for name, tally in tallies.items()}, settings, scored, validation, count)
+    scores = {"thresholds": events.to_json(settings.confidence)} if events else {}
+    return replace(evaluation, details={**evaluation.details, **scores})
 
 
 def _check_finite(y_KCHW: np.ndarray, name: str, window: WindowArrays) -> None:

@@ -65,6 +65,20 @@ def _finish(axes: Axes, leads: int) -> None:
     axes.tick_params(length=2.5, width=0.6)
 
 
+def draw_events(scores: Json, model: str, path: Path) -> None:
+    """Writes a PNG: CSI by lead, one panel per threshold. `scores`: see `pipelines.learning.threshold_scores`."""
+    names = [model, *[name for name in scores["methods"] if name != model]]
+    with drawing(path, (3.6 * len(scores["thresholds"]) + 0.4, 3.7)) as figure:
+        for number, axes in enumerate(figure.subplots(1, len(scores["thresholds"]), squeeze=False)[0]):
+            for line, name in enumerate(names):
+                _line(axes, scores["methods"][name][number]["by_lead"], "csi", name, line)
+            title(axes, f"CSI, at least {scores['thresholds'][number]:g} {scores['unit']} (higher is better)".replace("  ", " "))
+            axes.set_ylim(bottom=0)
+            _finish(axes, len(scores["methods"][model][number]["by_lead"]))
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(names), 6), frameon=False, fontsize=9)
+
+
 def draw_skill(skill: Mapping[str, Json], path: Path) -> None:
     """Writes a PNG: skill against each baseline with its interval, overall (bars) and per lead (lines)."""
     names = list(skill)

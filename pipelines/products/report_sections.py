@@ -12,6 +12,7 @@ from pipelines.products.charts import (
     draw_blocks,
     draw_coverage,
     draw_errors,
+    draw_events,
     draw_f1,
     draw_interval_reliability,
     draw_reliability,
@@ -24,6 +25,7 @@ from pipelines.products.section import Column, Picture, Section, Table
 from pipelines.products.tables import (
     area_table,
     coverage_by_date,
+    event_tables,
     interval_table,
     label_tables,
     lead_tables,
@@ -72,7 +74,17 @@ def scores_section(details: Json, shipped: str, protocol: str, drafts: Path) -> 
     ]
     skill = Table("Skill against every baseline", [Column(key, title, "text") for key, title in titles.items()], rows)
     tables = [skill, *lead_tables(details["metrics"], shipped)]
-    return Section("scores", "Scores on held-out blocks and held-out time", [protocol], pictures=pictures, tables=tables)
+    moving = [details["field_motion"]["sentence"]] if "field_motion" in details else []
+    return Section("scores", "Scores on held-out blocks and held-out time", [protocol, *moving], pictures=pictures, tables=tables)
+
+
+def events_section(scores: Json | None, shipped: str, drafts: Path) -> Section:
+    """CSI, FSS and bias by lead and threshold; an empty section where the config names no thresholds."""
+    if not scores:
+        return Section("events", "Events")
+    draw_events(scores, shipped, drafts / "events.png")
+    pictures = [Picture(drafts / "events.png", "Critical success index by lead")]
+    return Section("events", "Events: where values reach a threshold", pictures=pictures, tables=event_tables(scores, shipped))
 
 
 def percent(value: float | None) -> str:

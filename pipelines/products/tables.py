@@ -57,6 +57,33 @@ def lead_tables(metrics: Mapping[str, Json], shipped: str) -> list[Table]:
     return tables
 
 
+def event_tables(scores: Json, shipped: str) -> list[Table]:
+    """CSI, FSS and bias of every method at each threshold over all leads, then CSI and FSS by lead."""
+    names = list(dict.fromkeys(name for name in (shipped, *scores["methods"]) if name in scores["methods"]))
+    square = f"{scores['near_px']} x {scores['near_px']} pixels"
+    note = (
+        "Events are values of at least the threshold. Counts are pooled over valid pixels and dates, the same for all methods; "
+        f"FSS compares shares of events in squares of {square}; bias above 1: too large an area. The interval of CSI is from "
+        f"{scores['dates']} target dates drawn again, as if they were independent."
+    )
+    tables = []
+    for number, threshold in enumerate(scores["thresholds"]):
+        of = f"at least {threshold:g} {scores['unit']}".strip()
+        found = {name: scores["methods"][name][number] for name in names}
+        columns = [
+            METHOD, Column("csi", "CSI", "number", "high"), Column("csi_low", "from"), Column("csi_high", "to"),
+            Column("fss", "FSS", "number", "high"), Column("bias", "bias"), Column("events", "events", "whole"),
+        ]  # fmt: skip
+        rows = [{"method": name, **found[name]["overall"]} for name in names]
+        tables.append(Table(f"Events of {of}", columns, rows, strong=[shipped], note="" if number else note))
+        for score in ("csi", "fss"):
+            leads = [lead["lead"] for lead in found[names[0]]["by_lead"]]
+            columns = [Column("method", "steps ahead", "text"), *[Column(str(k), f"{k}", "number", "high") for k in leads]]
+            rows = [{"method": name, **{str(lead["lead"]): lead[score] for lead in found[name]["by_lead"]}} for name in names]
+            tables.append(Table(f"{score.upper()} of {of} by steps ahead", columns, rows, strong=[shipped]))
+    return tables
+
+
 def interval_table(methods: Mapping[str, Json], shipped: str) -> Table:
     """The intervals of every method on the same pixels, beside those of the past's values and of constant errors."""
     columns = [

@@ -32,9 +32,10 @@ def audit(plan: WindowPlan) -> Audit:
     """Checks the list of windows: shared pixel-dates between parts, buffer, gap, order of time, counts."""
     by_part, shared = {part: plan.of_part(part) for part in PARTS}, count_shared(plan)
     problems = check_windows(plan)
+    margin_note = ", seen by the earlier part, targets of the later one" if plan.split.margin_px else ""
     for names, count in shared.items():
         if count:
-            problems.append(f"{count} pixel-dates are in {' and in '.join(names)} windows")
+            problems.append(f"{count} pixel-dates are in {' and in '.join(names)} windows" + margin_note)
     buffer_px = nearest_px({w.tile for w in by_part["train"]}, {w.tile for p in PARTS[1:] for w in by_part[p]})
     if buffer_px is not None and buffer_px < plan.split.buffer_px:
         problems.append(f"training tiles are {buffer_px} pixels from another part, split.buffer_px is {plan.split.buffer_px}")
@@ -49,20 +50,37 @@ def audit(plan: WindowPlan) -> Audit:
 
 
 def count_shared(plan: WindowPlan) -> dict[tuple[str, str], int]:
-    """How many (date, pixel) pairs two parts both use as context or target, for every two parts."""
-    dates_of: dict[tuple[str, Box], set[int]] = {}
+    """How many (date, pixel) pairs two parts both use as context or target, for every two parts.
+
+    With a margin around the tiles, windows of two parts see the same pixels: then those pairs count that are a target of the
+    later part and a target, or anything that a window sees, of the earlier one. That a later window sees what an earlier one had
+    to forecast is no leak: it is past by then.
+    """
+    has_margin = plan.split.margin_px > 0
+    seen_of: dict[tuple[str, Box], set[int]] = {}
+    target_of: dict[tuple[str, Box], set[int]] = {}
     for window in plan.windows:
-        dates_of.setdefault((window.part, window.tile), set()).update(window.context_T, window.target_K)
-    tiles, dates = {tile for _, tile in dates_of}, len(plan.times)
+        box = (window.part, plan.box_of(window.tile))
+        seen_of.setdefault(box, set()).update(window.context_T, window.target_K)
+        if has_margin:
+            seen_of[box].update(np.flatnonzero(plan.usable(window)).tolist())
+            target_of.setdefault((window.part, window.tile), set()).update(window.target_K)
+    tiles, dates = {tile for _, tile in (*seen_of, *target_of)}, len(plan.times)
     edges = [np.unique(sides) for sides in zip(*(side for tile in tiles for side in (tile.start, tile.stop)), strict=True)]
     pixels: np.ndarray = reduce(np.multiply.outer, map(np.diff, edges))  # of each cell
-    used = {part: np.zeros((dates, *pixels.shape), bool) for part in PARTS}
-    for (part, tile), steps in dates_of.items():
-        spans = zip(edges, tile.start, tile.stop, strict=True)
-        inside = [slice(*np.searchsorted(sides, (start, stop)).tolist()) for sides, start, stop in spans]
-        for step in (step for step in steps if 0 <= step < dates):
-            used[part][step][tuple(inside)] = True
-    return {(a, b): int(((used[a] & used[b]) * pixels).sum()) for a, b in combinations(PARTS, 2)}
+
+    def mark(dates_of: dict[tuple[str, Box], set[int]]) -> dict[str, np.ndarray]:
+        used = {part: np.zeros((dates, *pixels.shape), bool) for part in PARTS}
+        for (part, tile), steps in dates_of.items():
+            spans = zip(edges, tile.start, tile.stop, strict=True)
+            inside = [slice(*np.searchsorted(sides, (start, stop)).tolist()) for sides, start, stop in spans]
+            for step in (step for step in steps if 0 <= step < dates):
+                used[part][step][tuple(inside)] = True
+        return used
+
+    earlier = mark(seen_of)
+    later = mark(target_of) if has_margin else earlier
+    return {(a, b): int(((earlier[a] & later[b]) * pixels).sum()) for a, b in combinations(PARTS, 2)}
 
 
 def check_windows(plan: WindowPlan) -> list[str]:

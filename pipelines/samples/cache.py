@@ -1,7 +1,7 @@
 """Builds the sample cache: blocks of one cube snapshot, decoded once; windows are slices of memory maps of it.
 
     FOLDER/cache-KEY/plan.json, cache.json
-    FOLDER/cache-KEY/PART-HxW/values.npy            (blocks, N, C, [D,] H, W) float32 physical, 0 where invalid
+    FOLDER/cache-KEY/PART-HxW/values.npy            (blocks, N, C, [D,] H, W) float32 physical, 0 where invalid, margins included
                               valid.npy             (blocks, N, [D,] H, W) bool
                               prepared-NAME.npy     (windows, ...) what `prepare` returned
 
@@ -80,7 +80,7 @@ def build_samples(
     building, of_tile = folder / f".building-{key}-{socket.gethostname()}-{os.getpid()}", windows_of_tiles(plan)
     try:
         building.mkdir()
-        blocks = decoded_blocks(dataset, sorted(of_tile), variables, progress)
+        blocks = decoded_blocks(dataset, sorted(of_tile), variables, progress, margin_px=plan.split.margin_px)
         groups = write_groups(building, blocks, of_tile, plan, prepare, min_valid_fraction)
         (building / "plan.json").write_text(to_json(plan))
         about = {"key": key, "snapshot": snapshot, "format": FORMAT, "variables": [v.name for v in variables], "groups": groups}
@@ -134,31 +134,40 @@ def remove_incomplete(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Block:
-    """A decoded tile of all dates: `x_NCHW` float32 physical (0 where invalid), `valid_NHW` bool."""
+    """A decoded tile of all dates: `x_NCHW` float32 physical (0 where invalid), `valid_NHW` bool, both of the `box` around it."""
 
     tile: Box
+    box: Box
     x_NCHW: np.ndarray
     valid_NHW: np.ndarray
 
 
 def decoded_blocks(
-    dataset: xr.Dataset, tiles: list[Box], variables: tuple[Variable, ...], progress: Progress | None = None
+    dataset: xr.Dataset,
+    tiles: list[Box],
+    variables: tuple[Variable, ...],
+    progress: Progress | None = None,
+    *,
+    margin_px: int = 0,
 ) -> Iterator[Block]:
-    """Each of `tiles` decoded, in an order that reads every stored chunk about once. `progress` counts tiles."""
+    """Each of `tiles` with its margin decoded, in an order that reads every stored chunk about once. `progress` counts tiles."""
     bands, done = bands_of(dataset), 0
     used = used_bands(bands, variables)
     is_slice = used == tuple(range(used[0], used[-1] + 1))  # storage reads slices without a copy
     image = dataset["image"].isel(band=slice(used[0], used[-1] + 1) if is_slice else list(used))
     dims, chunks = space_dims(dataset), dataset["image"].encoding.get("shards") or dataset["image"].encoding.get("chunks")
     bytes_per_pixel = dataset.sizes["time"] * len(used) * image.dtype.itemsize
-    for region, members in group_tiles(tiles, int(chunks[-2]) if chunks else 256, bytes_per_pixel):
+    shape = tuple(dataset.sizes[dim] for dim in dims)
+    for around, members in group_tiles(tiles, int(chunks[-2]) if chunks else 256, bytes_per_pixel):
+        region = around.grown(margin_px, shape)
         inside = dict(zip(dims, region.slices, strict=True))
         image_NBYX = image.isel(inside).values
         valid_NYX = dataset["valid"].isel(inside).values.astype(bool, copy=False)
         for tile in members:
-            within = tile.within(region)
+            box = tile.grown(margin_px, shape)
+            within = box.within(region)
             part = image_NBYX[:, :, *within], valid_NYX[:, *within]
-            yield Block(tile, *decode(*part, tuple(bands[number] for number in used), variables))
+            yield Block(tile, box, *decode(*part, tuple(bands[number] for number in used), variables))
             done += 1
             if progress is not None:
                 progress(done, len(tiles))
@@ -202,10 +211,11 @@ def write_groups(
     best, free = dict.fromkeys(PARTS, 0.0), shutil.disk_usage(building).free
     try:
         for done, block in enumerate(blocks, start=1):
-            kept, shape = [], block.tile.shape
+            kept, shape, inside = [], block.box.shape, block.tile.within(block.box)
+            pixels = math.prod(block.tile.shape)
             for number, window in of_tile[block.tile]:
                 observed = [i for i in window.target_K if i >= 0]
-                valid = np.count_nonzero(block.valid_NHW[observed]) / (len(window.target_K) * block.valid_NHW[0].size)
+                valid = np.count_nonzero(block.valid_NHW[observed][:, *inside]) / (len(window.target_K) * pixels)
                 best[window.part] = max(valid, best[window.part])
                 kept += [(number, window)] if valid >= least else []
             if kept:

@@ -29,6 +29,7 @@ class Split:
     validation_fraction: float = 0.2
     gap_days: float = 0.0
     seed: int = 0
+    margin_px: int = 0  # around its tile a window sees these pixels too, and is not scored on them
 
     def __post_init__(self) -> None:
         for name in ("validation_from", "test_from"):
@@ -138,6 +139,10 @@ class WindowPlan:
         """Days since 1970-01-01 UTC, float64."""
         return to_days(self.times)
 
+    def box_of(self, tile: Box) -> Box:
+        """What the windows of `tile` see: the tile with the split's margin, clipped to the raster."""
+        return tile.grown(self.split.margin_px, self.shape)
+
     def of_part(self, part: str) -> tuple[Window, ...]:
         check_part(part)
         return tuple(window for window in self.windows if window.part == part)
@@ -181,7 +186,9 @@ def to_json(plan: WindowPlan) -> str:
     for window in plan.windows:
         when = (window.context_T, window.target_K, window.target_days_K)
         windows.append([PARTS.index(window.part), tiles.setdefault(window.tile, len(tiles)), steps.setdefault(when, len(steps))])
-    split = {**asdict(plan.split), "validation_from": str(plan.split.validation_from), "test_from": str(plan.split.test_from)}
+    margin = {"margin_px": plan.split.margin_px} if plan.split.margin_px else {}  # without one as in plans of before
+    rule = {name: value for name, value in asdict(plan.split).items() if name != "margin_px"} | margin
+    split = {**rule, "validation_from": str(plan.split.validation_from), "test_from": str(plan.split.test_from)}
     content = {
         "format": FORMAT,
         "times": [str(time) for time in plan.times.astype("datetime64[ns]")],

@@ -57,7 +57,7 @@ def read_windows(dataset: xr.Dataset, plan: WindowPlan, variables: tuple[Variabl
     """The windows of `part` as of `SampleCache.windows`, one decoded tile in memory, without those without a valid target."""
     check_fits(dataset, plan)
     of_tile = {tile: members for tile, members in windows_of_tiles(plan).items() if members[0][1].part == part}
-    for block in decoded_blocks(dataset, sorted(of_tile), variables):
+    for block in decoded_blocks(dataset, sorted(of_tile), variables, margin_px=plan.split.margin_px):
         windows = (window_arrays(plan, window, block.x_NCHW, block.valid_NHW) for _, window in of_tile[block.tile])
         yield from (window for window in windows if window.target_valid_KHW.any())
 

@@ -1,6 +1,6 @@
 """A finished sample cache: its windows one by one, in batches of one shape, augmented. `cache` describes the files.
 
-Axes are in the names: an array whose name ends in `HW` is an image and is augmented.
+Axes are in the names: an array whose name ends in `HW` is an image and is augmented; one in `2HW` holds vectors (row, column).
 """
 
 import json
@@ -28,8 +28,9 @@ Batch = dict[str, torch.Tensor]
 class WindowArrays:
     """One window: the arguments of the forecaster's `forecast`, and the truth.
 
-    Tensors over private memory maps: all dates of the block, not only the window's (a baseline is fitted on all usable
-    dates). `target_KCHW` is 0 where `target_valid_KHW` is False.
+    H and W are those of the tile with the plan's margin; the target is valid inside the tile only. Tensors over private memory
+    maps: all dates of the block, not only the window's (a baseline is fitted on all usable dates). `target_KCHW` is 0 where
+    `target_valid_KHW` is False.
     """
 
     x_NCHW: torch.Tensor
@@ -53,9 +54,19 @@ def window_arrays(plan: WindowPlan, window: Window, x_NCHW: np.ndarray, valid_NH
     """A window of a decoded block, with copies of its targets; target steps without an observation are 0 and invalid."""
     target = np.array(window.target_K)
     target_valid_KHW = valid_NHW[target] & (target >= 0).reshape(-1, *[1] * (valid_NHW.ndim - 1))
+    if plan.split.margin_px:
+        target_valid_KHW &= inside_tile(plan, window.tile)
     truth = torch.from_numpy(x_NCHW[target] * target_valid_KHW[:, None]), torch.from_numpy(target_valid_KHW)
     block = torch.from_numpy(x_NCHW), torch.from_numpy(valid_NHW)
     return WindowArrays(*block, *date_tensors(plan, window), *truth, window.tile, window.part)
+
+
+def inside_tile(plan: WindowPlan, tile: Box) -> np.ndarray:
+    """Which pixels of what the windows of `tile` see are in the tile, and so are targets; bool (H, W)."""
+    box = plan.box_of(tile)
+    inside_HW = np.zeros(box.shape, bool)
+    inside_HW[tile.within(box)] = True
+    return inside_HW
 
 
 def date_tensors(plan: WindowPlan, window: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -119,10 +130,11 @@ class PartSamples:
     """
 
     def __init__(self, plan: WindowPlan, groups: list[Group], *, augment: bool = False, seed: int = 0):
-        self.groups, self.augment, self.seed = groups, augment, seed
+        self.plan, self.groups, self.augment, self.seed = plan, groups, augment, seed
         rows_of = sorted((number, g, row) for g, group in enumerate(groups) for row, number in enumerate(group.numbers))
         number_W, self.group_W, self.row_W = np.array(rows_of, np.int64).reshape(-1, 3).T
         windows = [plan.windows[number] for number in number_W]
+        self.tile_W = [window.tile for window in windows]
         self.context_WT = np.array([window.context_T for window in windows], np.int64)
         self.target_WK = np.array([window.target_K for window in windows], np.int64)
         days_WK = np.array([window.target_days_K for window in windows], np.float64)
@@ -153,14 +165,19 @@ class PartSamples:
         if not arrays:
             arrays["x_TCHW"], arrays["valid_THW"] = group.cut_steps(slot_B, self.context_WT[chosen])
         arrays["target_KCHW"], arrays["target_valid_KHW"] = group.cut_steps(slot_B, self.target_WK[chosen])
+        if self.plan.split.margin_px:
+            inside_BHW = np.stack([inside_tile(self.plan, self.tile_W[index]) for index in chosen])
+            arrays["target_valid_KHW"] &= inside_BHW[:, None]
         arrays["target_seconds_K"] = self.target_seconds_WK[chosen]
         if self.augment:
             symmetry_B, is_square = self.symmetry_W[chosen], group.shape[-2] == group.shape[-1]
-            images = [array for name, array in arrays.items() if name.endswith("HW")]
+            images = {name: array for name, array in arrays.items() if name.endswith("HW")}
             for symmetry in np.unique(symmetry_B[symmetry_B > 0]):
                 rows = symmetry_B == symmetry
-                for image in images:
+                for name, image in images.items():
                     image[rows] = augmented(image[rows], int(symmetry), is_square)
+                    if name.endswith("2HW"):
+                        image[rows] = turned_vectors(image[rows], int(symmetry), is_square)
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
@@ -174,6 +191,13 @@ def augmented(image: np.ndarray, symmetry: int, is_square: bool) -> np.ndarray:
     if symmetry & 2:
         image = image[..., ::-1]
     return np.swapaxes(image, -1, -2) if symmetry & 4 and is_square else image
+
+
+def turned_vectors(vectors: np.ndarray, symmetry: int, is_square: bool) -> np.ndarray:
+    """The components (..., 2, H, W), along rows and columns, of vectors whose image was `augmented` like that."""
+    sign_211 = np.array([-1 if symmetry & 1 else 1, -1 if symmetry & 2 else 1], vectors.dtype)[:, None, None]
+    signed: np.ndarray = vectors * sign_211
+    return signed[..., ::-1, :, :] if symmetry & 4 and is_square else signed
 
 
 @dataclass(frozen=True, eq=False)

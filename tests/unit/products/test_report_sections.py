@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from pipelines.learning.result import Evaluation, Verdict
-from pipelines.products.report_sections import audit_facts, change_section, evaluation_section, intervals_section, scores_section
+from pipelines.products.report_sections import (
+    audit_facts,
+    change_section,
+    evaluation_section,
+    events_section,
+    intervals_section,
+    scores_section,
+)
 from pipelines.samples.audit import Audit
 
 
@@ -21,6 +28,23 @@ def test_scores_and_intervals_have_tables_and_pictures(evaluation: dict[str, Any
     assert "too few dates" in few.text[1]
     assert [list(row.values())[1] for row in few.tables[0].rows] == [0.88, 0.3]
     assert intervals_section(None, "model", tmp_path).is_empty
+
+
+def test_events_have_a_table_by_threshold_and_by_lead(tmp_path: Path) -> None:
+    one = {"csi": 0.5, "fss": None, "bias": 1.2, "events": 12}
+    method = [{"threshold": 2.0, "overall": {**one, "csi_low": 0.4, "csi_high": 0.6}, "by_lead": [{"lead": 1, **one}]}]
+    scores = {
+        "unit": "mm/h", "scale": 12.0, "near_px": 5, "thresholds": [2.0], "dates": 9,
+        "methods": {"persistence": method, "model": method},
+    }  # fmt: skip
+    section = events_section(scores, "model", tmp_path)
+    assert [table.title for table in section.tables] == [
+        "Events of at least 2 mm/h", "CSI of at least 2 mm/h by steps ahead", "FSS of at least 2 mm/h by steps ahead",
+    ]  # fmt: skip
+    assert [row["method"] for row in section.tables[0].rows] == ["model", "persistence"]
+    assert section.tables[1].rows[0]["1"] == 0.5
+    assert section.pictures[0].path.exists()
+    assert events_section(None, "model", tmp_path).is_empty
 
 
 def test_intervals_of_all_methods_stand_side_by_side(evaluation: dict[str, Any], tmp_path: Path) -> None:
