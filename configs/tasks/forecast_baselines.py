@@ -30,8 +30,12 @@ Baseline = Literal[
     "harmonic",
     "gradient_boosting",
     "optical_flow",
+    "boosting_without_covariates",
 ]
-DEFAULT_BASELINES: tuple[Baseline, ...] = tuple(name for name in get_args(Baseline) if name != "optical_flow")
+WITHOUT_COVARIATES: Baseline = "boosting_without_covariates"
+DEFAULT_BASELINES: tuple[Baseline, ...] = tuple(
+    name for name in get_args(Baseline) if name not in ("optical_flow", WITHOUT_COVARIATES)
+)
 BOOSTED_WINDOWS = 480  # at most, evenly spread over blocks and dates
 
 
@@ -67,6 +71,8 @@ def fitted_baselines(
                 baselines[name] = rule()
             case "gradient_boosting":
                 baselines[name] = boost(rule(), windows().thinned(BOOSTED_WINDOWS), seed)
+            case "boosting_without_covariates":
+                baselines[name] = boost(rule(), windows().thinned(BOOSTED_WINDOWS), seed, uses_covariates=False)
             case _:
                 baselines[name] = build_simple(name, few)
     return baselines
@@ -101,11 +107,11 @@ def sentence_of(chosen: Description) -> str:
     return "gradient boosting: " + "; ".join(channels)
 
 
-def boost(rule: DecayingAnomaly, windows: KnownWindows, seed: int) -> Forecaster:
+def boost(rule: DecayingAnomaly, windows: KnownWindows, seed: int, *, uses_covariates: bool = True) -> Forecaster:
     from models.baselines.gradient_boosting import GradientBoosting
 
     try:
-        return GradientBoosting(rule, seed=seed).fit(windows)
+        return GradientBoosting(rule, seed=seed, uses_covariates=uses_covariates).fit(windows)
     except ValueError as e:
         least = windows.settings.min_valid_fraction
         remedy = "lower samples.min_valid_fraction, or take gradient_boosting out of evaluation.baselines"

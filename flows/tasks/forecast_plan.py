@@ -1,6 +1,6 @@
 """`--dry-run` of a forecast: how long its stages take, and how much memory and disk."""
 
-from configs.tasks.forecast import ForecastRun
+from configs.tasks.forecast import ForecastRun, baselines_of
 from flows.planning import Extent, PlannedStep, estimate
 from pipelines.wording import counted
 
@@ -19,11 +19,12 @@ def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
     seconds = flops / TRAIN_FLOP_S + cached / CACHE_BYTES_S
     batch = run.training.batch * run.split.block_px**2 * steps * sum(run.model.hidden) * 4 * 12
     what = f"{counted(run.model.members, 'network')}, at most {counted(run.training.epochs, 'epoch')} each"
+    what += "" if run.covariates.is_empty else f", with {run.covariates.sentence()}"
     return estimate("train", what, seconds, cached / 1e6, batch / 1e6)
 
 
 def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
-    windows, baselines = extent.pixels * run.split.test_fraction * max(extent.dates, 1), len(run.evaluation.baselines)
+    windows, baselines = extent.pixels * run.split.test_fraction * max(extent.dates, 1), len(baselines_of(run))
     seconds = windows * (1 + baselines) * run.samples.horizon / 2e6 + 10
     block = extent.dates * run.split.block_px**2 * 4 * 20
     return estimate("evaluate", f"the model beside {counted(baselines, 'baseline')}", seconds, 1.0, block / 1e6)
@@ -43,5 +44,5 @@ def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
 
 def flop_per_pixel_step(run: ForecastRun) -> float:
     """Multiplications and additions of one step of every layer at one pixel: four gates of a convolution over input and state."""
-    inputs = [4 * len(run.samples.variables) + 4, *run.model.hidden]
+    inputs = [4 * len(run.samples.variables) + 4 + run.covariates.count, *run.model.hidden]
     return sum(2 * 4 * h * (i + h) * run.model.kernel**2 for i, h in zip(inputs, run.model.hidden, strict=False))

@@ -73,8 +73,11 @@ def predict_fields(
 ) -> Staged:  # fmt: skip
     """The fields of the forecast and its bounds, in the folder `staging`; see `predict`."""
     dataset, variables, steps = request.dataset, request.variables, request.steps
-    job = plan_job(dataset, request.snapshot, forecaster, variables, steps, intervals, tile_px=tile_px, model_hash=model_hash)
-    return predict(Prediction(job, dataset, forecaster, intervals, staging), workers, progress)
+    job = plan_job(
+        dataset, request.snapshot, forecaster, variables, steps, intervals, tile_px=tile_px, model_hash=model_hash,
+        covariates=request.covariates,
+    )  # fmt: skip
+    return predict(Prediction(job, dataset, forecaster, intervals, staging, request.covariates), workers, progress)
 
 
 def _exclusive(staging: Path) -> FileLock:

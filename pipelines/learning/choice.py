@@ -19,7 +19,7 @@ from pipelines.samples.sampling import WindowArrays
 Publish = Literal["best", "network", "beyond_doubt"]
 SIMPLEST_FIRST = (
     "persistence", "same_date_last_year", "climatology", "median_anomaly", "decaying_anomaly", "harmonic", "optical_flow",
-    "gradient_boosting",
+    "boosting_without_covariates", "gradient_boosting",
 )  # fmt: skip
 
 
