@@ -21,7 +21,7 @@ from pipelines.errors import DriftlineError, MissingInput, RequestError, SceneRe
 from pipelines.grid import Grid
 from pipelines.samples.covariates import Covariates, Driver, Known, Missing, Static, Summary, positions_in
 from pipelines.sources.answers import table_rows
-from pipelines.sources.cf import axes_of
+from pipelines.sources.cf import Axes, axes_of, times_of_planes
 from pipelines.sources.cf_times import cf_times
 from pipelines.sources.isolation import isolated
 from pipelines.sources.layers import BandRequest, open_hdf5_layer, open_raster_layer
@@ -121,7 +121,8 @@ def _load_static(asked: StaticFile, grid: Grid, _: tuple[int, int]) -> Static:
             f"{where} has no value for {missing:.0%} of the cube's pixels (nodata, or outside of {asked.path.name}), its "
             f"max_missing allows {asked.max_missing:.0%}: use a raster that covers the cube, or raise max_missing"
         )
-    channels, values_SYX = (asked.name,), values_YX[None]
+    channels: tuple[str, ...] = (asked.name,)
+    values_SYX = values_YX[None]
     if asked.classes:
         channels = tuple(f"{asked.name}={code}" for code in asked.classes)
         known_YX = np.isfinite(values_YX)
@@ -218,7 +219,7 @@ def _netcdf(asked: DriverFile, grid: Grid) -> Series:
     with open_hdf5(asked.path, asked.name) as file:
         data = hdf5_data_set(file, asked.variable, asked.name)
         axes = axes_of(data, asked.name)
-        times = _times_of(data, axes.plane, asked)
+        times = _times_of(data, axes, asked)
         layer = open_hdf5_layer(file, asked.variable, 0, BandRequest(()), asked.name, asked.name)
         rows, columns = _cells_around(layer.grid, grid, asked)
         chosen: list[slice | int] = [0] * data.ndim
@@ -241,14 +242,13 @@ def _netcdf(asked: DriverFile, grid: Grid) -> Series:
         return Series(days_L, values_LG, layer.grid.window(rows, columns), facts.unit, are_days)
 
 
-def _times_of(data: h5py.Dataset, plane: int | None, asked: DriverFile) -> np.ndarray:
+def _times_of(data: h5py.Dataset, axes: Axes, asked: DriverFile) -> np.ndarray:
     """The times of a variable, datetime64[ns]. Raises SceneRefused without a time axis."""
-    scales = data.dims[plane] if plane is not None and "DIMENSION_LIST" in data.attrs else ()
-    if plane is None or not len(scales):
-        raise SceneRefused(
-            asked.name, "no-date", f"{asked.variable!r} in {asked.path.name} has no time axis: expected (time, y, x)"
-        )
-    found: np.ndarray = cf_times(scales[0], asked.name).values
+    scale = times_of_planes(data, axes)
+    if scale is None:
+        detail = f"{asked.variable!r} in {asked.path.name} has no axis of several times: expected (time, y, x)"
+        raise SceneRefused(asked.name, "no-date", detail)
+    found: np.ndarray = cf_times(scale, asked.name).values
     return found
 
 

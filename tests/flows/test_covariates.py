@@ -14,7 +14,7 @@ from pipelines.errors import RequestError
 from tests.flows.small_runs import carry_out, read_json
 
 NOISE = 0.01
-FIRST, DAYS = np.datetime64("2018-01-01"), 900
+FIRST, DAYS, DATES, SIDE = np.datetime64("2018-01-01"), 1100, 180, 24
 COVARIATES = {
     "static": [{"name": "elevation", "path": "dem.tif", "unit": "m"}],
     "drivers": [
@@ -27,12 +27,12 @@ DRIVEN = {
     "source": {"kind": "netcdf", "path": "driven.nc", "bands": ["red"], "scale": 0.0001, "crs": "EPSG:32635",
                "transform": [10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0]},
     "cube": {"chunk_px": 32, "workers": 1},
-    "samples": {"variables": [{"name": "red", "bands": ["red"]}], "context": 4, "horizon": 2},
+    "samples": {"variables": [{"name": "red", "bands": ["red"]}], "context": 3, "horizon": 1},
     "covariates": COVARIATES,
-    "split": {"block_px": 8, "buffer_px": 1, "validation_from": "2019-01-01", "test_from": "2019-09-01"},
+    "split": {"block_px": 8, "buffer_px": 3, "validation_from": "2019-09-01", "test_from": "2020-03-01"},
     "model": {"hidden": [8], "kernel": 1, "members": 1, "baseline": "none"},
-    "training": {"epochs": 30, "batch": 32, "learning_rate": 0.01, "accelerator": "cpu", "patience": 30},
-    "evaluation": {"baselines": ["persistence", "climatology", "gradient_boosting"]},
+    "training": {"epochs": 40, "batch": 32, "learning_rate": 0.01, "accelerator": "cpu", "patience": 40},
+    "evaluation": {"baselines": ["persistence", "gradient_boosting"]},
     "prediction": {"tile_px": 32},
 }  # fmt: skip
 
@@ -47,16 +47,16 @@ def write_rain(rain: np.ndarray, days: int) -> None:
 def write_driven() -> np.ndarray:
     """The daily rain. Values: 0.3 + 0.004 x (rain since the date before) x (1.5 - elevation in km), and noise."""
     rng = np.random.default_rng(0)
-    rain = rng.gamma(0.5, 8.0, DAYS)
-    elevation = np.add.outer(np.linspace(0, 1, 32), np.linspace(0, 0.4, 32))
-    at = np.cumsum(rng.choice([8, 13, 18], 60)) + 5  # irregular
-    sums = np.array([rain[start:stop].sum() for start, stop in zip([at[0] - 13, *at[:-1]], at, strict=True)])
-    image = 0.3 + 0.004 * sums[:, None, None] * (1.5 - elevation) + rng.normal(0, NOISE, (60, 32, 32))
+    rain = rng.uniform(0, 20, DAYS)
+    elevation = np.add.outer(np.linspace(0, 1, SIDE), np.linspace(0, 0.4, SIDE))
+    at = np.cumsum(rng.choice([3, 5, 8], DATES)) + 8  # irregular
+    sums = np.array([rain[start:stop].sum() for start, stop in zip([at[0] - 8, *at[:-1]], at, strict=True)])
+    image = 0.1 + 0.004 * sums[:, None, None] * (1.5 - elevation) + rng.normal(0, NOISE, (DATES, SIDE, SIDE))
     times = (FIRST + at.astype("timedelta64[D]")).astype("datetime64[ns]")
-    axes = {"time": times, "y": 5000000.0 - 10 * (np.arange(32) + 0.5), "x": 500000.0 + 10 * (np.arange(32) + 0.5)}
-    data = xr.Dataset({"red": (("time", "y", "x"), (image * 10000).astype("uint16"))}, axes)
+    axes = {name: at * 10 * (np.arange(SIDE) + 0.5) + start for name, at, start in (("y", -1, 5e6), ("x", 1, 5e5))}
+    data = xr.Dataset({"red": (("time", "y", "x"), (image * 10000).astype("uint16"))}, {"time": times, **axes})
     data.to_netcdf("driven.nc", engine="h5netcdf")
-    shape = {"height": 32, "width": 32, "count": 1, "dtype": "float32"}
+    shape = {"height": SIDE, "width": SIDE, "count": 1, "dtype": "float32"}
     transform = Affine(10, 0, 500000, 0, -10, 5000000)
     with rasterio.open("dem.tif", "w", driver="GTiff", crs="EPSG:32635", transform=transform, **shape) as file:
         file.write((1000 * elevation).astype("float32"), 1)
