@@ -13,6 +13,7 @@ from configs.yaml_positions import Key
 from pipelines.errors import RequestError
 
 if TYPE_CHECKING:
+    from configs.trained import Trained
     from models.covariates import CovariateScaling
     from pipelines.grid import Grid
     from pipelines.samples.covariates import Covariates
@@ -134,6 +135,13 @@ def sentence_of_scores(chosen: CovariatesConfig) -> tuple[str, ...]:
         f"Scores and intervals were made with {' and '.join(ahead)} as recorded up to each target date: where the file holds a "
         "forecast of it in their place, errors are larger.",
     )
+
+
+def covariates_of(trained: Trained) -> CovariateScaling | None:
+    """Those that a model was trained with, from its description."""
+    from models.covariates import CovariateScaling
+
+    return CovariateScaling.from_description(trained.architecture.get("covariates"))
 
 
 def check_model(trained: CovariateScaling | None, chosen: CovariatesConfig) -> None:

@@ -12,7 +12,7 @@ from configs.load import config_hash
 from configs.privacy import OF_PLACES
 from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
-from configs.tasks.forecast_covariates import build_scaling, check_model, sentence_of_scores
+from configs.tasks.forecast_covariates import build_scaling, check_model, covariates_of, sentence_of_scores
 from configs.trained import find_model
 from flows.folder import RunFolder, code_version, load_checkpoint, readable, require
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
@@ -143,6 +143,7 @@ class Forecast(TrainedTask):
         forecaster = do("fit the baseline", prepare)
         if run.training.start_from is not None:
             check_start(self, context)
+            check_model(covariates_of(find_model(run.training.start_from)), run.covariates)
             do("load the weights to begin from", lambda _: start(self, context, forecaster))
         cache = do("cut windows", lambda show: cut(context, snapshot, dataset, plan, forecaster, show))
         report = do("train the networks", train_networks)  # epochs that a killed run finished are not repeated
@@ -268,13 +269,12 @@ class Forecast(TrainedTask):
         if evaluation is None:
             return [maps, verified]
         details, (_, plan, found) = evaluation.details, plan_samples(context, require(folder, "train")["snapshot"])
+        given = find_model(folder.model).metadata.get("covariates", ())
         return [
             maps,
             scores_section(details, evaluation.shipped, evaluation.protocol, drafts),
             intervals_section(details.get("intervals"), evaluation.shipped, drafts),
-            covariates_section(
-                require(folder, "train").get("covariates", ()), details, sentence_of_scores(context.run.covariates)
-            ),
+            covariates_section(given, details, sentence_of_scores(context.run.covariates)),
             verified,
             split_section(plan, found, drafts),
         ]

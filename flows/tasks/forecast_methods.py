@@ -173,6 +173,10 @@ def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualFo
         trained_to=inputs.last_utc or iso_utc(as_utc(run.split.test_from)),
         cube_snapshot=metadata["cube_snapshot"],
         framework_version=version("torch"),
-        hyperparameters={"model": run.model.model_dump(mode="json"), "training": metadata.get("training", {})},
+        hyperparameters={
+            "model": run.model.model_dump(mode="json"),
+            "training": metadata.get("training", {}),
+            **({"covariates": metadata["covariates"]} if metadata.get("covariates") else {}),
+        },
         weights=context.folder.model / TENSORS,
     )

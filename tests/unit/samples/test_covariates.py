@@ -8,6 +8,7 @@ import torch
 
 from pipelines.errors import RequestError
 from pipelines.grid import Grid
+from pipelines.samples.cache import build_samples, decoded_blocks
 from pipelines.samples.covariates import Covariates, Driver, Static, context_days, summarise
 from pipelines.tiles import Box
 
@@ -88,3 +89,24 @@ def test_a_future_that_is_not_there_is_refused_or_the_climatology_and_said():
 def test_steps_without_an_observation_have_a_date():
     days_N, context_T = np.array([0.0, 10.0, 40.0]), np.array([-1, 0, 1, -1, -1, 2, -1])
     assert context_days(days_N, context_T).tolist() == [-10, 0, 10, 20, 30, 40, 50]
+
+
+def test_augmentation_turns_static_layers_with_the_frames(cube, plan, ndvi, tmp_path):
+    def prepare(x_NCHW, valid_NHW, *dates, covariates):
+        return {"x_HW": x_NCHW[0, 0], "static_SHW": covariates["static_SHW"], "past_TDHW": covariates["past_TDHW"]}
+
+    whole = next(decoded_blocks(cube, [Box.whole(plan.shape)], ndvi))
+    layer = Static("ndvi", ("ndvi",), whole.x_NCHW[0], False, "", "")
+    grid = Grid("EPSG:32635", GRID.transform, plan.shape)
+    covariates = Covariates(grid, (layer,), (driver(plan.days_N, plan.days_N, known="past", summary="last"),))
+    samples = build_samples(cube, "s", tmp_path, plan, ndvi, prepare, prepare_key="k", covariates=covariates).part(
+        "train", augment=True
+    )
+    samples.set_epoch(3)
+    assert len(set(samples.symmetry_W)) > 4
+    for index in range(len(samples)):
+        batch = samples.gather([index])
+        assert torch.equal(batch["static_SHW"][:, 0], batch["x_HW"])
+    window = plan.windows[samples.groups[0].numbers[0]]
+    known = samples.groups[0].prepared["past_TDHW"][0].ravel()
+    assert known.tolist() == plan.days_N[list(window.context_T)].astype("float32").tolist(), "known on its own date"
