@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from configs.explain import Complaint, explain_all, find_lax_numbers, find_typos
-from configs.paths import input_keys, resolve_inputs, text_beside
+from configs.paths import input_keys, positions_of, resolve_inputs, text_beside
 from configs.privacy import NAMES_OF_FILES, without_originals
 from configs.renamed import Notify, apply_renamed
 from configs.schema import Finding, Sections, Strict, suggest
@@ -91,7 +91,7 @@ def write_resolved(run: AnyRun, path: Path) -> None:
     """
     head = f"# resolved by driftline, every default written out; sha256 {config_hash(run)}\n"
     content = without_originals(run).model_dump(mode="json")
-    for key in input_keys(type(run)):
+    for key in (position for one in input_keys(type(run)) for position in positions_of(content, one)):
         section = parent_of(content, key)
         if isinstance(section, dict) and isinstance(section.get(key[-1]), str):
             section[key[-1]] = text_beside(section[key[-1]], path.parent)

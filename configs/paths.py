@@ -97,7 +97,7 @@ def resolve_inputs(
     read before. `exists` says whether a path is there.
     """
     folder = _as_seen_from_here(Path(document.name).parent)
-    for key in input_keys(tree):
+    for key in (position for one in input_keys(tree) for position in positions_of(document.data, one)):
         parent = parent_of(document.data, key)
         text = parent.get(key[-1]) if isinstance(parent, dict) else None
         if not isinstance(text, str) or not text.isprintable() or is_fixed(text) or _is_typed(document, key):
@@ -118,7 +118,8 @@ def input_keys(tree: type[BaseModel]) -> list[tuple[str, ...]]:
 
     >>> from configs.tasks.forecast import ForecastRun
     >>> input_keys(ForecastRun)
-    [('source', 'path'), ('source', 'mask_file'), ('model', 'use'), ('training', 'start_from')]
+    [('source', 'path'), ('source', 'mask_file'), ('covariates', 'static', 'path'), ('covariates', 'drivers', 'path'), \
+('model', 'use'), ('training', 'start_from')]
     """
     found: list[tuple[str, ...]] = []
     for name, info in tree.model_fields.items():
@@ -133,6 +134,21 @@ def models_in(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in typing.get_args(annotation) for model in models_in(argument)]
+
+
+def positions_of(data: object, key: Key) -> Iterator[Key]:
+    """A key of `input_keys` in what the YAML says: of a list, the key in each of its items.
+
+    >>> list(positions_of({"drivers": [{"path": "rain.csv"}, {"path": "sun.csv"}]}, ("drivers", "path")))
+    [('drivers', 0, 'path'), ('drivers', 1, 'path')]
+    """
+    if isinstance(data, list):
+        yield from ((index, *rest) for index, item in enumerate(data) for rest in positions_of(item, key))
+    elif len(key) < 2:
+        yield key
+    else:
+        below = data.get(key[0]) if isinstance(data, dict) else None
+        yield from ((key[0], *rest) for rest in positions_of(below, key[1:]))
 
 
 def is_fixed(text: str) -> bool:

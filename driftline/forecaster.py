@@ -236,7 +236,7 @@ class Forecaster:
         from configs.tasks.forecast import build_samples
         from configs.trained import find_model
         from models.checkpoint import FORECASTER, CheckpointDamaged
-        from pipelines.cube.store import head_snapshot, open_cube
+        from pipelines.cube.store import grid_of, head_snapshot, open_cube
         from pipelines.inference.job import choose_dates
         from pipelines.inference.predict import check_seam, predict_fields
         from pipelines.learning.conformal import Intervals
@@ -253,7 +253,8 @@ class Forecaster:
         last = None if issue is None else _as_datetime(issue)
         targets = None if dates is None else [_as_datetime(date) for date in dates]
         step_days = find_model(self.folder.model).inputs.step_days
-        cube, settings = open_cube(uri, snapshot), build_samples(self.run)
+        cube = open_cube(uri, snapshot)
+        settings = build_samples(self.run, grid_of(cube))
         request = choose_dates(cube, snapshot, settings, issue=last, dates=targets, step_days=step_days)
         notes = [*known, *request.notes, *([] if source is None else later_dates(request, source, last))]
         try:

@@ -19,6 +19,7 @@ from safetensors.torch import save as tensors_to_bytes
 
 from models.change_detector import ChangeDetector, rebuild_detector
 from models.contract import Description, Network
+from models.covariates import CovariateScaling
 from models.networks.conv_gru_forecaster import ConvGRUForecaster, ConvGRUForecasterConfig
 from models.networks.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
 from models.networks.patched import PatchedForecaster
@@ -154,6 +155,7 @@ def rebuild_forecaster(description: Description) -> ResidualForecaster:
         context=description["context"],
         horizon=description["horizon"],
         axes=description.get("axes", 2),
+        covariates=CovariateScaling.from_description(description.get("covariates")),
     )
 
 

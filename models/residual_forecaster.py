@@ -9,7 +9,7 @@ Shapes: N dates, T context steps, K target steps, C channels, H rows, W columns,
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -29,6 +29,7 @@ from models.baselines.pointwise import (
     context_days,
 )
 from models.contract import Description, Ensemble, Halo, Network, over_space, seeded
+from models.covariates import CovariateScaling, as_channels
 from models.networks.encoder_forecaster import ConvLSTMSettings
 
 Corrected = Persistence | Climatology | DecayingAnomaly | MovingField
@@ -87,17 +88,18 @@ def channels_of(baseline: Baseline, variables: int) -> tuple[int, int]:
 
 def build_forecaster(
     baseline: Baseline, scaling: Scaling, *, context: int, horizon: int, members: int = 1, network: Settings | None = None,
-    seed: int = 0, axes: int = 2,
+    seed: int = 0, axes: int = 2, covariates: CovariateScaling | None = None,
 ) -> "ResidualForecaster":  # fmt: skip
     """An untrained forecaster whose members (default: ConvLSTM) have the seeds `seed`, `seed` + 1, ...
 
     `axes` of space: 2 for images, 3 for volumes. The global random state is not changed.
     """
     variables = len(scaling.mean)
-    frames, futures = channels_of(baseline, variables)
+    given = covariates.channels if covariates is not None else (0, 0)
+    frames, futures = map(sum, zip(channels_of(baseline, variables), given, strict=True))
     network = network or ConvLSTMSettings()
     networks = [seeded(seed + member, lambda: network.build(variables, frames, futures, axes)) for member in range(members)]
-    return ResidualForecaster(baseline, networks, scaling, context=context, horizon=horizon, axes=axes)
+    return ResidualForecaster(baseline, networks, scaling, context=context, horizon=horizon, axes=axes, covariates=covariates)
 
 
 class ResidualForecaster(Ensemble):
@@ -111,9 +113,11 @@ class ResidualForecaster(Ensemble):
     residual_scale_K: Tensor
 
     def __init__(
-        self, baseline: Baseline, members: Sequence[Network], scaling: Scaling, *, context: int, horizon: int, axes: int = 2
-    ):
+        self, baseline: Baseline, members: Sequence[Network], scaling: Scaling, *, context: int, horizon: int, axes: int = 2,
+        covariates: CovariateScaling | None = None,
+    ):  # fmt: skip
         super().__init__(members, axes)
+        self.covariates = covariates
         self.baseline, self.scaling, self.context, self.horizon = baseline, scaling, context, horizon
         self.register_buffer("mean_C", torch.tensor(scaling.mean, dtype=torch.float32))
         self.register_buffer("std_C", torch.tensor(scaling.std, dtype=torch.float32))
@@ -127,8 +131,13 @@ class ResidualForecaster(Ensemble):
             "baseline": describe_baseline(self.baseline),
             "scaling": asdict(self.scaling),
             "members": self.describe_members(),
+            **({"covariates": self.covariates.describe()} if self.covariates is not None else {}),
         }
         return {**steps, **parts}
+
+    @property
+    def uses_covariates(self) -> bool:
+        return self.covariates is not None
 
     # ------------------------------------------------------------ physical <-> network values
 
@@ -155,20 +164,22 @@ class ResidualForecaster(Ensemble):
 
     @torch.no_grad()
     def prepare(
-        self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
-    ) -> dict[str, Tensor]:
+        self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor,
+        covariates: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """Network inputs of one (block, issue date), float32: the baseline, the context relative to it, the mask, the times.
 
         Keys (spatial ones end in HW): baseline_KCHW physical; x_TCHW normalised and relative, 0 where invalid; valid_THW 0/1;
         background_TCHW and background_KCHW normalised climatology, for baselines that have one; time_TF, elapsed_T,
         time_KF, elapsed_K. Of a moving field x and valid are carried on to the issue date, and last_1CHW and still_KCHW are
-        what is carried from there, normalised; motion_2HW and steps_K say where to, known_KHW where that is known.
+        what is carried from there, normalised; motion_2HW and steps_K say where to, known_KHW where that is known. With
+        covariates (see `CovariateScaling`) also static_SHW, past_TDHW, future_KEHW, standardised.
         """
         x_TCHW, valid_THW = context_arrays(x_NCHW, valid_NHW, context_T)
         days_T = context_days(days_N, context_T)
         normal_TCHW = self.normalise(x_TCHW)
         arguments = (x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
-        batch: dict[str, Tensor] = {}
+        batch: dict[str, Tensor] = {} if self.covariates is None else self.covariates.standardise(covariates or {})
         match self.baseline:
             case None:
                 mean_C = self.mean_C.cpu()
@@ -248,6 +259,9 @@ class ResidualForecaster(Ensemble):
                 futures.append(level_BKCHW)
             if isinstance(self.baseline, DecayingAnomaly):
                 futures += [batch["background_KCHW"], level_BKCHW - batch["background_KCHW"]]
+        if self.covariates is not None:
+            for found, given in zip((frames, futures), as_channels(batch, x_BTCHW, leads), strict=True):
+                found += given
         context = torch.cat(frames, dim=2), valid_BTHW, batch["time_TF"], batch["elapsed_T"]
         return *context, torch.cat(futures, dim=2), batch["time_KF"], batch["elapsed_K"]
 
@@ -290,10 +304,11 @@ class ResidualForecaster(Ensemble):
 
     @torch.no_grad()
     def forecast(
-        self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
-    ) -> Tensor:
+        self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor,
+        covariates: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
         """y_KCHW, physical values, on the CPU: `prepare` there, then `compute` on the networks' device. Dropout is off."""
-        batch = self.prepare(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
+        batch = self.prepare(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K, covariates)
         with evaluating(self):
             return self.compute({name: values[None].to(self.mean_C.device) for name, values in batch.items()})[0].cpu()
 

@@ -6,9 +6,9 @@ Pipelines and models do not import each other, so each package states here, as a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,7 +27,12 @@ class Forecaster(Protocol):
     def forecast(
         self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
     ) -> Tensor:
-        """y_KCHW, physical values."""
+        """y_KCHW, physical values. Forecasters that state `uses_covariates` take `covariates` too; see `given_to`."""
+
+
+def given_to(forecaster: Forecaster, covariates: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The further argument of `forecast` for a forecaster that uses covariates, else none."""
+    return {"covariates": covariates} if covariates and getattr(forecaster, "uses_covariates", False) else {}
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,15 @@ class InSpace:
         return halo_px and (halo_px[0],) * self.axes
 
     def forecast(
-        self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
-    ) -> Tensor:
-        return self.of_images.forecast(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
+        self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor,
+        covariates: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        given = given_to(self.of_images, covariates or {})
+        return self.of_images.forecast(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K, **given)
+
+    @property
+    def uses_covariates(self) -> bool:
+        return bool(getattr(self.of_images, "uses_covariates", False))
 
 
 class Trainable(Protocol):

@@ -16,7 +16,8 @@ from configs.build import build_variables
 from configs.networks import ConvLSTMModel, Model, build_network
 from configs.run import CubeRun, StartedTraining, VariableConfig
 from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate
-from configs.tasks.forecast_baselines import DEFAULT_BASELINES, MOVING_BASELINES, Baseline, build_corrected
+from configs.tasks.forecast_baselines import DEFAULT_BASELINES, MOVING_BASELINES, WITHOUT_COVARIATES, Baseline, build_corrected
+from configs.tasks.forecast_covariates import CovariatesConfig, build_covariates
 from configs.yaml_positions import Key
 from pipelines.calendar import date_text
 from pipelines.errors import RequestError
@@ -24,7 +25,9 @@ from pipelines.errors import RequestError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from models.covariates import CovariateScaling
     from models.residual_forecaster import ResidualForecaster
+    from pipelines.grid import Grid
     from pipelines.learning.evaluation import EvaluationSettings
     from pipelines.learning.training import TrainingSettings
     from pipelines.samples.prepare import ChannelStatistics, SampleSettings
@@ -214,6 +217,12 @@ class ForecastRun(CubeRun):
 
     task: Literal["forecast"] = "forecast"
     samples: SamplesConfig = Field(SamplesConfig(), description="what a network sees and what it must forecast")
+    # not written out while there are none: models without them do not depend on it
+    covariates: CovariatesConfig = Field(
+        CovariatesConfig(),
+        exclude_if=lambda value: value.is_empty,
+        description="what networks and gradient boosting are given beside the images; see own-data.md",
+    )
     split: SplitConfig
     model: Model = Field(ConvLSTMModel(), description="the network, and the baseline that it corrects")
     training: TrainingConfig = TrainingConfig()
@@ -224,14 +233,22 @@ class ForecastRun(CubeRun):
 # ---------------------------------------------------------------- samples
 
 
-def build_samples(run: ForecastRun) -> SampleSettings:
-    """What samples are made of, and where and when they may come from."""
+def build_samples(run: ForecastRun, grid: Grid | None = None) -> SampleSettings:
+    """What samples are made of, and where and when they may come from; with covariates where the cube's `grid` is given."""
     from pipelines.samples.plan import Sampling, Split
     from pipelines.samples.prepare import SampleSettings
 
     samples, split, sampling = run.samples, Split(**run.split.model_dump()), Sampling(**run.samples.steps.model_dump())
     lengths = {name: getattr(samples, name) for name in ("context", "horizon", "stride", "min_valid_fraction")}
-    return SampleSettings(build_variables(samples.variables), split, sampling, **lengths)
+    covariates = build_covariates(run.covariates, grid) if grid is not None else None
+    return SampleSettings(build_variables(samples.variables), split, sampling, **lengths, covariates=covariates)
+
+
+def baselines_of(run: ForecastRun) -> list[Baseline]:
+    """The baselines of the evaluation; with covariates gradient boosting without them too, which shows what they are worth."""
+    asked = run.evaluation.baselines
+    is_compared = "gradient_boosting" in asked and WITHOUT_COVARIATES not in asked and not run.covariates.is_empty
+    return [*asked, WITHOUT_COVARIATES] if is_compared else asked
 
 
 def bands_used(run: ForecastRun) -> list[str]:
@@ -244,7 +261,7 @@ def bands_used(run: ForecastRun) -> list[str]:
 
 def build_forecaster(
     run: ForecastRun, windows: Callable[[], Iterable[WindowArrays]], statistics: ChannelStatistics, step_days: float,
-    axes: int = 2,
+    axes: int = 2, covariates: CovariateScaling | None = None,
 ) -> ResidualForecaster:  # fmt: skip
     """An untrained forecaster; the baseline that it corrects is fitted on `windows()`, some of the training part.
 
@@ -268,6 +285,7 @@ def build_forecaster(
         network=build_network(model, samples.context, samples.horizon),
         seed=run.training.seed,
         axes=axes,
+        covariates=covariates,
     )
 
 

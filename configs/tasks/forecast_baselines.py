@@ -34,9 +34,13 @@ Baseline = Literal[
     "translation",
     "optical_flow",
     "moving_field",
+    "boosting_without_covariates",
 ]
 MOVING_BASELINES: tuple[Baseline, ...] = ("translation", "optical_flow", "moving_field")
-DEFAULT_BASELINES: tuple[Baseline, ...] = tuple(name for name in get_args(Baseline) if name not in MOVING_BASELINES)
+WITHOUT_COVARIATES: Baseline = "boosting_without_covariates"
+DEFAULT_BASELINES: tuple[Baseline, ...] = tuple(
+    name for name in get_args(Baseline) if name not in (*MOVING_BASELINES, WITHOUT_COVARIATES)
+)
 BOOSTED_WINDOWS = 480  # at most, evenly spread over blocks and dates
 
 
@@ -72,6 +76,8 @@ def fitted_baselines(
                 baselines[name] = rule()
             case "gradient_boosting":
                 baselines[name] = boost(rule(), windows().thinned(BOOSTED_WINDOWS), seed)
+            case "boosting_without_covariates":
+                baselines[name] = boost(rule(), windows().thinned(BOOSTED_WINDOWS), seed, uses_covariates=False)
             case _:
                 baselines[name] = build_simple(name, few)
     return baselines
@@ -116,11 +122,11 @@ def field_motion(windows: Callable[[], Iterable[WindowArrays]], count: int) -> F
     return measure_motion(methods, windows(), count)
 
 
-def boost(rule: DecayingAnomaly, windows: KnownWindows, seed: int) -> Forecaster:
+def boost(rule: DecayingAnomaly, windows: KnownWindows, seed: int, *, uses_covariates: bool = True) -> Forecaster:
     from models.baselines.gradient_boosting import GradientBoosting
 
     try:
-        return GradientBoosting(rule, seed=seed).fit(windows)
+        return GradientBoosting(rule, seed=seed, uses_covariates=uses_covariates).fit(windows)
     except ValueError as e:
         least = windows.settings.min_valid_fraction
         remedy = "lower samples.min_valid_fraction, or take gradient_boosting out of evaluation.baselines"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from configs.load import config_hash
 from configs.privacy import OF_PLACES
 from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
+from configs.tasks.forecast_covariates import build_scaling, check_model, covariates_of, sentence_of_scores
 from configs.trained import find_model
 from flows.folder import RunFolder, code_version, load_checkpoint, readable, require
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
@@ -26,7 +27,7 @@ from flows.tasks.forecast_methods import (
     method_of,
     ready_method,
 )
-from flows.tasks.forecast_samples import cut, plan_samples, reopen
+from flows.tasks.forecast_samples import cut, key_of_covariates, plan_samples, reopen, require_units, samples_of
 from flows.trained import check_start, start
 from flows.trained import describe as describe_training
 from pipelines.calendar import date_text
@@ -75,22 +76,24 @@ class Forecast(TrainedTask):
         folder, content = context.folder, context.run.model_dump(mode="json")
         if stage == "train":
             snapshot = require(folder, "ingest")["snapshot"]
-            return {"snapshot": snapshot, **{section: content[section] for section in TRAINED_FROM}}
+            files = key_of_covariates(context, snapshot, is_training=True)
+            return {"snapshot": snapshot, **{section: content[section] for section in TRAINED_FROM}, **files}
         trained = require(folder, "train")
         if stage == "evaluate":
             chosen = {name: value for name, value in content["evaluation"].items() if name != "verify_dates"}
             return {"model": trained["model_hash"], "trained": trained["key"], "evaluation": chosen}
         from pipelines.cube.store import head_snapshot
 
-        fallback = fallback_of(context)
+        fallback, snapshot = fallback_of(context), head_snapshot(folder.cube_uri)
         return {
             "model": trained["model_hash"],
             "evaluated": require(folder, "evaluate")["key"],
-            "snapshot": head_snapshot(folder.cube_uri),
+            "snapshot": snapshot,
             "prediction": {name: value for name, value in content["prediction"].items() if name != "archive_keep"},
             "fallback": fallback.baseline if fallback else "",
             "samples": content["samples"],
             "even_if_worse": context.even_if_worse,
+            **key_of_covariates(context, snapshot, is_training=False),
         }
 
     def checkpoint(self) -> Checkpoint[ResidualForecaster]:
@@ -117,16 +120,19 @@ class Forecast(TrainedTask):
         from pipelines.learning.training import train
         from pipelines.samples.prepare import channel_statistics, step_days, windows_to_fit
 
-        run, do, samples = context.run, partial(context.steps.do, "train"), config.build_samples(context.run)
+        run, do = context.run, partial(context.steps.do, "train")
         snapshot = require(context.folder, "ingest")["snapshot"]
         dataset, plan, _ = do("plan windows and check the split", lambda _: plan_samples(context, snapshot))
+        samples = samples_of(context, dataset)
+        covariates = samples.covariates.measure(plan) if samples.covariates is not None else []
         statistics = do("measure the training part", lambda show: channel_statistics(dataset, plan, samples.variables, show))
         days = step_days(dataset, samples)
 
         def prepare(show: Progress) -> ResidualForecaster:
             return config.build_forecaster(
-                run, lambda: windows_to_fit(dataset, plan, samples, show), statistics, days, len(plan.shape)
-            )
+                run, lambda: windows_to_fit(dataset, plan, samples, show), statistics, days, len(plan.shape),
+                build_scaling(covariates),
+            )  # fmt: skip
 
         def train_networks(show: Progress) -> TrainingReport:
             training = cache.part("train", augment=run.training.augment, seed=run.training.seed)
@@ -138,18 +144,20 @@ class Forecast(TrainedTask):
         forecaster = do("fit the baseline", prepare)
         if run.training.start_from is not None:
             check_start(self, context)
+            check_model(covariates_of(find_model(run.training.start_from)), run.covariates)
             do("load the weights to begin from", lambda _: start(self, context, forecaster))
         cache = do("cut windows", lambda show: cut(context, snapshot, dataset, plan, forecaster, show))
         report = do("train the networks", train_networks)  # epochs that a killed run finished are not repeated
         validation = partial(cache.batches, "validation", run.training.batch)
         scale_K = do("scale the correction", lambda _: forecaster.fit_residual_scale(validation()))
-        model_hash = do("save the model", lambda _: save(self, context, forecaster, snapshot, statistics))
+        model_hash = do("save the model", lambda _: save(self, context, forecaster, snapshot, statistics, covariates))
         return {
             "snapshot": snapshot,
             "model_hash": model_hash,
             "windows": cache.counts(),
             "residual_scale": [round(float(share), 4) for share in scale_K],
             "training": report.to_json(),
+            **({"covariates": covariates} if covariates else {}),
             "message": f"trained {counted(len(report.members), 'network')}",
         }
 
@@ -246,6 +254,7 @@ class Forecast(TrainedTask):
             notes=(
                 *(scale_notes(run.model.baseline, trained.get("residual_scale", ()), skill) if method == config.MODEL else ()),
                 *((ONE_SERIES,) if run.source.kind not in OF_PLACES else ()),
+                *sentence_of_scores(run.covariates),
                 *(note for note in predicted.get("notes", ()) if note != predicted.get("fallback")),  # the verdict says it
             ),
             lines=(
@@ -256,6 +265,7 @@ class Forecast(TrainedTask):
         )
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
+        from pipelines.products.covariates_section import covariates_section
         from pipelines.products.report_sections import (
             events_section,
             intervals_section,
@@ -271,11 +281,13 @@ class Forecast(TrainedTask):
         if evaluation is None:
             return [maps, verified]
         details, (_, plan, found) = evaluation.details, plan_samples(context, require(folder, "train")["snapshot"])
+        given = find_model(folder.model).metadata.get("covariates", ())
         return [
             maps,
             scores_section(details, evaluation.shipped, evaluation.protocol, drafts),
             events_section(details.get("thresholds"), evaluation.shipped, drafts),
             intervals_section(details.get("intervals"), evaluation.shipped, drafts),
+            covariates_section(given, details, sentence_of_scores(context.run.covariates)),
             verified,
             split_section(plan, found, drafts),
         ]
@@ -285,8 +297,9 @@ class Forecast(TrainedTask):
 
 
 def save(
-    task: TrainedTask, context: Invocation, forecaster: ResidualForecaster, snapshot: str, statistics: ChannelStatistics
-) -> str:
+    task: TrainedTask, context: Invocation, forecaster: ResidualForecaster, snapshot: str, statistics: ChannelStatistics,
+    covariates: Sequence[Record],
+) -> str:  # fmt: skip
     """The hash of the saved model."""
     from models.checkpoint import FORECASTER
 
@@ -296,6 +309,7 @@ def save(
         "variables": content["samples"]["variables"],
         "statistics": asdict(statistics),
         **{section: content[section] for section in ("samples", "split")},
+        **({"covariates": covariates} if covariates else {}),
     }
     return FORECASTER.save(forecaster, context.folder.model, metadata)
 
@@ -304,10 +318,12 @@ def save(
 
 
 def load_model(context: Invocation) -> tuple[ResidualForecaster, dict[str, Any]]:
-    """(forecaster, metadata) of the run. Raises ArtefactDamaged."""
+    """(forecaster, metadata) of the run. Raises ArtefactDamaged, RequestError for a model of other covariates."""
     from models.checkpoint import FORECASTER
 
-    return load_checkpoint(FORECASTER.load, context.folder)
+    forecaster, metadata = load_checkpoint(FORECASTER.load, context.folder)
+    check_model(forecaster.covariates, context.run.covariates)
+    return forecaster, metadata
 
 
 def choose_request(context: Invocation) -> Request:
@@ -317,10 +333,11 @@ def choose_request(context: Invocation) -> Request:
 
     run, uri = context.run, context.folder.cube_uri
     issue, snapshot = run.prediction.issue, head_snapshot(uri)
-    cube, samples = open_cube(uri, snapshot), config.build_samples(run)
+    cube = open_cube(uri, snapshot)
+    samples, trained = samples_of(context, cube), find_model(context.folder.model)
+    require_units(trained.metadata.get("covariates", ()), samples.covariates)
     last, dates = None if issue == "latest" else issue, run.prediction.dates
-    known = find_model(context.folder.model).inputs
-    request = choose_dates(cube, snapshot, samples, issue=last, dates=dates, step_days=known.step_days)
+    request = choose_dates(cube, snapshot, samples, issue=last, dates=dates, step_days=trained.inputs.step_days)
     for note in request.notes:
         context.steps.log(f"predict: {note}")
     return request
@@ -343,4 +360,5 @@ def settings_of(run: ForecastRun) -> dict[str, str]:
         "steps": f"{samples.context} of context, {samples.horizon} ahead, {samples.steps.mode}",
         "model": f"{model.members} x {model.kind}, corrected baseline: {model.baseline}",
         "test period": f"from {date_text(run.split.test_from)}",
+        **({"covariates": run.covariates.sentence()} if not run.covariates.is_empty else {}),
     }

@@ -13,6 +13,7 @@ from configs.tasks import forecast as config
 from configs.trained import find_model
 from flows.folder import RunFolder, finished, read_json, require
 from flows.task import Invocation, Record
+from flows.tasks.forecast_samples import samples_of
 from pipelines.calendar import iso_utc
 from pipelines.errors import ArtefactDamaged, RequestError
 from pipelines.learning.result import Evaluation
@@ -153,7 +154,7 @@ def fit_baselines(
     from pipelines.cube.store import open_cube
 
     run, dataset = context.run, open_cube(context.folder.cube_uri, snapshot)
-    return fitted_baselines(names, dataset, config.build_samples(run), before, run.training.seed, progress)
+    return fitted_baselines(names, dataset, samples_of(context, dataset), before, run.training.seed, progress)
 
 
 def fitted_baseline(context: Invocation, request: Request, name: Baseline) -> Forecaster:
@@ -163,7 +164,7 @@ def fitted_baseline(context: Invocation, request: Request, name: Baseline) -> Fo
     from pipelines.predictors import InSpace
 
     run, after = context.run, parse_utc(request.issued_utc) + np.timedelta64(1, "us")
-    fitted = fitted_baseline(name, request.dataset, config.build_samples(run), after, run.training.seed)
+    fitted = fitted_baseline(name, request.dataset, samples_of(context, request.dataset), after, run.training.seed)
     return InSpace(fitted, len(request.grid.shape))
 
 
@@ -188,6 +189,10 @@ def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualFo
         trained_to=inputs.last_utc or iso_utc(as_utc(run.split.test_from)),
         cube_snapshot=metadata["cube_snapshot"],
         framework_version=version("torch"),
-        hyperparameters={"model": run.model.model_dump(mode="json"), "training": metadata.get("training", {})},
+        hyperparameters={
+            "model": run.model.model_dump(mode="json"),
+            "training": metadata.get("training", {}),
+            **({"covariates": metadata["covariates"]} if metadata.get("covariates") else {}),
+        },
         weights=context.folder.model / TENSORS,
     )

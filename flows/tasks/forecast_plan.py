@@ -1,7 +1,7 @@
 """`--dry-run` of a forecast: how long its stages take, and how much memory and disk."""
 
 from configs.networks import SimVPModel, build_network
-from configs.tasks.forecast import FROM_THE_PAST, ForecastRun
+from configs.tasks.forecast import FROM_THE_PAST, ForecastRun, baselines_of
 from flows.planning import Extent, PlannedStep, estimate
 from pipelines.wording import counted
 
@@ -26,6 +26,7 @@ def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
     seconds = flops / TRAIN_FLOP_S + cached / CACHE_BYTES_S
     batch = run.training.batch * side**2 * steps * state_channels(run) * 4 * 12
     what = f"{counted(run.model.members, 'network')}, at most {counted(run.training.epochs, 'epoch')} each"
+    what += "" if run.covariates.is_empty else f", with {run.covariates.sentence()}"
     return estimate("train", what, seconds, cached / 1e6, batch / 1e6)
 
 
@@ -33,7 +34,7 @@ def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
     """Every baseline is fitted twice; all methods answer the validation windows twice and the test windows once, and those whose
     errors make the intervals answer the training windows.
     """
-    split, baselines = run.split, run.evaluation.baselines
+    split, baselines = run.split, baselines_of(run)
     blocks, later = extent.pixels / split.block_px ** len(extent.shape), max(extent.dates - extent.train_dates, 2) / 2
     starts = max(extent.train_dates // run.samples.stride - run.samples.context - run.samples.horizon, 1)
     past = min(blocks * (1 - split.test_fraction - split.validation_fraction) * starts, PAST_WINDOWS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from configs.tasks import forecast as config
@@ -18,10 +19,47 @@ if TYPE_CHECKING:
     from models.residual_forecaster import ResidualForecaster
     from pipelines.progress import Progress
     from pipelines.samples.audit import Audit
+    from pipelines.samples.covariates import Covariates
     from pipelines.samples.plan import WindowPlan
+    from pipelines.samples.prepare import SampleSettings
     from pipelines.samples.sampling import SampleCache
 
+PREPARED_WITH = ("baseline", "scaling", "covariates")  # parts of a forecaster's description
 PREPARED_BY = ("models.residual_forecaster", "pipelines.samples.cache")  # what the sample cache holds depends on
+
+
+def samples_of(context: Invocation, dataset: xr.Dataset) -> SampleSettings:
+    """What samples of an opened cube are made of, with the covariates on its grid. Raises MissingInput, RequestError."""
+    from pipelines.cube.store import grid_of
+
+    return config.build_samples(context.run, grid_of(dataset))
+
+
+def key_of_covariates(context: Invocation, snapshot: str, *, is_training: bool) -> dict[str, str]:
+    """What a stage depends on of the covariates' files, {} without any: of training nothing after the cube's last date."""
+    from pipelines.calendar import to_days
+    from pipelines.cube.store import open_cube
+
+    if context.run.covariates.is_empty:
+        return {}
+    dataset = open_cube(context.folder.cube_uri, snapshot)
+    covariates = samples_of(context, dataset).covariates
+    assert covariates is not None
+    if is_training:
+        return {"covariates": covariates.key(float(to_days(dataset["time"].values)[-1]))}
+    stand_in = ",".join(driver.name for driver in covariates.drivers if driver.missing == "climatology")
+    return {"covariates": covariates.key(float("inf")), "climatology_of": stand_in}
+
+
+def require_units(trained: Sequence[Mapping[str, object]], covariates: Covariates | None) -> None:
+    """Raises RequestError where a covariate has another unit than the one that the model was trained with."""
+    units = {} if covariates is None else covariates.units
+    for one in trained:
+        name, before = str(one["name"]), str(one["unit"])
+        if (now := units.get(name, before)) != before:
+            raise RequestError(
+                f"covariates: {name} is in {now!r}, the model was trained with {before!r}: convert its file, or train again"
+            )
 
 
 def plan_samples(context: Invocation, snapshot: str) -> tuple[xr.Dataset, WindowPlan, Audit]:
@@ -34,7 +72,7 @@ def plan_samples(context: Invocation, snapshot: str) -> tuple[xr.Dataset, Window
     from pipelines.samples.prepare import plan_cube
 
     dataset = open_cube(context.folder.cube_uri, snapshot)
-    plan = plan_cube(dataset, config.build_samples(context.run))
+    plan = plan_cube(dataset, config.build_samples(context.run))  # covariates change no window
     found = audit(plan)
     write_json(context.folder.path / "split.json", {"ok": found.ok, "problems": found.problems, **found.facts})
     if not found.ok:
@@ -48,10 +86,12 @@ def cut(
     """The sample cache, opened if it is there."""
     from pipelines.samples.cache import build_samples
 
-    settings, description = config.build_samples(context.run), forecaster.describe()
-    key = code.key({name: description[name] for name in ("baseline", "scaling")}, PREPARED_BY)
+    settings, description = samples_of(context, dataset), forecaster.describe()
+    key = code.key({name: description[name] for name in PREPARED_WITH if name in description}, PREPARED_BY)
     inputs, share = (dataset, snapshot, context.folder.samples, plan, settings.variables), settings.min_valid_fraction
-    return build_samples(*inputs, forecaster.prepare, progress, prepare_key=key, min_valid_fraction=share)
+    return build_samples(
+        *inputs, forecaster.prepare, progress, prepare_key=key, min_valid_fraction=share, covariates=settings.covariates
+    )
 
 
 def reopen(context: Invocation, snapshot: str, forecaster: ResidualForecaster, progress: Progress) -> SampleCache:

@@ -3,7 +3,7 @@
 Shapes as in `models.baselines.pointwise`; F features, L lags. What is not known is NaN: trees have a branch for it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from models.baselines.last_season import value_near
 from models.baselines.pointwise import TROPICAL_YEAR_DAYS, DecayingAnomaly, climatology_at, context_days, last_values
 from models.contract import over_space
+from models.covariates import features
 
 Formulation = Literal["change", "residual"]
 FORMULATIONS: tuple[Formulation, ...] = ("change", "residual")
@@ -34,12 +35,15 @@ class Target(NamedTuple):
         return self.last_CHW if formulation == "change" else self.rule_CHW
 
 
-def features_of(arguments: Sequence[Tensor], rule: DecayingAnomaly, lags: int) -> Iterator[Target]:
+def features_of(
+    arguments: Sequence[Tensor], rule: DecayingAnomaly, lags: int, given: Mapping[str, Tensor] | None = None
+) -> Iterator[Target]:
     """Each target date of a window in turn; `arguments` are those of `forecast`.
 
     Lags are a pixel's last valid values up to the issue date, in the context or before it. The features: the lags, their
     anomalies (value - climatology) and their ages; the means of the last value and of the last anomaly over 3 and 7 pixels;
-    climatology, its change since the issue date, median anomaly, decaying anomaly, the value a year earlier; lead, season.
+    climatology, its change since the issue date, median anomaly, decaying anomaly, the value a year earlier; lead, season; and of
+    covariates, `given` as to a forecaster, what `models.covariates.features` lists.
     """
     x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K = arguments
     parts, issue_day, axes = rule.parts(*arguments), float(context_days(days_N, context_T)[-1]), valid_NHW.ndim - 1
@@ -59,6 +63,7 @@ def features_of(arguments: Sequence[Tensor], rule: DecayingAnomaly, lags: int) -
         planes = [*of_issue, *(age_HW.expand(shape_CHW) for age_HW in known((day - days_LHW).float(), seen_LHW))]
         planes += [background_CHW, background_CHW - parts.background_TCHW[-1], parts.y_KCHW[k], known(*last_year)]
         planes += [torch.full(shape_CHW, scalar) for scalar in (day - issue_day, float(np.sin(angle)), float(np.cos(angle)))]
+        planes += features(given or {}, k, tuple(shape_CHW))
         last_CHW = torch.where(seen_HW, values_LCHW[-1], background_CHW)
         yield Target(torch.stack(planes), last_CHW, parts.y_KCHW[k])
 

@@ -7,7 +7,7 @@ forecast is the mean of both formulations unless one alone is clearly better the
 smaller error in a long series and in a short one.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -68,7 +68,8 @@ class Choice:
 class GradientBoosting:
     """Trees on top of a simple forecast, each channel by itself; `fit` before `forecast`. Seeded; at most `samples` rows.
 
-    `formulation`: None lets `fit` choose, for each channel. `iterations`: most trees.
+    `formulation`: None lets `fit` choose, for each channel. `iterations`: most trees. `uses_covariates`: those of the windows, if
+    there are any, are among the features.
     """
 
     corrected: DecayingAnomaly = field(default_factory=DecayingAnomaly)
@@ -78,6 +79,7 @@ class GradientBoosting:
     formulation: Formulation | None = None
     lags: int = LEAST_LAGS
     axes: int = 2  # of space
+    uses_covariates: bool = True
     choices: list[Choice] = field(default_factory=list)
     learnt_days: Tensor = field(default_factory=lambda: torch.empty(0))  # target days of the fit
     forests: list[list[HistGradientBoostingRegressor | None]] = field(default_factory=list)  # of each channel, per way
@@ -131,7 +133,9 @@ class GradientBoosting:
         return [Rows(*map(np.concatenate, zip(*kept, strict=True))).taken(lowest)], [key_R[lowest]]
 
     def _rows(self, window: Any) -> Iterator[Rows]:
-        targets = features_of([torch.as_tensor(getattr(window, name)) for name in ARGUMENTS], self.corrected, self.lags)
+        given = getattr(window, "covariates", None) if self.uses_covariates else None
+        arguments = [torch.as_tensor(getattr(window, name)) for name in ARGUMENTS]
+        targets = features_of(arguments, self.corrected, self.lags, given)
         truth_KCHW, valid_KHW = torch.as_tensor(window.target_KCHW), torch.as_tensor(window.target_valid_KHW)
         for k, target in enumerate(targets):
             if not (seen_HW := valid_KHW[k]).any():
@@ -197,8 +201,9 @@ class GradientBoosting:
         )
 
     def forecast(
-        self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
-    ) -> Tensor:
+        self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor,
+        covariates: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
         """y_KCHW; the simple forecast alone on dates in a season that the fit has not seen, of a series shorter than a year."""
         if len(self.forests) != x_NCHW.shape[1]:
             raise ValueError(
@@ -206,7 +211,8 @@ class GradientBoosting:
             )
         arguments, y = (x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K), []
         away_K = season_distance_days(target_days_K, self.learnt_days).amin(1)
-        for target, away in zip(features_of(arguments, self.corrected, self.lags), away_K.tolist(), strict=True):
+        targets = features_of(arguments, self.corrected, self.lags, covariates if self.uses_covariates else None)
+        for target, away in zip(targets, away_K.tolist(), strict=True):
             planes = [torch.zeros(x_NCHW.shape[2:]) for _ in self.forests]
             for c, (forests, choice) in enumerate(zip(self.forests, self.choices, strict=True)):
                 rows_PF = target.features_FCHW[:, c].flatten(1).T.numpy()

@@ -14,13 +14,14 @@ from typing import Protocol
 import numpy as np
 import xarray as xr
 
-from pipelines.calendar import date_text, from_days, iso_utc
+from pipelines.calendar import date_text, from_days, iso_utc, to_days
 from pipelines.cube.store import bands_of, grid_of, space_dims
 from pipelines.errors import RequestError, StateError
 from pipelines.grid import Grid
 from pipelines.inference.staging import ROLES, Field, Staged
 from pipelines.inference.tiling import chunk_length, plan_batches, window_of
 from pipelines.predictors import Forecaster
+from pipelines.samples.covariates import Covariates, context_days
 from pipelines.samples.prepare import SampleSettings
 from pipelines.samples.variables import Variable, used_bands
 from pipelines.samples.windows import ForecastSteps, steps_from
@@ -36,7 +37,7 @@ class Request:
     """One forecast of a cube's version. `steps` are the forecaster's arguments; `scene_ids` those of the context, oldest first.
 
     target_utc: one date per lead. issued_utc: the last date of the context (ISO 8601). units: variable -> unit of its band, ""
-    for an index of bands. notes: what a person must know of the choice.
+    for an index of bands. notes: what a person must know of the choice. covariates: known up to the last target.
     """
 
     dataset: xr.Dataset
@@ -49,6 +50,7 @@ class Request:
     scene_ids: tuple[str, ...]
     units: dict[str, str]
     notes: tuple[str, ...] = ()
+    covariates: Covariates | None = None
 
     @property
     def targets_iso(self) -> list[str]:
@@ -61,7 +63,8 @@ def choose_dates(
 ) -> Request:  # fmt: skip
     """The forecast from the last date up to `issue` (default: the last of all) for `dates` (default: the next steps).
 
-    step_days: the step that the model was trained on. Raises RequestError as `steps_from` does.
+    step_days: the step that the model was trained on. Raises RequestError as `steps_from` does, and for covariates whose future
+    is not known.
     """
     times, notes = dataset["time"].values, []
     steps = steps_from(times, settings.steps, settings.context, settings.horizon, issue, dates, step_days)
@@ -72,7 +75,11 @@ def choose_dates(
     if seen[0] > 0 and steps.context_T[seen[0]] == 0:
         covered = f"{settings.context - seen[0]} of the {settings.context} steps of context"
         notes.append(f"the dates cover {covered}: scores and intervals are of forecasts from all of it")
-    units = {band.name: band.unit for band in bands_of(dataset)}
+    units, covariates = {band.name: band.unit for band in bands_of(dataset)}, None
+    if settings.covariates is not None:
+        known = context_days(to_days(times), steps.context_T)
+        covariates = settings.covariates.ready(known, steps.target_days_K, settings.split.train_until_day)
+        notes += covariates.notes
     return Request(
         dataset=dataset,
         snapshot=snapshot,
@@ -84,6 +91,7 @@ def choose_dates(
         scene_ids=tuple(str(dataset["scene_id"].values[i]) for i in steps.context_T if i >= 0),
         units={v.name: units.get(v.bands[0], "") if v.formula == "band" else "" for v in settings.variables},
         notes=tuple(notes),
+        covariates=covariates,
     )
 
 
@@ -119,11 +127,14 @@ class Job:
     stride_px: tuple[int, ...]
     blend_px: int
     bounds: str  # "" = no intervals, else a digest of their bounds
+    covariates: str = ""  # a digest of them, where there are some
 
     @property
     def key(self) -> str:
         """SHA-256 of everything that the bytes depend on; fields staged with another key are not resumed."""
         values = {"version": VERSION, **asdict(self)}
+        if not self.covariates:  # as before there were any
+            del values["covariates"]
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
@@ -149,6 +160,7 @@ class Prediction:
     forecaster: Forecaster
     intervals: Intervals | None
     folder: Path
+    covariates: Covariates | None = None
 
     @property
     def staged(self) -> Staged:
@@ -158,7 +170,7 @@ class Prediction:
 def plan_job(
     dataset: xr.Dataset, snapshot: str, forecaster: Forecaster, variables: Sequence[Variable], steps: ForecastSteps,
     intervals: Intervals | None = None, *, tile_px: int = 256, blend_px: int = BLEND_PX, memory_mb: int = 256,
-    model_hash: str = "",
+    model_hash: str = "", covariates: Covariates | None = None,
 ) -> Job:  # fmt: skip
     """The job for these arguments; `steps` are over all dates of the cube.
 
@@ -194,6 +206,7 @@ def plan_job(
         stride_px=stride_px,
         blend_px=blend_px,
         bounds=_digest_of_bounds(intervals, targets, len(variables)) if intervals is not None else "",
+        covariates=covariates.key(float(steps.target_days_K[-1])) if covariates is not None else "",
     )
 
 

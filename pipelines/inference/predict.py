@@ -77,9 +77,11 @@ def predict_fields(
     far as tiles are twice as wide.
     """
     dataset, variables, steps = request.dataset, request.variables, request.steps
-    sizes = {"tile_px": tile_px, "blend_px": max(BLEND_PX, min(margin_px, tile_px // 2))}
-    job = plan_job(dataset, request.snapshot, forecaster, variables, steps, intervals, **sizes, model_hash=model_hash)
-    return predict(Prediction(job, dataset, forecaster, intervals, staging), workers, progress)
+    job = plan_job(
+        dataset, request.snapshot, forecaster, variables, steps, intervals, tile_px=tile_px,
+        blend_px=max(BLEND_PX, min(margin_px, tile_px // 2)), model_hash=model_hash, covariates=request.covariates,
+    )  # fmt: skip
+    return predict(Prediction(job, dataset, forecaster, intervals, staging, request.covariates), workers, progress)
 
 
 def _exclusive(staging: Path) -> FileLock:

@@ -18,6 +18,8 @@ from pipelines.errors import StateError
 from pipelines.inference.job import Intervals, Job, Prediction
 from pipelines.inference.staging import Record
 from pipelines.inference.tiling import blend_weights, chunk_length, tiles_around
+from pipelines.predictors import given_to
+from pipelines.samples.covariates import Given, context_days
 from pipelines.samples.variables import decode, used_bands
 from pipelines.tiles import Box
 
@@ -76,7 +78,7 @@ class Strip:
     """The windows of one region, read from the top down, and the forecast for each."""
 
     def __init__(self, prediction: Prediction, region: Box):
-        self.job, self.forecaster = prediction.job, prediction.forecaster
+        self.job, self.forecaster, self.covariates = prediction.job, prediction.forecaster, prediction.covariates
         dataset, job = prediction.dataset, prediction.job
         bands = bands_of(dataset)
         used = used_bands(bands, job.variables)
@@ -101,7 +103,8 @@ class Strip:
         values, valid = decode(image_NBR[:, :, :, *inside], valid_NR[:, :, *inside], self.bands, self.job.variables)
         x_NCHW, valid_NHW = (torch.from_numpy(np.ascontiguousarray(array)) for array in (values, valid))
         with torch.inference_mode():
-            y_KCHW = self.forecaster.forecast(x_NCHW=x_NCHW, valid_NHW=valid_NHW, **self.dates)
+            given = given_to(self.forecaster, self._covariates(window))
+            y_KCHW = self.forecaster.forecast(x_NCHW=x_NCHW, valid_NHW=valid_NHW, **self.dates, **given)
         y = np.array(y_KCHW.detach().cpu().numpy(), np.float32)
         expected = (len(self.job.target_days_K), len(self.job.variables), *window.shape)
         if y.shape != expected:
@@ -109,6 +112,12 @@ class Strip:
             raise StateError(f"the forecaster returned {y.shape}, expected (targets, variables, {axes}) = {expected}")
         y[:, :, ~valid.any(axis=0)] = np.nan
         return y
+
+    def _covariates(self, window: Box) -> Given:
+        if self.covariates is None:
+            return {}
+        dates = {name: self.dates[name].numpy() for name in ("days_N", "context_T", "target_days_K")}
+        return self.covariates.of(window, context_days(dates["days_N"], dates["context_T"]), dates["target_days_K"])
 
 
 def across_of(job: Job, region: Box) -> Box:

@@ -19,7 +19,7 @@ from pipelines.samples.sampling import WindowArrays
 Publish = Literal["best", "network", "beyond_doubt"]
 SIMPLEST_FIRST = (
     "persistence", "same_date_last_year", "climatology", "median_anomaly", "decaying_anomaly", "harmonic", "translation",
-    "optical_flow", "moving_field", "gradient_boosting",
+    "optical_flow", "moving_field", "boosting_without_covariates", "gradient_boosting",
 )  # fmt: skip
 
 

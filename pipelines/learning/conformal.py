@@ -25,7 +25,7 @@ import numpy as np
 
 from pipelines.calendar import TROPICAL_YEAR_DAYS
 from pipelines.errors import RequestError
-from pipelines.predictors import Forecaster
+from pipelines.predictors import Forecaster, given_to
 from pipelines.samples.sampling import WindowArrays
 from pipelines.samples.variables import restored, transformed
 
@@ -157,7 +157,7 @@ def season_at(season_S: np.ndarray, days_M: np.ndarray) -> np.ndarray:
 
 def forecast_window(forecaster: Forecaster, window: WindowArrays) -> np.ndarray:
     """y_KCHW float32 on the CPU. Raises ValueError if the shape is not the target's."""
-    y = forecaster.forecast(**window.arguments())
+    y = forecaster.forecast(**window.arguments(), **given_to(forecaster, window.covariates))
     y_KCHW = np.asarray(y.detach().cpu() if hasattr(y, "detach") else y, np.float32)
     if y_KCHW.shape != tuple(window.target_KCHW.shape):
         raise ValueError(f"{type(forecaster).__name__} forecast {y_KCHW.shape}; the target is {tuple(window.target_KCHW.shape)}")

@@ -141,6 +141,11 @@ def _history(fitted: Arrays) -> Observations:
 def check_forecaster(metadata: Mapping[str, Any], variable: Variable, start: datetime, run: str) -> None:
     """Raises RequestError unless the forecaster of `run` predicts the one variable that is monitored. Logs a warning if it was
     trained or validated on dates from `start` (UTC) on."""
+    if metadata.get("covariates"):
+        names = ", ".join(str(one["name"]) for one in metadata["covariates"])
+        raise RequestError(
+            f"the forecaster in {run} needs the covariates {names}, which monitoring does not give: train one without"
+        )
     monitored = {"formula": variable.formula, "bands": list(variable.bands), "transform": variable.transform}
     found = [{name: one.get(name) for name in monitored} for one in metadata.get("variables", [])]
     if found != [monitored]:

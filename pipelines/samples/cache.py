@@ -33,6 +33,7 @@ from pipelines.cube.store import bands_of, space_dims
 from pipelines.errors import ArtefactDamaged, RequestError, StorageFull
 from pipelines.files import is_full
 from pipelines.progress import Progress
+from pipelines.samples.covariates import Covariates
 from pipelines.samples.plan import PARTS, Window, WindowPlan, to_json
 from pipelines.samples.sampling import FORMAT, SampleCache, date_tensors, open_samples
 from pipelines.samples.variables import Variable, decode, used_bands
@@ -41,6 +42,7 @@ from pipelines.tiles import Box
 REGION_BYTES = 256 * 2**20  # stored pixels held at once; a single tile may need more
 logger = logging.getLogger(__name__)
 Prepare = Callable[..., dict[str, torch.Tensor]]
+PrepareWindow = Callable[[torch.Tensor, torch.Tensor, Window], dict[str, torch.Tensor]]
 WindowsOfTiles = dict[Box, list[tuple[int, Window]]]  # windows with their numbers in the plan
 
 
@@ -55,6 +57,7 @@ def build_samples(
     *,
     prepare_key: str = "",
     min_valid_fraction: float = 0.0,
+    covariates: Covariates | None = None,
 ) -> SampleCache:
     """The cache of `plan` on this snapshot: opened if it exists and is complete, else built (one block in memory) and published.
 
@@ -67,11 +70,12 @@ def build_samples(
         raise ValueError("prepare needs a prepare_key that identifies what its result depends on")
     check_fits(dataset, plan)
     content = [FORMAT, snapshot, to_json(plan), [asdict(v) for v in variables], prepare_key, min_valid_fraction]
+    content += [covariates.key(float(plan.days_N[-1]))] if covariates is not None else []
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     final = folder / f"cache-{key}"
     if final.exists():
         try:
-            return open_samples(final)
+            return open_samples(final, covariates)
         except ArtefactDamaged as e:
             logger.warning("sample cache is built again: %s", e)
             shutil.rmtree(final)
@@ -81,7 +85,7 @@ def build_samples(
     try:
         building.mkdir()
         blocks = decoded_blocks(dataset, sorted(of_tile), variables, progress, margin_px=plan.split.margin_px)
-        groups = write_groups(building, blocks, of_tile, plan, prepare, min_valid_fraction)
+        groups = write_groups(building, blocks, of_tile, prepare_with(prepare, plan, covariates), min_valid_fraction)
         (building / "plan.json").write_text(to_json(plan))
         about = {"key": key, "snapshot": snapshot, "format": FORMAT, "variables": [v.name for v in variables], "groups": groups}
         (building / "cache.json").write_text(json.dumps(about))
@@ -96,7 +100,20 @@ def build_samples(
     for other in folder.glob("cache-*"):
         if other != final:
             shutil.rmtree(other, ignore_errors=True)
-    return open_samples(final)
+    return open_samples(final, covariates)
+
+
+def prepare_with(prepare: Prepare | None, plan: WindowPlan, covariates: Covariates | None) -> PrepareWindow | None:
+    """`prepare` for (x_NCHW, valid_NHW, window), with the dates and covariates of the window."""
+    if prepare is None:
+        return None
+
+    def prepare_window(x_NCHW: torch.Tensor, valid_NHW: torch.Tensor, window: Window) -> dict[str, torch.Tensor]:
+        given = {} if covariates is None else {"covariates": covariates.of_window(plan, window)}
+        with torch.no_grad():
+            return prepare(x_NCHW, valid_NHW, *date_tensors(plan, window), **given)
+
+    return prepare_window
 
 
 def windows_of_tiles(plan: WindowPlan) -> WindowsOfTiles:
@@ -204,7 +221,7 @@ def check_fits(dataset: xr.Dataset, plan: WindowPlan) -> None:
 
 
 def write_groups(
-    building: Path, blocks: Iterable[Block], of_tile: WindowsOfTiles, plan: WindowPlan, prepare: Prepare | None, least: float
+    building: Path, blocks: Iterable[Block], of_tile: WindowsOfTiles, prepare: PrepareWindow | None, least: float
 ) -> list[dict[str, Any]]:
     """Writes the arrays of a cache below `building`; returns the description of each group. least: fraction of valid targets."""
     writers: dict[tuple[str, tuple[int, ...]], GroupWriter] = {}
@@ -222,7 +239,7 @@ def write_groups(
                 group = kept[0][1].part, shape
                 if group not in writers:
                     writers[group] = GroupWriter(building / f"{group[0]}-{'x'.join(map(str, shape))}", group[0])
-                writers[group].add(block, kept, plan, prepare)
+                writers[group].add(block, kept, prepare)
             if done == 1:
                 check_space(building, len(of_tile), free)
         if lacking := [part for part in PARTS if part not in {written for written, _ in writers}]:
@@ -257,16 +274,14 @@ class GroupWriter:
         self.numbers: list[int] = []
         self.slots: list[int] = []
 
-    def add(self, block: Block, kept: list[tuple[int, Window]], plan: WindowPlan, prepare: Prepare | None) -> None:
+    def add(self, block: Block, kept: list[tuple[int, Window]], prepare: PrepareWindow | None) -> None:
         """Appends one block, and the result of `prepare` for each of its windows."""
         self._append("values", block.x_NCHW)
         self._append("valid", block.valid_NHW)
         x_NCHW, valid_NHW = torch.from_numpy(block.x_NCHW), torch.from_numpy(block.valid_NHW)
         for number, window in kept:
             if prepare is not None:
-                with torch.no_grad():
-                    prepared = prepare(x_NCHW, valid_NHW, *date_tensors(plan, window))
-                for name, tensor in prepared.items():
+                for name, tensor in prepare(x_NCHW, valid_NHW, window).items():
                     self._append(f"prepared-{name}", tensor.detach().cpu().numpy())
             self.numbers.append(number)
             self.slots.append(self.blocks)

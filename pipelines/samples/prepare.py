@@ -12,6 +12,7 @@ from pipelines.cube.store import space_dims
 from pipelines.errors import RequestError
 from pipelines.progress import Progress
 from pipelines.samples.cache import check_fits, decoded_blocks, windows_of_tiles
+from pipelines.samples.covariates import Covariates
 from pipelines.samples.plan import Sampling, Split, WindowPlan
 from pipelines.samples.sampling import WindowArrays, window_arrays
 from pipelines.samples.variables import Variable, transformed
@@ -22,7 +23,10 @@ ENOUGH_WINDOWS = 120  # to fit the few numbers of a baseline
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """What samples are made of: `context` steps in, `horizon` steps out, one window every `stride` steps."""
+    """What samples are made of: `context` steps in, `horizon` steps out, one window every `stride` steps.
+
+    covariates: on the cube's grid; None: forecasters are given the images alone.
+    """
 
     variables: tuple[Variable, ...]
     split: Split
@@ -31,6 +35,7 @@ class SampleSettings:
     horizon: int
     stride: int = 1
     min_valid_fraction: float = 0.1  # windows with a smaller share of usable targets are left out
+    covariates: Covariates | None = None
 
 
 def plan_cube(dataset: xr.Dataset, settings: SampleSettings) -> WindowPlan:
@@ -50,15 +55,18 @@ def windows_to_fit(
     dataset: xr.Dataset, plan: WindowPlan, settings: SampleSettings, progress: Progress | None = None
 ) -> Iterator[WindowArrays]:
     """Some training windows, evenly spread, straight from the cube: enough for the few numbers of a baseline."""
-    return every_nth(read_windows(dataset, plan, settings.variables, "train"), len(plan.of_part("train")), progress)
+    windows = read_windows(dataset, plan, settings.variables, "train", settings.covariates)
+    return every_nth(windows, len(plan.of_part("train")), progress)
 
 
-def read_windows(dataset: xr.Dataset, plan: WindowPlan, variables: tuple[Variable, ...], part: str) -> Iterator[WindowArrays]:
+def read_windows(
+    dataset: xr.Dataset, plan: WindowPlan, variables: tuple[Variable, ...], part: str, covariates: Covariates | None = None
+) -> Iterator[WindowArrays]:
     """The windows of `part` as of `SampleCache.windows`, one decoded tile in memory, without those without a valid target."""
     check_fits(dataset, plan)
     of_tile = {tile: members for tile, members in windows_of_tiles(plan).items() if members[0][1].part == part}
     for block in decoded_blocks(dataset, sorted(of_tile), variables, margin_px=plan.split.margin_px):
-        windows = (window_arrays(plan, window, block.x_NCHW, block.valid_NHW) for _, window in of_tile[block.tile])
+        windows = (window_arrays(plan, one, block.x_NCHW, block.valid_NHW, covariates) for _, one in of_tile[block.tile])
         yield from (window for window in windows if window.target_valid_KHW.any())
 
 

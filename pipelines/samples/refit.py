@@ -34,7 +34,7 @@ class KnownWindows:
         return replace(self, plan=replace(self.plan, windows=self.plan.windows[::every]))
 
     def __iter__(self) -> Iterator[WindowArrays]:
-        for window in read_windows(self.dataset, self.plan, self.settings.variables, "train"):
+        for window in read_windows(self.dataset, self.plan, self.settings.variables, "train", self.settings.covariates):
             if float(window.target_valid_KHW.double().mean()) >= self.settings.min_valid_fraction:
                 yield window
 

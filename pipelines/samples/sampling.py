@@ -6,7 +6,7 @@ Axes are in the names: an array whose name ends in `HW` is an image and is augme
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from pipelines.calendar import seconds_of
 from pipelines.errors import ArtefactDamaged
 from pipelines.files import map_file
+from pipelines.samples.covariates import Covariates
 from pipelines.samples.plan import PARTS, Window, WindowPlan, check_part, from_json
 from pipelines.tiles import Box
 
@@ -30,7 +31,7 @@ class WindowArrays:
 
     H and W are those of the tile with the plan's margin; the target is valid inside the tile only. Tensors over private memory
     maps: all dates of the block, not only the window's (a baseline is fitted on all usable dates). `target_KCHW` is 0 where
-    `target_valid_KHW` is False.
+    `target_valid_KHW` is False. `covariates` are as of `Covariates.of`, {} without any.
     """
 
     x_NCHW: torch.Tensor
@@ -43,14 +44,17 @@ class WindowArrays:
     target_valid_KHW: torch.Tensor
     tile: Box
     part: str
+    covariates: Batch = field(default_factory=dict)
 
     def arguments(self) -> Batch:
-        """The keyword arguments of `forecast` and `prepare`."""
+        """The keyword arguments of `forecast` and `prepare`, without covariates, which some forecasters take."""
         names = ("x_NCHW", "valid_NHW", "days_N", "context_T", "usable_N", "target_days_K")
         return {name: getattr(self, name) for name in names}
 
 
-def window_arrays(plan: WindowPlan, window: Window, x_NCHW: np.ndarray, valid_NHW: np.ndarray) -> WindowArrays:
+def window_arrays(
+    plan: WindowPlan, window: Window, x_NCHW: np.ndarray, valid_NHW: np.ndarray, covariates: Covariates | None = None
+) -> WindowArrays:
     """A window of a decoded block, with copies of its targets; target steps without an observation are 0 and invalid."""
     target = np.array(window.target_K)
     target_valid_KHW = valid_NHW[target] & (target >= 0).reshape(-1, *[1] * (valid_NHW.ndim - 1))
@@ -58,7 +62,8 @@ def window_arrays(plan: WindowPlan, window: Window, x_NCHW: np.ndarray, valid_NH
         target_valid_KHW &= inside_tile(plan, window.tile)
     truth = torch.from_numpy(x_NCHW[target] * target_valid_KHW[:, None]), torch.from_numpy(target_valid_KHW)
     block = torch.from_numpy(x_NCHW), torch.from_numpy(valid_NHW)
-    return WindowArrays(*block, *date_tensors(plan, window), *truth, window.tile, window.part)
+    given = covariates.of_window(plan, window) if covariates is not None else {}
+    return WindowArrays(*block, *date_tensors(plan, window), *truth, window.tile, window.part, given)
 
 
 def inside_tile(plan: WindowPlan, tile: Box) -> np.ndarray:
@@ -207,6 +212,7 @@ class SampleCache:
     folder: Path
     plan: WindowPlan
     groups: list[Group]
+    covariates: Covariates | None = None
 
     def __len__(self) -> int:
         return sum(self.counts().values())
@@ -222,7 +228,7 @@ class SampleCache:
 
     def windows(self, part: str) -> "PartWindows":
         """The windows of a part, in the plan's order."""
-        return PartWindows(self.plan, self.groups_of(part))
+        return PartWindows(self.plan, self.groups_of(part), self.covariates)
 
     def part(self, part: str, *, augment: bool = False, seed: int = 0) -> PartSamples:
         """The windows of a part as samples for training; see `PartSamples`."""
@@ -242,6 +248,7 @@ class PartWindows:
 
     plan: WindowPlan
     groups: list[Group]
+    covariates: Covariates | None = None
 
     def __len__(self) -> int:
         return sum(len(group.numbers) for group in self.groups)
@@ -249,10 +256,11 @@ class PartWindows:
     def __iter__(self) -> Iterator[WindowArrays]:
         found = [(number, slot, group) for group in self.groups for number, slot in zip(group.numbers, group.slots, strict=True)]
         for number, slot, group in sorted(found, key=itemgetter(0)):
-            yield window_arrays(self.plan, self.plan.windows[number], group.values[slot], group.valid[slot])
+            arrays = group.values[slot], group.valid[slot]
+            yield window_arrays(self.plan, self.plan.windows[number], *arrays, self.covariates)
 
 
-def open_samples(folder: Path) -> SampleCache:
+def open_samples(folder: Path, covariates: Covariates | None = None) -> SampleCache:
     """The cache in `folder`. Raises ArtefactDamaged unless every file has its recorded length and checksum."""
     try:
         content, groups = json.loads((folder / "cache.json").read_text()), []
@@ -264,7 +272,7 @@ def open_samples(folder: Path) -> SampleCache:
             for name, expected in group["arrays"].items():
                 check_file(paths[name], expected)
             groups.append(Group(group["part"], tuple(group["numbers"]), tuple(group["slots"]), paths))
-        return SampleCache(folder, plan, groups)
+        return SampleCache(folder, plan, groups, covariates)
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise ArtefactDamaged(f"sample cache {folder} cannot be read ({e}): remove the folder to build it again") from e
     except ArtefactDamaged as e:

@@ -191,8 +191,11 @@ def _name_of(row: Mapping[str, str | None], columns: AnswerColumns, where: str) 
     return str(PurePosixPath(name.replace("\\", "/")))
 
 
-def table_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """(number of the line, its cells by column) of a CSV file. Raises MissingInput, RequestError: also where there is no line."""
+def table_rows(path: Path, required: Sequence[str], key: str = "labels.columns") -> Iterator[tuple[int, dict[str, str | None]]]:
+    """(number of the line, its cells by column) of a CSV file; `key` names the columns in the config.
+
+    Raises MissingInput, RequestError: also where there is no line.
+    """
     try:
         size = path.stat().st_size
         text = path.read_text(encoding="utf-8-sig") if size <= MOST_BYTES else ""
@@ -210,7 +213,7 @@ def table_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[
     for name in required:
         if name not in names:
             there = ", ".join(names) or "nothing"
-            raise RequestError(f"{path.name} has no column {name!r}, only {there}; name the columns in labels.columns")
+            raise RequestError(f"{path.name} has no column {name!r}, only {there}; name the columns in {key}")
     is_empty = True
     try:
         for row in reader:

@@ -46,7 +46,14 @@ def load(config: str | Path, path: str, *overrides: str) -> tuple[AnyRun, list[s
 
 def test_every_input_of_every_task_is_known() -> None:
     assert {task: input_keys(tree) for task, tree in TASKS.items()} == {
-        "forecast": [("source", "path"), ("source", "mask_file"), ("model", "use"), ("training", "start_from")],
+        "forecast": [
+            ("source", "path"),
+            ("source", "mask_file"),
+            ("covariates", "static", "path"),
+            ("covariates", "drivers", "path"),
+            ("model", "use"),
+            ("training", "start_from"),
+        ],
         "monitor": [("source", "path"), ("source", "mask_file"), ("monitoring", "model", "run")],
         "change": [("source", "path"), ("model", "use"), ("training", "start_from")],
         "pair": [("images", "before"), ("images", "after"), ("detection", "model")],
