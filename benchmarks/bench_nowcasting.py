@@ -35,6 +35,7 @@ from pipelines.learning.conformal import forecast_window
 from pipelines.learning.threshold_scores import Thresholds, ThresholdTally
 from pipelines.predictors import Forecaster
 from pipelines.samples.prepare import plan_cube, read_windows
+from pipelines.samples.refit import valid_share
 from pipelines.samples.sampling import WindowArrays
 from pipelines.tiles import Box
 
@@ -59,7 +60,8 @@ def main() -> None:
     settings, uri = config.build_samples(run), str(arguments.run / "cube")
     dataset = open_cube(uri, head_snapshot(uri))
     plan = plan_cube(dataset, settings)
-    windows = list(read_windows(dataset, plan, settings.variables, "test"))
+    found = read_windows(dataset, plan, settings.variables, "test")
+    windows = [window for window in found if valid_share(window) >= settings.min_valid_fraction]
     names = [*OURS]
     methods: dict[str, Forecaster] = dict(fitted_baselines(names, dataset, settings, plan.split.validation_until))  # type: ignore[arg-type]
     if (arguments.run / "model").is_dir():

@@ -35,8 +35,13 @@ class KnownWindows:
 
     def __iter__(self) -> Iterator[WindowArrays]:
         for window in read_windows(self.dataset, self.plan, self.settings.variables, "train", self.settings.covariates):
-            if float(window.target_valid_KHW.double().mean()) >= self.settings.min_valid_fraction:
+            if valid_share(window) >= self.settings.min_valid_fraction:
                 yield window
+
+
+def valid_share(window: WindowArrays) -> float:
+    """The share of the target pixels of the tile that are valid; the margin around it has none."""
+    return int(window.target_valid_KHW.sum()) / (len(window.target_valid_KHW) * math.prod(window.tile.shape))
 
 
 def windows_before(dataset: xr.Dataset, settings: SampleSettings, before: np.datetime64) -> KnownWindows:

@@ -13,7 +13,8 @@ from models.baselines.pointwise import Persistence
 from pipelines.samples.audit import audit
 from pipelines.samples.cache import build_samples
 from pipelines.samples.plan import PARTS, Sampling, Split, from_json, to_json
-from pipelines.samples.prepare import read_windows
+from pipelines.samples.prepare import SampleSettings, read_windows
+from pipelines.samples.refit import windows_before
 from pipelines.samples.variables import Variable
 from pipelines.samples.windows import plan_windows
 
@@ -103,3 +104,11 @@ def test_rain_that_comes_from_outside_the_tile_is_forecast_with_a_margin(new_cub
         return float(torch.cat(missed).mean())
 
     assert error(12) < 0.3 * error(0)
+
+
+def test_the_margin_takes_no_window_from_the_fit_of_a_baseline(cube, plan, ndvi):
+    """The share of valid targets is that of the tile: pixels of the margin are no targets that are missing."""
+    settings = SampleSettings(ndvi, plan.split, Sampling(), 3, 2, min_valid_fraction=0.8)
+    wider = replace(settings, split=replace(plan.split, margin_px=MARGIN))
+    narrow, wide = (list(windows_before(cube, one, plan.split.test_from)) for one in (settings, wider))
+    assert len(narrow) == len(wide) > 0
