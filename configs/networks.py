@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from configs.run import ModelConfig
 from configs.schema import Finding, Sections
@@ -40,6 +40,27 @@ class ConvGRUModel(ModelConfig):
     frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
     baseline: CorrectedBaseline = Field("decaying_anomaly", description="the one that the network corrects")
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
+
+
+class AutoModel(ModelConfig):
+    """The network that the past supports best: `driftline choose` compares candidates on rolling origins of the training part.
+
+    Written `model: auto`, or with settings `model: {kind: auto, members: 3}`. See models.md.
+    """
+
+    kind: Literal["auto"]
+    members: int = Field(1, ge=1, description="networks of the ensemble that is trained in the end, one seed each")
+    tries: int = Field(12, ge=1, description="most candidates that are trained to choose from")
+    origins: int = Field(3, ge=1, le=10, description="dates inside the training part that candidates are scored after")
+    epochs: int = Field(6, ge=1, description="passes over the training windows of a candidate, at each origin")
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        if getattr(sections.get("training"), "start_from", None) is not None:
+            remedy = "state kind, hidden and baseline of that model, or take start_from out"
+            yield Finding(
+                ("training", "start_from"), "has an architecture of its own, which `model: auto` may not choose", remedy
+            )
 
 
 PIXEL_KINDS = ("gru", "lstm", "l_tae")
@@ -81,12 +102,29 @@ class ClassModel(ModelConfig):
 
 
 def _kind_of_model(value: object) -> Any:
+    if value == AUTO:
+        return AUTO
     return value.get("kind", "convlstm") if isinstance(value, dict) else getattr(value, "kind", None)
 
 
-Model = Annotated[
-    Annotated[ConvLSTMModel, Tag("convlstm")] | Annotated[ConvGRUModel, Tag("convgru")], Discriminator(_kind_of_model)
+def _spelt_out(value: object) -> object:
+    return {"kind": AUTO} if value == AUTO else value
+
+
+AUTO: Literal["auto"] = "auto"
+Model = ConvLSTMModel | ConvGRUModel
+ModelOrAuto = Annotated[
+    Annotated[ConvLSTMModel, Tag("convlstm")]
+    | Annotated[ConvGRUModel, Tag("convgru")]
+    | Annotated[AutoModel, BeforeValidator(_spelt_out), Tag(AUTO)],
+    Discriminator(_kind_of_model),
 ]
+
+
+def halo_px(model: Model, steps: int) -> int:
+    """As `halo_px` of the network, without importing it: the radius of what a forecast over `steps` dates depends on."""
+    radius, layers = model.kernel // 2, len(model.hidden)
+    return radius * (steps - 1 + layers) if model.kind == "convlstm" else radius * (2 * (steps + layers) - 3)
 
 
 def build_network(model: Model) -> Settings:

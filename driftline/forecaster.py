@@ -65,6 +65,7 @@ def train(
     """
     from flows.stage import carry_out
     from flows.task import open_invocation, remembering_folder
+    from flows.tasks import task_of
     from pipelines.sources.memory import as_dataset, memory_source
 
     check_lengths(context=context, horizon=horizon, epochs=epochs)
@@ -87,6 +88,7 @@ def train(
     except BaseException:
         shutil.rmtree(runs, ignore_errors=True)
         raise
+    invocation = task_of(invocation.run.task).resolve(invocation, "evaluate")
     forecaster = Forecaster(invocation.run, invocation.folder, source)
     weakref.finalize(forecaster, shutil.rmtree, runs, ignore_errors=True)
     return forecaster
@@ -278,7 +280,7 @@ class Forecaster:
             return as_dataset(request, staged, self.variables, source).assign_attrs(attributes)
 
     def _repr_html_(self) -> str:
-        samples, model = self.run.samples, self.run.model
+        samples, model = self.run.samples, self.run.network
         rows = [
             ("variables", ", ".join(self.variables)),
             ("dates", f"{samples.context} in, {samples.horizon} out"),

@@ -162,7 +162,7 @@ def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualFo
     return ModelCard(
         name=fields.name,
         model_hash=fields.lineage.model_hash,
-        architecture=f"{run.model.kind} encoder-forecaster, {run.model.members} members, baseline {run.model.baseline}",
+        architecture=f"{run.network.kind} encoder-forecaster, {run.network.members} members, baseline {run.network.baseline}",
         variables=tuple(request.units),
         context=len(request.steps.context_T),
         horizon=run.samples.horizon,

@@ -1,23 +1,53 @@
 """`--dry-run` of a forecast: how long its stages take, and how much memory and disk."""
 
+from configs.networks import AutoModel
+from configs.tasks import forecast_auto as auto
 from configs.tasks.forecast import ForecastRun
 from flows.planning import Extent, PlannedStep, estimate
+from pipelines.samples.origins import MOST_WINDOW_PIXELS, MOST_WINDOWS
 from pipelines.wording import counted
 
 TRAIN_FLOP_S = 30e9  # of convolution, forward and backward, two cores
 PREDICT_FLOP_S = 25e9
 CACHE_BYTES_S = 60e6
+TRIAL_S = 2.0  # of a candidate at an origin, whatever its size
+
+
+def assumed(run: ForecastRun, extent: Extent) -> ForecastRun:
+    """The run with what its config leaves open, as far as it is known before the run; of the network the dearest candidate."""
+    stated = auto.with_split(run, extent.shape) if auto.has_open_split(run) else run
+    if not isinstance(stated.model, AutoModel):
+        return stated
+    (hidden, kernel), members = auto.CHEAPEST_SIZES[-1], stated.model.members
+    dearest = {"kind": "convlstm", "hidden": list(hidden), "kernel": kernel, "members": members}
+    return auto.with_choice(stated, {"model": dearest, "context": auto.usual_context(stated)})
+
+
+def plan_choose(run: ForecastRun, extent: Extent) -> PlannedStep:
+    """The search without a candidate that is given up: its usual length is a half of that."""
+    assert isinstance(run.model, AutoModel)
+    stated, sought = assumed(run, extent), auto.build_space(run, auto.wished_contexts(run), auto.YEAR_DAYS + 1)
+    tries, origins = min(run.model.tries, sought.most()), run.model.origins
+    side = int(stated.split.block_px) - 2 * int(stated.split.buffer_px)
+    pixels = min(
+        MOST_WINDOW_PIXELS, MOST_WINDOWS * side**2, extent.pixels * max(extent.train_dates - run.samples.horizon, 1) // 4
+    )
+    steps = auto.usual_context(run) + run.samples.horizon
+    flops = 3 * pixels * steps * run.model.epochs * flop_per_pixel_step(stated) / 3  # the dearest has three times the mean
+    seconds = tries * origins * (flops / TRAIN_FLOP_S + TRIAL_S)
+    what = f"at most {counted(tries, 'candidate')} at {counted(origins, 'origin')} inside the training part"
+    return estimate("choose", what, seconds, 2 * pixels * steps * 16 / 1e6, 512.0)
 
 
 def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
-    channels, steps = len(run.samples.variables), run.samples.context + run.samples.horizon
+    channels, steps = len(run.samples.variables), auto.usual_context(run) + run.samples.horizon
     share = 1 - run.split.test_fraction - run.split.validation_fraction
     starts = max(extent.train_dates // run.samples.stride - steps, 1)
     pixel_steps = extent.pixels * share * starts * steps
     flops = 3 * flop_per_pixel_step(run) * pixel_steps * run.training.epochs * run.model.members
     cached = extent.pixels * (extent.dates * (4 * channels + 1) + starts * steps * channels * 4 * 2)
     seconds = flops / TRAIN_FLOP_S + cached / CACHE_BYTES_S
-    batch = run.training.batch * run.split.block_px**2 * steps * sum(run.model.hidden) * 4 * 12
+    batch = run.training.batch * int(run.split.block_px) ** 2 * steps * sum(run.network.hidden) * 4 * 12
     what = f"{counted(run.model.members, 'network')}, at most {counted(run.training.epochs, 'epoch')} each"
     return estimate("train", what, seconds, cached / 1e6, batch / 1e6)
 
@@ -25,12 +55,12 @@ def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
 def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
     windows, baselines = extent.pixels * run.split.test_fraction * max(extent.dates, 1), len(run.evaluation.baselines)
     seconds = windows * (1 + baselines) * run.samples.horizon / 2e6 + 10
-    block = extent.dates * run.split.block_px**2 * 4 * 20
+    block = extent.dates * int(run.split.block_px) ** 2 * 4 * 20
     return estimate("evaluate", f"the model beside {counted(baselines, 'baseline')}", seconds, 1.0, block / 1e6)
 
 
 def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
-    horizon, steps = run.samples.horizon, run.samples.context + run.samples.horizon
+    horizon, steps = run.samples.horizon, auto.usual_context(run) + run.samples.horizon
     flops = extent.pixels * steps * flop_per_pixel_step(run) * run.model.members
     seconds, disk = flops / PREDICT_FLOP_S + extent.bytes / 50e6, 2 * extent.pixels * horizon * len(run.samples.variables) * 3 * 4
     if (
@@ -43,5 +73,6 @@ def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
 
 def flop_per_pixel_step(run: ForecastRun) -> float:
     """Multiplications and additions of one step of every layer at one pixel: four gates of a convolution over input and state."""
-    inputs = [4 * len(run.samples.variables) + 4, *run.model.hidden]
-    return sum(2 * 4 * h * (i + h) * run.model.kernel**2 for i, h in zip(inputs, run.model.hidden, strict=False))
+    network = run.network
+    inputs = [4 * len(run.samples.variables) + 4, *network.hidden]
+    return sum(2 * 4 * h * (i + h) * network.kernel**2 for i, h in zip(inputs, network.hidden, strict=False))
