@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pipelines.samples.prepare import SampleSettings
     from pipelines.samples.sampling import SampleCache
 
-BATCH, LEARNING_RATE = 8, 3e-3  # of candidates, which learn from few windows
+BATCH, LEARNING_RATE = 16, 3e-3  # of candidates, which learn from few windows
 MOST_LOADED = 512 * 2**20  # bytes of pixels that are held in memory, and not read again for every candidate
 
 

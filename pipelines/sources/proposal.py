@@ -66,8 +66,6 @@ def propose_run(folder: Path, name: str, task: str = "forecast", *, written_as: 
         raise RequestError(f"{found}; {needs} (change between two dates, learnt from labels: docs/change.md)")
     variable = choose_variable(detected)
     sample = detected.inspect_band(variable.bands[0])
-    context, horizon = min(USUAL_CONTEXT, max(1, int(0.3 * len(dates)))), min(5, max(1, len(dates) // 10))
-    block_px, buffer_px = block_sizes(sample.shape_yx, context + horizon)
     history_end, test_from = (dates[int(len(dates) * share)] for share in (0.6, 0.8))
     history_days, known = float((history_end - dates[0]) / np.timedelta64(1, "D")), int((dates < history_end).sum())
     if task == "monitor" and (known < LEAST_HISTORY or history_days < HISTORY_DAYS):
@@ -97,14 +95,18 @@ def propose_run(folder: Path, name: str, task: str = "forecast", *, written_as: 
         has_short_history=float((dates[-1] - dates[0]) / np.timedelta64(1, "D")) / YEAR_DAYS * 0.6 < HISTORY_YEARS,
         is_vegetation=variable.name in ("ndvi", "evi", "savi"),
         away_px=min(2, round(AWAY_M / sample.pixel_m)) if sample.pixel_m else 2,
-        context=context,
-        horizon=horizon,
         interval=format_span(float(np.median(np.diff(dates).astype("timedelta64[s]").astype(float))) / 86400),
-        block_px=block_px,
-        buffer_px=buffer_px,
+        **_sizes(len(dates), sample.shape_yx),
         **_source(detected, variable, written_as and _beside(written_as, detected.path.relative_to(folder))),
         **_values(detected, variable, sample),
     )
+
+
+def _sizes(dates: int, shape_yx: Sequence[int]) -> dict[str, int]:
+    """Steps of context and horizon, sizes of blocks and their buffer."""
+    context, horizon = min(USUAL_CONTEXT, max(1, int(0.3 * dates))), min(5, max(1, dates // 10))
+    block_px, buffer_px = block_sizes(shape_yx, context + horizon)
+    return {"context": context, "horizon": horizon, "block_px": block_px, "buffer_px": buffer_px}
 
 
 def choose_variable(detected: DetectedFormat) -> Variable:
