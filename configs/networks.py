@@ -45,7 +45,7 @@ class ConvGRUModel(ModelConfig):
 class AutoModel(ModelConfig):
     """The network that the past supports best: `driftline choose` compares candidates on rolling origins of the training part.
 
-    Written `model: auto`, or with settings `model: {kind: auto, members: 3}`. See models.md.
+    Written `model: auto`, or with settings `model: {kind: auto, members: 3}`. See evaluation.md.
     """
 
     kind: Literal["auto"]

@@ -105,6 +105,7 @@ def load_model(folder: str | Path) -> Forecaster:
     """
     from configs.load import load_run
     from configs.tasks.forecast import ForecastRun
+    from configs.tasks.forecast_auto import has_open_split, is_auto
     from flows.folder import RunFolder
 
     path = Path(folder)
@@ -112,6 +113,8 @@ def load_model(folder: str | Path) -> Forecaster:
     run = load_run(path / "config.yaml", inputs_must_exist=False)
     if not isinstance(run, ForecastRun):
         raise RequestError(f"{path} is a run of `task: {run.task}`, whose model makes no forecast")
+    if is_auto(run) or has_open_split(run):
+        raise RequestError(f"{path}/config.yaml leaves open what is to be chosen: `driftline run CONFIG` chooses, and trains")
     for name in ("model/model.safetensors", "model/model.json", "evaluation.json"):
         _require_file(path, name)
     forecaster = Forecaster(run, RunFolder(path, run.cube.uri or str(path / "cube"), run.task))

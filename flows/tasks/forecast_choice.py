@@ -256,7 +256,7 @@ class Attempt:
 def short_training(run: ForecastRun, epochs: int) -> TrainingSettings:
     """The run's training, shortened: few epochs at a higher rate, in small batches."""
     settings = config.build_training_settings(run)
-    return replace(settings, epochs=epochs, patience=epochs, batch=BATCH, learning_rate=LEARNING_RATE)
+    return replace(settings, epochs=epochs, patience=epochs, batch=BATCH, learning_rate=LEARNING_RATE, devices=1)
 
 
 # ---------------------------------------------------------------- what summary and model say

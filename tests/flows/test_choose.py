@@ -11,12 +11,15 @@ import xarray as xr
 import yaml
 
 from configs.load import load_run
+from driftline import load_model
+from flows.model_cards import card_of
 from flows.planning import make_plan
 from flows.stage import carry_out as carry_out_verb
 from flows.task import open_invocation, remembering_folder
 from flows.tasks import forecast_choice, task_of
 from pipelines.errors import MissingInput, RequestError
 from pipelines.learning.model_choice import Score
+from pipelines.products.model_card import markdown
 from pipelines.samples import origins
 
 DATES, SIDE, EVERY = 130, 16, 16
@@ -124,6 +127,8 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(here: Path, monkeypatch:
         carry_out("choose", *WIDE)
     with pytest.raises(MissingInput, match="run `driftline choose CONFIG` first"):
         carry_out("evaluate", *WIDE)
+    with pytest.raises(RequestError, match=r"leaves open what is to be chosen: `driftline run CONFIG`"):
+        load_model("runs/chosen")
     monkeypatch.setattr(forecast_choice.Attempt, "score", scored({"climatology": 0.5}, calls))
     carry_out("choose", *WIDE)
     assert len(calls) == len(set(calls)), "no score is made twice"
@@ -154,8 +159,8 @@ def test_later_stages_have_what_was_chosen_and_say_so(here: Path, monkeypatch: p
     assert (computed["choice_candidates"], computed["block_px"], computed["buffer_px"]) == (len(choice()["trials"]), 8, 0)
     assert 0.2 < computed["share_train"] < 0.5
     assert "How the model was chosen" in report
-    described = json.loads((folder / "model" / "model.json").read_text())
-    assert described["metadata"]["choice"]["trials"][0]["errors"] == [0.5, 0.5]
+    card = markdown(card_of(folder))
+    assert f"| chosen from | {len(choice()['trials'])} candidates at 2 rolling origins inside the training part, " in card
     run = load_run(folder / "config.yaml", inputs_must_exist=False)
     assert (run.model.kind, run.model.hidden, run.model.kernel, run.model.baseline) == ("convlstm", [16], 1, "persistence")
     assert (run.samples.context, run.split.block_px) == (3, 8)
