@@ -139,9 +139,9 @@ def choose(config: Config, overrides: Overrides = None, dry_run: DryRun = False,
 
 @command()
 def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: AsJson = False) -> int | None:
-    """Train the network on the cube's newest version; with `model: auto` it is chosen first.
+    """Train the network on the cube's newest version.
 
-    Of a forecast, or of labelled change. An interrupted training resumes.
+    Of a forecast, or of labelled change; with `model: auto` the network is chosen first. An interrupted training resumes.
 
     \b
     Examples:
