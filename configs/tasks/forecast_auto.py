@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 USUAL_CONTEXT = 10  # steps, where the context is not known yet
 SIMPLEST_BASELINES = ("persistence", "climatology", "decaying_anomaly", "none")  # the simpler one first
 CHEAPEST_SIZES = (((16,), 1), ((8,), 3), ((16,), 3), ((16, 16), 3), ((32,), 3))  # (hidden, kernel), the fewest operations first
-CONTEXTS = (3, 6, 12, 24)
-MOST_CONTEXT = 36  # steps; a whole year is tried where it is not longer
+CONTEXTS = (3, 6, 12)
+LONG_CONTEXT, MOST_CONTEXT = 24, 36  # steps; in place of the first a whole year, where that is not longer than the second
 YEAR_DAYS = 365.25
 ASKED = ("samples", "split", "model", "training")  # sections that a choice depends on
 
@@ -76,7 +76,7 @@ def wished_contexts(run: ForecastRun, step_days: float | None = None) -> list[in
     if isinstance(run.samples.context, int):
         return [run.samples.context]
     year = round(YEAR_DAYS / step_days) if step_days else 0
-    return sorted({*CONTEXTS, *([year] if CONTEXTS[0] < year <= MOST_CONTEXT else [])})
+    return [*CONTEXTS, year if CONTEXTS[-1] < year <= MOST_CONTEXT else LONG_CONTEXT]
 
 
 def with_candidate(run: ForecastRun, candidate: Candidate) -> ForecastRun:

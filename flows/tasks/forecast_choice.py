@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from pipelines.samples.prepare import SampleSettings
     from pipelines.samples.sampling import SampleCache
 
-BATCH, LEARNING_RATE = 16, 3e-3  # of candidates, which learn from few windows
+FEWEST, MOST, STEP_PIXELS = 4, 8, 1024  # windows of a step of candidates, so that one has about so many pixels
+LEARNING_RATE = 3e-3  # of candidates, which learn for a short time
 MOST_LOADED = 512 * 2**20  # bytes of pixels that are held in memory, and not read again for every candidate
 
 
@@ -246,17 +248,18 @@ class Attempt:
         described = json.dumps(forecaster.describe(), sort_keys=True, default=str)
         windows = build_samples(*inside, forecaster.prepare, prepare_key=described, min_valid_fraction=share)
         parts = windows.part("train", augment=run.training.augment, seed=run.training.seed), windows.part("validation")
-        loss, short = config.build_loss(run, forecaster), short_training(self.run, self.settings.epochs)
+        batch = max(FEWEST, min(MOST, STEP_PIXELS // math.prod(plan.windows[0].tile.shape)))
+        loss, short = config.build_loss(run, forecaster), short_training(run, self.settings.steps, batch, len(parts[0]))
         learnt, target = folder / "training", config.build_target(run)
         train(forecaster, *parts, loss, short, learnt, show, target_of=target, weight_of=frame_weight)
-        forecaster.fit_residual_scale(windows.batches("validation", BATCH))
+        forecaster.fit_residual_scale(windows.batches("validation", batch))
         return forecaster, windows
 
 
-def short_training(run: ForecastRun, epochs: int) -> TrainingSettings:
-    """The run's training, shortened: few epochs at a higher rate, in small batches."""
-    settings = config.build_training_settings(run)
-    return replace(settings, epochs=epochs, patience=epochs, batch=BATCH, learning_rate=LEARNING_RATE, devices=1)
+def short_training(run: ForecastRun, steps: int, batch: int, windows: int) -> TrainingSettings:
+    """The run's training, shortened: about so many steps over the windows, in small batches at a higher rate."""
+    settings, epochs = config.build_training_settings(run), math.ceil(steps / math.ceil(windows / batch))
+    return replace(settings, epochs=epochs, patience=epochs, batch=batch, learning_rate=LEARNING_RATE, devices=1)
 
 
 # ---------------------------------------------------------------- what summary and model say

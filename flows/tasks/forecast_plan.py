@@ -4,13 +4,14 @@ from configs.networks import AutoModel
 from configs.tasks import forecast_auto as auto
 from configs.tasks.forecast import ForecastRun
 from flows.planning import Extent, PlannedStep, estimate
-from pipelines.samples.origins import MOST_WINDOW_PIXELS, MOST_WINDOWS
+from flows.tasks.forecast_choice import STEP_PIXELS
+from pipelines.samples.origins import MOST_WINDOWS, PIECE_PIXELS
 from pipelines.wording import counted
 
 TRAIN_FLOP_S = 30e9  # of convolution, forward and backward, two cores
 PREDICT_FLOP_S = 25e9
 CACHE_BYTES_S = 60e6
-TRIAL_S = 2.0  # of a candidate at an origin, whatever its size
+TRIAL_S = 6.0  # of a candidate at an origin, whatever its size
 
 
 def assumed(run: ForecastRun, extent: Extent) -> ForecastRun:
@@ -28,15 +29,12 @@ def plan_choose(run: ForecastRun, extent: Extent) -> PlannedStep:
     assert isinstance(run.model, AutoModel)
     stated, sought = assumed(run, extent), auto.build_space(run, auto.wished_contexts(run), auto.YEAR_DAYS + 1)
     tries, origins = min(run.model.tries, sought.most()), run.model.origins
-    side = int(stated.split.block_px) - 2 * int(stated.split.buffer_px)
-    pixels = min(
-        MOST_WINDOW_PIXELS, MOST_WINDOWS * side**2, extent.pixels * max(extent.train_dates - run.samples.horizon, 1) // 4
-    )
+    pixels = min(PIECE_PIXELS, (int(stated.split.block_px) - 2 * int(stated.split.buffer_px)) ** 2)
     steps = auto.usual_context(run) + run.samples.horizon
-    flops = 3 * pixels * steps * run.model.epochs * flop_per_pixel_step(stated) / 3  # the dearest has three times the mean
+    flops = 3 * STEP_PIXELS * steps * run.model.steps * flop_per_pixel_step(stated) / 3  # the dearest has three times the mean
     seconds = tries * origins * (flops / TRAIN_FLOP_S + TRIAL_S)
     what = f"at most {counted(tries, 'candidate')} at {counted(origins, 'origin')} inside the training part"
-    return estimate("choose", what, seconds, 2 * pixels * steps * 16 / 1e6, 512.0)
+    return estimate("choose", what, seconds, 2 * MOST_WINDOWS * pixels * steps * 16 / 1e6, 512.0)
 
 
 def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:

@@ -23,10 +23,9 @@ from pipelines.tiles import Box
 
 SCORED_SHARE = 0.12  # of the steps of the past, at each origin; as many before them choose the epoch
 FEWEST_LEARNT = 3  # windows in time of the first origin
-PIECE_PIXELS = 1024  # blocks are cut into pieces of about so many
+PIECE_PIXELS = 256  # blocks are cut into pieces of about so many
 MOST_PIECES = {"train": 24, "validation": 8, "test": 12}
-MOST_WINDOWS = 320  # of a part, if so small that
-MOST_WINDOW_PIXELS = 131_072  # of a part are not reached
+MOST_WINDOWS = 320  # of a part
 FEWEST_BLOCKS = 5  # of which one scores, one chooses the epoch, three teach
 
 
@@ -94,8 +93,7 @@ def plan_origin(past: xr.Dataset, settings: SampleSettings, origin: Origin) -> t
         pairs = [(piece, issue) for piece in pieces for issue, its_part in parts if its_part == part]
         if not pairs:
             raise RequestError(f"a rolling origin has no {part} window: lower samples.context or samples.horizon")
-        most = max(1, min(MOST_WINDOWS, MOST_WINDOW_PIXELS // math.prod(pieces[0].shape)))
-        kept = sorted(draw.choice(len(pairs), min(most, len(pairs)), replace=False).tolist())
+        kept = sorted(draw.choice(len(pairs), min(MOST_WINDOWS, len(pairs)), replace=False).tolist())
         chosen = (pairs[number] for number in kept)
         windows += [Window(part, piece, one.context_T, one.target_K, one.target_days_K) for piece, one in chosen]
     lengths = settings.context, settings.horizon, settings.stride

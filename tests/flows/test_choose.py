@@ -32,7 +32,7 @@ CONFIG: dict[str, Any] = {
     "cube": {"chunk_px": 16, "workers": 1},
     "samples": {"variables": [{"name": "v", "bands": ["v"]}], "context": 4, "horizon": 2},
     "split": {"validation_from": "2018-08-01", "test_from": "2019-02-01"},
-    "model": {"kind": "auto", "tries": 4, "origins": 2, "epochs": 1},
+    "model": {"kind": "auto", "tries": 4, "origins": 2, "steps": 5},
     "training": {"epochs": 1, "batch": 32, "accelerator": "cpu"},
     "evaluation": {"baselines": ["persistence", "climatology"], "publish": "network"},
     "prediction": {"tile_px": 32},

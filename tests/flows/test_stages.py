@@ -150,7 +150,7 @@ from flows.stage import key_of
 from flows.tasks.forecast import Forecast
 from flows.tasks.forecast_choice import find_network
 task, stage = Forecast(), sys.argv[1]
-context = open_invocation("tiny.yaml", ["model={kind: auto, tries: 1, origins: 1, epochs: 1}"] if stage == "choose" else [])
+context = open_invocation("tiny.yaml", ["model={kind: auto, tries: 1, origins: 1, steps: 5}"] if stage == "choose" else [])
 before = set(sys.modules)
 if stage == "predict":
     task.predict(context, current_evaluation(task, context), new_building(context.folder))
