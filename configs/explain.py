@@ -136,7 +136,7 @@ def find_lax_numbers(tree: Tree, data: Any) -> list[Complaint]:
         path = key if isinstance(key[-1], str) else key[:-1]  # an entry of a list
         fields = [model.model_fields.get(str(path[-1])) for model in _models_at(tree, path[:-1], data)]
         types = set[object]().union(*(_types_in(field.annotation) for field in fields if field))
-        is_wrong = isinstance(value, bool) or (isinstance(value, str) and float not in types)
+        is_wrong = isinstance(value, bool) or (isinstance(value, str) and float not in types and value not in types)
         if is_wrong and types & {int, float} and not types & {bool, str}:
             expected = "a number" if float in types else WHOLE
             complaints.append((key, {"type": "value_error", "ctx": {"error": expected}, "input": value}))

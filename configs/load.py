@@ -142,6 +142,8 @@ def _apply_override(document: Document, override: str) -> None:
     node: Any = document.data
     for depth in range(1, len(key)):  # sections that the file does not have are from here
         document.key_positions.setdefault(key[:depth], position)
+    if len(key) > 1 and isinstance(word := node.get(key[0]), str):
+        node[str(key[0])] = {"kind": word}  # a section that one word stands for: `model: auto`
     for depth, part in enumerate(key[:-1]):
         node = _step_into(node, part, f"--set {override}: {dotted(key[: depth + 1])}")
     if isinstance(node, list) and isinstance(key[-1], int) and key[-1] < len(node):

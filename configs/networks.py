@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from configs.run import ModelConfig
 from configs.schema import Finding, Sections
@@ -102,6 +102,27 @@ class SimVPModel(ModelConfig):
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
 
 
+class AutoModel(ModelConfig):
+    """The network that the past supports best: `driftline choose` compares candidates on rolling origins of the training part.
+
+    Written `model: auto`, or with settings `model: {kind: auto, members: 3}`. See evaluation.md.
+    """
+
+    kind: Literal["auto"]
+    members: int = Field(1, ge=1, description="networks of the ensemble that is trained in the end, one seed each")
+    tries: int = Field(12, ge=1, description="most candidates that are trained to choose from")
+    origins: int = Field(3, ge=1, le=10, description="dates inside the training part that candidates are scored after")
+    steps: int = Field(240, ge=1, description="steps of the optimiser in the training of a candidate, at each origin")
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        if getattr(sections.get("training"), "start_from", None) is not None:
+            remedy = "state kind, hidden and baseline of that model, or take start_from out"
+            yield Finding(
+                ("training", "start_from"), "has an architecture of its own, which `model: auto` may not choose", remedy
+            )
+
+
 PIXEL_KINDS = ("gru", "lstm", "rnn", "l_tae")
 PAIR_NETWORKS = ("fc_siam_diff", "fc_siam_conc", "fc_ef")  # those that compare exactly two dates
 CHANGE_NETWORKS = ("siamese_dcrn", "l_unet", *PAIR_NETWORKS)  # those of `task: change`
@@ -141,17 +162,35 @@ class ClassModel(ModelConfig):
 
 
 def _kind_of_model(value: object) -> Any:
+    if value == AUTO:
+        return AUTO
     return value.get("kind", "convlstm") if isinstance(value, dict) else getattr(value, "kind", None)
 
 
-Model = Annotated[
+def _spelt_out(value: object) -> object:
+    return {"kind": AUTO} if value == AUTO else value
+
+
+AUTO: Literal["auto"] = "auto"
+Model = ConvLSTMModel | ConvGRUModel | TrajGRUModel | PredRNNModel | SimVPModel
+ModelOrAuto = Annotated[
     Annotated[ConvLSTMModel, Tag("convlstm")]
     | Annotated[ConvGRUModel, Tag("convgru")]
     | Annotated[TrajGRUModel, Tag("trajgru")]
     | Annotated[PredRNNModel, Tag("predrnn")]
-    | Annotated[SimVPModel, Tag("simvp")],
+    | Annotated[SimVPModel, Tag("simvp")]
+    | Annotated[AutoModel, BeforeValidator(_spelt_out), Tag(AUTO)],
     Discriminator(_kind_of_model),
 ]
+
+
+def halo_px(model: Model, steps: int) -> int | None:
+    """As `halo_px` of the network: the radius of what a forecast over `steps` dates depends on; None: all of the image."""
+    import torch
+
+    with torch.device("meta"):
+        halo = build_network(model, steps, 1).build(1, 2, 2, 2).halo_px(steps)
+    return None if halo is None else max(halo)
 
 
 def build_network(model: Model, context: int, horizon: int) -> Settings:

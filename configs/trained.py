@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="Network")
 WEIGHTS, DESCRIPTION, SCORES = "model.safetensors", "model.json", "scores.json"
 CARDS = ("card.md", "card.json")
+OPEN = "auto"  # a value that a config leaves open
 KEPT = {"use", "as_is"}  # keys of `model` that are the run's own
 REMEDY = "take another copy of it, or another model"
 ALIKE = {
@@ -255,8 +256,10 @@ def filled(run: AnyRun, section: str, values: Mapping[str, Any], origin: str) ->
             raise RequestError(f"{problem}; leave it out of the config, or train a model of its own")
         return whole
     stated, trained = own.model_dump(mode="json"), whole.model_dump(mode="json")
+    if stated.get("kind") == OPEN:
+        return whole
     for name in sorted(own.model_fields_set - KEPT & values.keys()):
-        if stated.get(name) != trained.get(name):
+        if stated.get(name) not in (trained.get(name), OPEN):
             problem = f"the config says {section}.{name} = {stated.get(name)}, the model in {origin} was trained with"
             raise RequestError(f"{problem} {trained.get(name)}; leave it out of the config, or train a model of its own")
     return whole

@@ -65,6 +65,7 @@ def train(
     """
     from flows.stage import carry_out
     from flows.task import open_invocation, remembering_folder
+    from flows.tasks import task_of
     from pipelines.sources.memory import as_dataset, memory_source
 
     check_lengths(context=context, horizon=horizon, epochs=epochs)
@@ -87,6 +88,7 @@ def train(
     except BaseException:
         shutil.rmtree(runs, ignore_errors=True)
         raise
+    invocation = task_of(invocation.run.task).resolve(invocation, "evaluate")
     forecaster = Forecaster(invocation.run, invocation.folder, source)
     weakref.finalize(forecaster, shutil.rmtree, runs, ignore_errors=True)
     return forecaster
@@ -103,6 +105,7 @@ def load_model(folder: str | Path) -> Forecaster:
     """
     from configs.load import load_run
     from configs.tasks.forecast import ForecastRun
+    from configs.tasks.forecast_auto import has_open_split, is_auto
     from flows.folder import RunFolder
 
     path = Path(folder)
@@ -110,6 +113,8 @@ def load_model(folder: str | Path) -> Forecaster:
     run = load_run(path / "config.yaml", inputs_must_exist=False)
     if not isinstance(run, ForecastRun):
         raise RequestError(f"{path} is a run of `task: {run.task}`, whose model makes no forecast")
+    if is_auto(run) or has_open_split(run):
+        raise RequestError(f"{path}/config.yaml leaves open what is to be chosen: `driftline run CONFIG` chooses, and trains")
     for name in ("model/model.safetensors", "model/model.json", "evaluation.json"):
         _require_file(path, name)
     forecaster = Forecaster(run, RunFolder(path, run.cube.uri or str(path / "cube"), run.task))
@@ -279,7 +284,7 @@ class Forecaster:
             return as_dataset(request, staged, self.variables, source).assign_attrs(attributes)
 
     def _repr_html_(self) -> str:
-        samples, model = self.run.samples, self.run.model
+        samples, model = self.run.samples, self.run.network
         rows = [
             ("variables", ", ".join(self.variables)),
             ("dates", f"{samples.context} in, {samples.horizon} out"),

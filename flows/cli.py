@@ -122,11 +122,26 @@ def ingest(
     return verbs.stage("ingest", config, overrides, dry_run, json_, retry_refused=retry_refused)
 
 
+@command(short_help="Choose the network of a forecast with `model: auto`.")
+def choose(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: AsJson = False) -> int | None:
+    """Choose corrected baseline, context and width of a forecast with `model: auto`, on rolling origins of its training part.
+
+    `driftline train` and `driftline run` do it first. It is done once; a search that was stopped goes on where it was. Every
+    candidate, its error and its cost stand in runs/NAME/chosen.json and in the report.
+
+    \b
+    Examples:
+      driftline choose my-run.yaml --dry-run
+      driftline choose my-run.yaml
+    """
+    return verbs.stage("choose", config, overrides, dry_run, json_)
+
+
 @command()
 def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: AsJson = False) -> int | None:
     """Train the network on the cube's newest version.
 
-    Of a forecast, or of labelled change. An interrupted training resumes.
+    Of a forecast, or of labelled change; with `model: auto` the network is chosen first. An interrupted training resumes.
 
     \b
     Examples:

@@ -20,6 +20,7 @@ Loaded = TypeVar("Loaded")
 PUBLISHED = {"key": str, "model_hash": str, "products": list, "snapshot": str, "files": dict}  # by the last stage of a task
 NEEDED: dict[str, dict[str, type]] = {  # what others read of a stage's record; without it the stage counts as not finished
     "ingest": {"snapshot": str, "refused": list},
+    "choose": {"key": str, "asked": dict, "chosen": dict, "files": dict},
     "train": {"key": str, "snapshot": str, "model_hash": str},
     "evaluate": {"key": str, "snapshot": str, "model_hash": str, "is_publishable": bool, "message": str, "files": dict},
     "monitor": {**PUBLISHED, "model": str},
@@ -50,6 +51,7 @@ class RunFolder:
     evaluation, evaluation_table = Below("evaluation.json"), Below("evaluation.md")
     products, quicklook, refused = Below("products"), Below("quicklook.png"), Below("refused.json")
     archive, verification, rival = Below("archive"), Below("verification.json"), Below("staging-rival")
+    choice, trials = Below("chosen.json"), Below("choice")
     state, alerts, labels, scores = Below("state"), Below("alerts.json"), Below("labels"), Below("scores")
 
     @classmethod

@@ -95,6 +95,7 @@ def _card(trained: Trained) -> Card:
         code_version=metadata.get("code_version", ""),
         parameters=count_numbers(trained.folder / WEIGHTS),
         scores=trained.scores,
+        choice=metadata.get("choice", {}),
         folder=trained.folder,
     )
 

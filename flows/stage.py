@@ -30,7 +30,7 @@ def carry_out(context: Invocation, verb: str) -> Record:
     """
     task = task_of(context.run.task)
     if verb == "report":
-        return publish.report(task, context)
+        return publish.report(task, task.resolve(context, verb))
     records = {stage: run_stage(task, context, stage) for stage in stages_needed(task, context, verb)}
     result = list(records.values())[-1]
     is_skipped = all(record["skipped"] for record in records.values())
@@ -51,11 +51,12 @@ def stages_of(task: Task, verb: str) -> tuple[str, ...]:
 
 def stages_needed(task: Task, context: Invocation, verb: str) -> tuple[str, ...]:
     """As `stages_of`; `evaluate` and `predict` with a model that was trained before need no call of another verb first."""
-    stages = stages_of(task, verb)
+    stages = tuple(stage for stage in stages_of(task, verb) if stage == verb or task.needs(context.run, stage))
     if verb in ("evaluate", "predict") and used_by(context.run) is not None:
         is_there = finished(context.folder, "ingest") is not None
         until = task.stages.index(stages[-1]) + 1
-        return tuple(stage for stage in task.stages[:until] if stage != "ingest" or not is_there)
+        needed = (stage for stage in task.stages[:until] if task.needs(context.run, stage))
+        return tuple(stage for stage in needed if stage != "ingest" or not is_there)
     return stages
 
 
@@ -63,12 +64,17 @@ def run_stage(task: Task, context: Invocation, stage: str) -> Record:
     """The stage's record, with `skipped`; done anew where something that it depends on has changed."""
     if stage == "ingest":
         return ingest(task, context)
+    context = task.resolve(context, stage)
     if stage == "verify":
         from flows.verify import verify
 
         return verify(task, context)
     task.check(context, stage)
     match stage:
+        case "choose":
+            from flows.tasks.forecast_choice import choose
+
+            return choose(task, context)
         case "train":
             assert isinstance(task, TrainedTask), f"the task {task.name} names a stage `train` and has no `fit`"
             return train(task, context)
@@ -82,7 +88,7 @@ def ingest(task: Task, context: Invocation) -> Record:
     """Scenes into the cube; with nothing new the snapshot stays."""
     found = task.ingest(context)
     lines, is_new = found.pop("lines", ()), found.pop("is_new")
-    found = context.finish("ingest", found)
+    found = task.resolve(context, "ingest").finish("ingest", found)
     for line in (f"ingest: {found['message']}", *lines):
         context.steps.log(line)
     return {**found, "skipped": not is_new}

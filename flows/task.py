@@ -159,6 +159,14 @@ class Task(Protocol):
     def plan(self, run: Any, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         """What a verb would cost, for `--dry-run`; `run` is of the task's own class."""
 
+    def resolve(self, context: Invocation, stage: str) -> Invocation:
+        """The call with what earlier stages found out in place of what the config leaves open; called before `check`. Raises."""
+        return context
+
+    def needs(self, run: Any, stage: str) -> bool:
+        """Whether a run has that one of the task's stages."""
+        return True
+
     def check(self, context: Invocation, stage: str) -> None:
         """Whether what lies in the run's folder may be used (model, cube, state); called before "up to date". Raises."""
 

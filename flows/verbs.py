@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Config = str | Mapping[str, object]  # a file, or its content
 INIT_TASKS = ["forecast", "monitor"]
+UNTRACKED = ("report", "choose")  # no flows of their own: `train` and `run` choose, too
 READS_SOURCE = ("ingest", "run", "monitor")
 LATEST = 5  # dates, and scenes of a version, that are listed
 
@@ -36,7 +37,7 @@ def perform(verb: str, config: Config, overrides: list[str], display: Bars, opti
     if secret := [one for one in overrides if has_credentials(one)]:  # Prefect's database keeps what a flow is called with
         raise RequestError(f"--set {without_secrets(secret[0])}: no credentials in URIs; set the variables AWS_* instead")
     url = server_url()
-    if url is not None and verb != "report" and isinstance(config, str):
+    if url is not None and verb not in UNTRACKED and isinstance(config, str):
         if is_reachable(url):
             return perform_tracked(verb, config, overrides, display, options)
         display.log(

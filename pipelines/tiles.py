@@ -120,3 +120,23 @@ class Box:
             for start, stop, step in zip(self.start, self.stop, sizes, strict=True)
         )
         return [Box.from_edges(tuple(itertools.chain(*edges))) for edges in itertools.product(*spans)]
+
+
+# ---------------------------------------------------------------- blocks of a split
+
+SMALLEST_BLOCK_PX, LARGEST_BLOCK_PX = 8, 256
+KEPT_SIDE = 15  # a buffer of a 15th of the side leaves three quarters of the pixels of a block
+
+
+def block_sizes(shape: Sequence[int], halo_px: int, block_px: int | None = None) -> tuple[int, int]:
+    """(block_px, buffer_px) of a split of a raster of `shape` into blocks, for a network of that halo.
+
+    Four blocks along the shorter side of the image, or blocks of the `block_px` that is given. The buffer is as wide as the halo
+    as far as at least three quarters of the pixels of a training block are left, so that small rasters do not starve.
+
+    >>> block_sizes((255, 147), 15), block_sizes((40, 43), 15), block_sizes((400, 400), 4)
+    ((36, 2), (10, 0), (100, 4))
+    """
+    if block_px is None:
+        block_px = min(max(min(shape[-2:]) // 4, SMALLEST_BLOCK_PX), LARGEST_BLOCK_PX)
+    return block_px, min(halo_px, block_px // KEPT_SIDE, (min(shape) - 1) // 3)

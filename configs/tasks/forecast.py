@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from configs.build import build_variables
-from configs.networks import ConvLSTMModel, Model, build_network
+from configs.networks import AUTO, AutoModel, ConvLSTMModel, Model, ModelOrAuto, build_network
 from configs.run import CubeRun, StartedTraining, VariableConfig
 from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate
 from configs.tasks.forecast_baselines import DEFAULT_BASELINES, MOVING_BASELINES, WITHOUT_COVARIATES, Baseline, build_corrected
@@ -21,6 +21,7 @@ from configs.tasks.forecast_covariates import CovariatesConfig, build_covariates
 from configs.yaml_positions import Key
 from pipelines.calendar import date_text
 from pipelines.errors import RequestError
+from pipelines.tiles import SMALLEST_BLOCK_PX
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,9 @@ class SamplesConfig(Strict):
     """What a network sees and what it must forecast."""
 
     variables: list[VariableConfig] = Field([], description="what is forecast; needed unless `model.use` brings it")
-    context: int = Field(10, ge=1, description="steps before the issue date that a forecast is made from")
+    context: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        10, description="steps before the issue date that a forecast is made from; auto: chosen with `model: auto`"
+    )
     horizon: int = Field(5, ge=1, description="steps after the issue date that are forecast")
     stride: int = Field(1, ge=1, description="steps between the issue dates of consecutive training windows")
     steps: StepsConfig = StepsConfig()
@@ -63,6 +66,8 @@ class SamplesConfig(Strict):
                 "is required and missing",
                 "for example [{name: red, bands: [red]}], or a trained model (--model)",
             )
+        if self.context == AUTO and not isinstance(sections.get("model", self), AutoModel | None):
+            yield Finding(("samples", "context"), "auto is chosen with the model, which is stated", "model: auto, or a number")
         names: set[str] = set()
         for index, variable in enumerate(self.variables):
             key: Key = ("samples", "variables", index)
@@ -85,8 +90,13 @@ class SamplesConfig(Strict):
 class SplitConfig(Strict):
     """Blocks in space with a buffer and a gap in time."""
 
-    block_px: int = Field(64, ge=8, description="side of the blocks, each of which is for training, validation or test")
-    buffer_px: int = Field(2, ge=0, description="pixels at the edge of a training block that are left out")
+    block_px: Annotated[int, Field(ge=SMALLEST_BLOCK_PX)] | Literal["auto"] = Field(
+        AUTO,
+        description="side of the blocks, each of which is for training, validation or test; auto: follows raster and network",
+    )
+    buffer_px: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        AUTO, description="pixels at the edge of a training block that are left out; auto: follows block and network"
+    )
     test_fraction: Fraction = Field(0.2, description="share of the blocks that are for test")
     validation_fraction: Fraction = Field(0.2, description="share of the blocks that are for validation")
     validation_from: UtcDate = Field(description="first target date of validation; all before it is for training")
@@ -111,7 +121,7 @@ class SplitConfig(Strict):
         if self.test_fraction + self.validation_fraction >= 1:
             problem = "test_fraction + validation_fraction leave no block to train on"
             yield Finding(("split", "test_fraction"), problem, "together they must stay under 1")
-        if 2 * self.buffer_px >= self.block_px:
+        if isinstance(self.buffer_px, int) and isinstance(self.block_px, int) and 2 * self.buffer_px >= self.block_px:
             problem = f"a buffer of {self.buffer_px} on both sides leaves nothing of a block of {self.block_px} pixels"
             yield Finding(("split", "buffer_px"), problem, f"at most {(self.block_px - 1) // 2}")
 
@@ -224,10 +234,20 @@ class ForecastRun(CubeRun):
         description="what networks and gradient boosting are given beside the images; see own-data.md",
     )
     split: SplitConfig
-    model: Model = Field(ConvLSTMModel(), description="the network, and the baseline that it corrects")
+    model: ModelOrAuto = Field(
+        ConvLSTMModel(),
+        description="the network, and the baseline that it corrects; `auto` (or kind: auto, with settings) chooses both on the "
+        "training part",
+    )
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     prediction: PredictionConfig = PredictionConfig()
+
+    @property
+    def network(self) -> Model:
+        """`model`, which is stated, or has been chosen (`configs.tasks.forecast_auto`)."""
+        assert not isinstance(self.model, AutoModel), "a stage after `choose` has the run with what was chosen"
+        return self.model
 
 
 # ---------------------------------------------------------------- samples
@@ -238,6 +258,7 @@ def build_samples(run: ForecastRun, grid: Grid | None = None) -> SampleSettings:
     from pipelines.samples.plan import Sampling, Split
     from pipelines.samples.prepare import SampleSettings
 
+    assert AUTO not in (run.samples.context, run.split.block_px, run.split.buffer_px), "resolved by `Forecast.resolve`"
     samples, split, sampling = run.samples, Split(**run.split.model_dump()), Sampling(**run.samples.steps.model_dump())
     lengths = {name: getattr(samples, name) for name in ("context", "horizon", "stride", "min_valid_fraction")}
     covariates = build_covariates(run.covariates, grid) if grid is not None else None
@@ -269,7 +290,8 @@ def build_forecaster(
     """
     from models.residual_forecaster import Scaling, build_forecaster
 
-    model, samples = run.model, run.samples
+    model, samples = run.network, run.samples
+    assert isinstance(samples.context, int), "resolved by `Forecast.resolve`"
     if axes > 2 and model.kind == "simvp":
         raise RequestError("model.kind: simvp is for images, these are volumes; take convlstm, convgru, trajgru or predrnn")
     if axes > 2 and (moving := [name for name in (*run.evaluation.baselines, model.baseline) if name in MOVING_BASELINES]):

@@ -12,10 +12,12 @@ from configs.load import config_hash
 from configs.privacy import OF_PLACES
 from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
+from configs.tasks.forecast_auto import is_auto
 from configs.tasks.forecast_covariates import build_scaling, check_model, covariates_of, sentence_of_scores
 from configs.trained import find_model
 from flows.folder import RunFolder, code_version, load_checkpoint, readable, require
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
+from flows.tasks import forecast_choice as choice
 from flows.tasks.forecast_archive import keep_forecast
 from flows.tasks.forecast_methods import (
     as_published,
@@ -27,7 +29,16 @@ from flows.tasks.forecast_methods import (
     method_of,
     ready_method,
 )
-from flows.tasks.forecast_samples import cut, key_of_covariates, plan_samples, reopen, require_units, samples_of
+from flows.tasks.forecast_samples import (
+    cut,
+    describe_shares,
+    key_of_covariates,
+    plan_samples,
+    reopen,
+    require_units,
+    samples_of,
+    split_facts,
+)
 from flows.trained import check_start, start
 from flows.trained import describe as describe_training
 from pipelines.calendar import date_text
@@ -54,9 +65,15 @@ class Forecast(TrainedTask):
     """`task: forecast`, see `flows.task.Task`."""
 
     name = "forecast"
-    verbs: Mapping[str, tuple[str, ...]] = {**TrainedTask.verbs, "verify": ("verify",)}
+    stages: tuple[str, ...] = ("ingest", "choose", "train", "evaluate", "predict")
+    verbs: Mapping[str, tuple[str, ...]] = {
+        **{stage: (stage,) for stage in (*stages, "verify")},
+        "train": ("choose", "train"),
+        "run": stages,
+    }
     describes: Mapping[str, tuple[str, ...]] = {"samples": ("variables", "context", "horizon", "steps"), "model": ()}
     code: Mapping[str, tuple[str, ...]] = {
+        "choose": ("flows.tasks.forecast_choice:find_network", "configs.tasks.forecast_auto:with_choice"),
         "train": ("flows.tasks.forecast:Forecast.fit", "flows.tasks.forecast:Forecast.measure"),
         "evaluate": ("flows.tasks.forecast:Forecast.evaluate",),
         "predict": ("flows.tasks.forecast:Forecast.predict",),
@@ -64,16 +81,32 @@ class Forecast(TrainedTask):
 
     def plan(self, run: ForecastRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         from flows.planning import measure, plan_ingest
-        from flows.tasks.forecast_plan import plan_evaluate, plan_predict, plan_train
+        from flows.tasks.forecast_plan import assumed, plan_choose, plan_evaluate, plan_predict, plan_train
 
         extent = measure(run, folder, run.split.validation_from, reads_source="ingest" in self.verbs[verb])
-        plans = {"train": plan_train, "evaluate": plan_evaluate, "predict": plan_predict}
+        plans = {"choose": plan_choose, "train": plan_train, "evaluate": plan_evaluate, "predict": plan_predict}
+        stated, stages = assumed(run, extent), [stage for stage in self.verbs[verb] if self.needs(run, stage)]
         return extent, [
-            plan_ingest(run.cube, extent) if stage == "ingest" else plans[stage](run, extent) for stage in self.verbs[verb]
+            plan_ingest(run.cube, extent) if stage == "ingest" else plans[stage](stated if stage != "choose" else run, extent)
+            for stage in stages
         ]
+
+    def needs(self, run: ForecastRun, stage: str) -> bool:
+        return stage != "choose" or is_auto(run)
+
+    def resolve(self, context: Invocation, stage: str) -> Invocation:
+        return choice.resolve(context, stage)
+
+    def check(self, context: Invocation, stage: str) -> None:
+        if stage == "choose":
+            require(context.folder, "ingest")
+        else:
+            super().check(context, stage)
 
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         folder, content = context.folder, context.run.model_dump(mode="json")
+        if stage == "choose":
+            return choice.inputs(context)
         if stage == "train":
             snapshot = require(folder, "ingest")["snapshot"]
             files = key_of_covariates(context, snapshot, is_training=True)
@@ -122,7 +155,8 @@ class Forecast(TrainedTask):
 
         run, do = context.run, partial(context.steps.do, "train")
         snapshot = require(context.folder, "ingest")["snapshot"]
-        dataset, plan, _ = do("plan windows and check the split", lambda _: plan_samples(context, snapshot))
+        dataset, plan, found = do("plan windows and check the split", lambda _: plan_samples(context, snapshot))
+        context.steps.log(f"train: {describe_shares(found)}")
         samples = samples_of(context, dataset)
         covariates = samples.covariates.measure(plan) if samples.covariates is not None else []
         statistics = do("measure the training part", lambda show: channel_statistics(dataset, plan, samples.variables, show))
@@ -155,6 +189,7 @@ class Forecast(TrainedTask):
             "snapshot": snapshot,
             "model_hash": model_hash,
             "windows": cache.counts(),
+            "split": split_facts(found),
             "residual_scale": [round(float(share), 4) for share in scale_K],
             "training": report.to_json(),
             **({"covariates": covariates} if covariates else {}),
@@ -243,16 +278,21 @@ class Forecast(TrainedTask):
         course = Course(**predicted["course"]) if predicted else None
         skills = evaluation.details["skill"] if evaluation else {}
         method = predicted.get("method") or method_of(context, evaluation)
-        skill = skills[run.model.baseline]["overall"]["skill"] if run.model.baseline in skills else None
+        corrected = run.network.baseline
+        skill = skills[corrected]["overall"]["skill"] if corrected in skills else None
         maps = [folder.path / name for name in predicted.get("products", ()) if name.endswith((".tif", ".nii.gz"))]
         return Findings(
             sentence=summary_sentence(run.name, course, mae_of(evaluation, run, method), course.unit if course else ""),
             found=predicted.get("course", {}),
-            computed={f"windows_{part}": count for part, count in trained.get("windows", {}).items()},
+            computed={
+                **{f"windows_{part}": count for part, count in trained.get("windows", {}).items()},
+                **trained.get("split", {}),
+                **choice.computed_of(folder),
+            },
             cube=cube_facts(folder.cube_uri, trained["snapshot"]),
-            settings=settings_of(run),
+            settings={**settings_of(run), **choice.settings_of(folder)},
             notes=(
-                *(scale_notes(run.model.baseline, trained.get("residual_scale", ()), skill) if method == config.MODEL else ()),
+                *(scale_notes(corrected, trained.get("residual_scale", ()), skill) if method == config.MODEL else ()),
                 *((ONE_SERIES,) if run.source.kind not in OF_PLACES else ()),
                 *sentence_of_scores(run.covariates),
                 *(note for note in predicted.get("notes", ()) if note != predicted.get("fallback")),  # the verdict says it
@@ -265,6 +305,7 @@ class Forecast(TrainedTask):
         )
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
+        from pipelines.products.choice_section import choice_section
         from pipelines.products.covariates_section import covariates_section
         from pipelines.products.report_sections import (
             events_section,
@@ -290,6 +331,7 @@ class Forecast(TrainedTask):
             covariates_section(given, details, sentence_of_scores(context.run.covariates)),
             verified,
             split_section(plan, found, drafts),
+            choice_section(choice.choice_of(folder), drafts),
         ]
 
 
@@ -306,6 +348,7 @@ def save(
     content = context.run.model_dump(mode="json")
     metadata = {
         **describe_training(task, context, snapshot),
+        **choice.metadata_of(context.folder),
         "variables": content["samples"]["variables"],
         "statistics": asdict(statistics),
         **{section: content[section] for section in ("samples", "split")},
@@ -354,7 +397,7 @@ def mae_of(evaluation: Evaluation | None, run: ForecastRun, method: str) -> floa
 
 def settings_of(run: ForecastRun) -> dict[str, str]:
     """The few settings that a reader must know; all are in the config."""
-    samples, model = run.samples, run.model
+    samples, model = run.samples, run.network
     return {
         "forecast": ", ".join(variable.name for variable in samples.variables),
         "steps": f"{samples.context} of context, {samples.horizon} ahead, {samples.steps.mode}",

@@ -176,11 +176,11 @@ def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualFo
     from pipelines.samples.plan import as_utc
 
     run, request, inputs = context.run, fields.request, find_model(context.folder.model).inputs
-    form = "of all frames at once" if run.model.kind == "simvp" else "encoder-forecaster"
+    form = "of all frames at once" if run.network.kind == "simvp" else "encoder-forecaster"
     return ModelCard(
         name=fields.name,
         model_hash=fields.lineage.model_hash,
-        architecture=f"{run.model.kind} {form}, {run.model.members} members, baseline {run.model.baseline}",
+        architecture=f"{run.network.kind} {form}, {run.network.members} members, baseline {run.network.baseline}",
         variables=tuple(request.units),
         context=len(request.steps.context_T),
         horizon=run.samples.horizon,

@@ -1,8 +1,11 @@
 """`--dry-run` of a forecast: how long its stages take, and how much memory and disk."""
 
-from configs.networks import SimVPModel, build_network
+from configs.networks import AutoModel, SimVPModel, build_network
+from configs.tasks import forecast_auto as auto
 from configs.tasks.forecast import FROM_THE_PAST, ForecastRun, baselines_of
 from flows.planning import Extent, PlannedStep, estimate
+from flows.tasks.forecast_choice import STEP_PIXELS
+from pipelines.samples.origins import MOST_WINDOWS, PIECE_PIXELS
 from pipelines.wording import counted
 
 TRAIN_FLOP_S = 30e9  # of convolution, forward and backward, two cores
@@ -12,15 +15,40 @@ WINDOW_S = 5e-4  # one window by one method, and for every pixel and date of its
 PIXEL_DATE_S = 2e-7
 BOOSTING_S = 10.0  # a fit of gradient boosting, whose rows are limited
 PAST_WINDOWS = 1000  # at most, as in `pipelines.learning.past_errors`, which is heavier to import
+TRIAL_S = 6.0  # of a candidate at an origin, whatever its size
+
+
+def assumed(run: ForecastRun, extent: Extent) -> ForecastRun:
+    """The run with what its config leaves open, as far as it is known before the run; of the network the dearest candidate."""
+    stated = auto.with_split(run, extent.shape) if auto.has_open_split(run) else run
+    if not isinstance(stated.model, AutoModel):
+        return stated
+    (hidden, kernel), members = auto.CHEAPEST_SIZES[-1], stated.model.members
+    dearest = {"kind": "convlstm", "hidden": list(hidden), "kernel": kernel, "members": members}
+    return auto.with_choice(stated, {"model": dearest, "context": auto.usual_context(stated)})
+
+
+def plan_choose(run: ForecastRun, extent: Extent) -> PlannedStep:
+    """The search without a candidate that is given up: its usual length is a half of that."""
+    assert isinstance(run.model, AutoModel)
+    stated, sought = assumed(run, extent), auto.build_space(run, auto.wished_contexts(run), auto.YEAR_DAYS + 1)
+    tries, origins = min(run.model.tries, sought.most()), run.model.origins
+    pixels = min(PIECE_PIXELS, (int(stated.split.block_px) - 2 * int(stated.split.buffer_px)) ** 2)
+    steps = auto.usual_context(run) + run.samples.horizon
+    flops = 3 * STEP_PIXELS * steps * run.model.steps * flop_per_pixel_step(stated) / 3  # the dearest has three times the mean
+    seconds = tries * origins * (flops / TRAIN_FLOP_S + TRIAL_S)
+    what = f"at most {counted(tries, 'candidate')} at {counted(origins, 'origin')} inside the training part"
+    return estimate("choose", what, seconds, 2 * MOST_WINDOWS * pixels * steps * 16 / 1e6, 512.0)
 
 
 def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
-    channels, steps = len(run.samples.variables), run.samples.context + run.samples.horizon
+    channels, steps = len(run.samples.variables), auto.usual_context(run) + run.samples.horizon
     share = 1 - run.split.test_fraction - run.split.validation_fraction
     starts = max(extent.train_dates // run.samples.stride - steps, 1)
     pixel_steps = extent.pixels * share * starts * steps
-    side = run.split.block_px + 2 * run.split.margin_px
-    seen = (side / run.split.block_px) ** 2  # pixels that windows see for each that they are scored on
+    block_px = int(run.split.block_px)
+    side = block_px + 2 * run.split.margin_px
+    seen = (side / block_px) ** 2  # pixels that windows see for each that they are scored on
     flops = 3 * flop_per_pixel_step(run) * pixel_steps * seen * run.training.epochs * run.model.members
     cached = extent.pixels * seen * (extent.dates * (4 * channels + 1) + starts * steps * channels * 4 * 2)
     seconds = flops / TRAIN_FLOP_S + cached / CACHE_BYTES_S
@@ -35,19 +63,20 @@ def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
     errors make the intervals answer the training windows.
     """
     split, baselines = run.split, baselines_of(run)
-    blocks, later = extent.pixels / split.block_px ** len(extent.shape), max(extent.dates - extent.train_dates, 2) / 2
-    starts = max(extent.train_dates // run.samples.stride - run.samples.context - run.samples.horizon, 1)
+    block = int(split.block_px) ** len(extent.shape)
+    blocks, later = extent.pixels / block, max(extent.dates - extent.train_dates, 2) / 2
+    starts = max(extent.train_dates // run.samples.stride - int(run.samples.context) - run.samples.horizon, 1)
     past = min(blocks * (1 - split.test_fraction - split.validation_fraction) * starts, PAST_WINDOWS)
     validation, test = blocks * split.validation_fraction * later, blocks * split.test_fraction * later
     answers = past * sum(name in FROM_THE_PAST for name in baselines) + (2 * validation + test) * (1 + len(baselines))
-    block = split.block_px ** len(extent.shape) * extent.dates
+    block *= extent.dates
     seconds = answers * (WINDOW_S + block * PIXEL_DATE_S) + 2 * BOOSTING_S * ("gradient_boosting" in baselines)
     what = f"the model beside {counted(len(baselines), 'baseline')}, intervals from {counted(round(past), 'window')} of the past"
     return estimate("evaluate", what, seconds, 1.0, block * 4 * 20 / 1e6)
 
 
 def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
-    horizon, steps = run.samples.horizon, run.samples.context + run.samples.horizon
+    horizon, steps = run.samples.horizon, auto.usual_context(run) + run.samples.horizon
     flops = extent.pixels * steps * flop_per_pixel_step(run) * run.model.members
     seconds, disk = flops / PREDICT_FLOP_S + extent.bytes / 50e6, 2 * extent.pixels * horizon * len(run.samples.variables) * 3 * 4
     if (
@@ -62,16 +91,15 @@ def flop_per_pixel_step(run: ForecastRun) -> float:
     """Multiplications and additions of one network per pixel and date."""
     import torch
 
-    samples, side = run.samples, 240  # a multiple of all patches and halvings
-    variables = len(samples.variables)
-    settings = build_network(run.model, samples.context, samples.horizon)
+    side = 240  # a multiple of all patches and halvings
+    variables, context, horizon = len(run.samples.variables), int(run.samples.context), run.samples.horizon
+    settings = build_network(run.network, context, horizon)
     with torch.device("meta"):
         network = settings.build(variables, 2 * variables, 2 * variables + 1, 2)
-    flops = network.flops((1, samples.context, variables, side, side), samples.horizon)
-    return flops / (side**2 * (samples.context + samples.horizon))
+    return network.flops((1, context, variables, side, side), horizon) / (side**2 * (context + horizon))
 
 
 def state_channels(run: ForecastRun) -> float:
     """Channels that a network keeps of a pixel and date, about."""
-    model = run.model
+    model = run.network
     return model.spatial if isinstance(model, SimVPModel) else sum(model.hidden) / model.patch_px**2

@@ -12,6 +12,7 @@ from flows.task import Invocation
 from pipelines.errors import RequestError, StateError
 from pipelines.files import write_json
 from pipelines.learning.result import NoTruth
+from pipelines.wording import counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -78,6 +79,24 @@ def plan_samples(context: Invocation, snapshot: str) -> tuple[xr.Dataset, Window
     if not found.ok:
         raise StateError("the split leaks and was not used: " + "; ".join(found.problems))
     return dataset, plan, found
+
+
+def split_facts(found: Audit) -> dict[str, float | int]:
+    """For the summary: sizes of blocks and buffer, and which share of raster x dates each part has as its targets."""
+    shares = {f"share_{part}": facts["share_of_all"] for part, facts in found.facts["parts"].items()}
+    return {"block_px": found.facts["block_px"], "buffer_px": found.facts["buffer_px"], **shares}
+
+
+def describe_shares(found: Audit) -> str:
+    """How many pixels learn, validate and test, for the log."""
+    words = {"train": "learns", "validation": "validates", "test": "tests"}
+    parts = [
+        f"{facts['share_of_raster']:.0%} of the raster {words[part]} on {counted(facts['target_dates'], 'date')} "
+        f"({facts['share_of_all']:.1%} of all pixel-dates)"
+        for part, facts in found.facts["parts"].items()
+    ]
+    sizes = f"blocks of {found.facts['block_px']} pixels, a buffer of {found.facts['buffer_px']}"
+    return f"{sizes}; {', '.join(parts)}"
 
 
 def cut(

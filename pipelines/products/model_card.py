@@ -15,6 +15,7 @@ from typing import Any
 from pipelines.learning.reuse import LEVEL_FACTOR, PIXEL_FACTOR, STEP_FACTOR, Inputs
 from pipelines.products.json_values import Json, plain
 from pipelines.products.report import number
+from pipelines.wording import counted
 
 UNKNOWN = "unknown"
 TASKS = {
@@ -47,6 +48,7 @@ class Card:
     cube_snapshot: str = ""
     code_version: str = ""
     scores: Mapping[str, Any] | None = None
+    choice: Json = field(default_factory=dict)  # what the network was chosen from (`model: auto`)
 
     @property
     def limits(self) -> list[str]:
@@ -105,6 +107,7 @@ def _lines(card: Card) -> Iterator[str]:
         "steps": f"{inputs.step_days:.3g} days" if inputs.step_days else UNKNOWN if card.context else "any dates",
         **({"dates in, out": f"{card.context}, {card.horizon}"} if card.context else {}),
         "architecture": ", ".join(f"{key} {value}" for key, value in card.config.get("model", {}).items()) or UNKNOWN,
+        **({"chosen from": chosen_from(card.choice)} if card.choice else {}),
         "training": ", ".join(f"{key} {value}" for key, value in card.training.items()) or UNKNOWN,
         "made by": card.code_version or UNKNOWN,
     }
@@ -121,6 +124,14 @@ def _lines(card: Card) -> Iterator[str]:
             yield f"| {name} | " + " | ".join(known(method.get(column)) for column in columns) + " |"
         yield from ("", scores["verdict"]["sentence"])
     yield from ("", "## Limits", "", *(f"- {limit}" for limit in card.limits))
+
+
+def chosen_from(choice: Json) -> str:
+    """What a network was chosen from, in words."""
+    trials = choice["trials"]
+    trainings = sum(len(trial["errors"]) for trial in trials)
+    among = f"{counted(len(trials), 'candidate')} at {counted(choice['origins'], 'rolling origin')} inside the training part"
+    return f"{among}, {counted(trainings, 'short training')}"
 
 
 def _columns(scores: Mapping[str, Any]) -> list[str]:

@@ -26,6 +26,10 @@ FACTS = {  # what keys of summary.json are called where people read them
     "pixels": "changed pixels", "pixels_new": "newly changed pixels", "objects": "patches", "objects_new": "new patches",
     "pixels_recovered": "pixels of patches as expected again",
     **{f"windows_{part}": f"{part} windows with enough usable targets" for part in ("train", "validation", "test")},
+    "block_px": "side of a block, pixels", "buffer_px": "buffer at its edge, pixels",
+    **{f"share_{part}": f"share of raster x dates for {part}" for part in ("train", "validation", "test")},
+    "choice_candidates": "candidates of the model", "choice_trainings": "short trainings of them",
+    "choice_windows": "windows that they learnt from", "choice_cpu_seconds": "CPU seconds of the choice",
 }  # fmt: skip
 
 

@@ -129,7 +129,7 @@ def split_section(plan: WindowPlan, audit: Audit, drafts: Path) -> Section:
     columns = [
         Column("part", "part", "text"), Column("windows", "windows planned", "whole"),
         Column("issue_dates", "issue dates", "whole"), Column("share_of_raster", "share of area", "share"),
-        Column("targets", "target dates", "text"),
+        Column("share_of_all", "share of raster x dates", "share"), Column("targets", "target dates", "text"),
     ]  # fmt: skip
     rows = [
         {"part": part, **row, "targets": " to ".join(when(date) for date in row["targets_from_to"] or ())}
@@ -144,7 +144,8 @@ def audit_facts(audit: Audit) -> dict[str, Any]:
     shared = {f"pixel-dates in both {key.replace('_', ' and ')}": n for key, n in audit.facts["shared_pixel_dates"].items()}
     spans = {key: "–" if days is None else format_span(days) for key, days in audit.facts["least_gap_days"].items()}
     gaps = {f"least gap {key.replace('_', ' ')}": span for key, span in spans.items()}
-    return {**shared, "least distance in pixels": audit.facts["least_distance_px"], **gaps}
+    sizes = {"side of a block in pixels": audit.facts["block_px"], "buffer in pixels": audit.facts["buffer_px"]}
+    return {**shared, **sizes, "least distance in pixels": audit.facts["least_distance_px"], **gaps}
 
 
 def change_section(

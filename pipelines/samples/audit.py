@@ -44,6 +44,8 @@ def audit(plan: WindowPlan) -> Audit:
         "shared_pixel_dates": {"_".join(names): count for names, count in shared.items()},
         "least_distance_px": buffer_px,
         "least_gap_days": {f"{a}_to_{b}": gap_days(by_part[a], by_part[b]) for a, b in pairwise(PARTS)},
+        "block_px": plan.split.block_px,
+        "buffer_px": plan.split.buffer_px,
         "parts": {part: count_part(plan, windows) for part, windows in by_part.items()},
     }
     return Audit(not problems, tuple(problems), facts)
@@ -136,16 +138,19 @@ def gap_days(before: Sequence[Window], after: Sequence[Window]) -> float | None:
 
 
 def count_part(plan: WindowPlan, windows: Sequence[Window]) -> dict[str, Any]:
-    """Windows, tiles, pixels and dates of one part."""
+    """Windows, tiles, pixels and dates of one part. share_of_all: its targets among the raster's pixels on all dates."""
     tiles = {window.tile for window in windows}
     targets = [day for window in windows for day in window.target_days_K]
     pixels = sum(math.prod(tile.shape) for tile in tiles)
     ends = [min(targets), max(targets)] if targets else []
+    dates = len({step for window in windows for step in window.target_K if step >= 0})
     return {
         "windows": len(windows),
         "tiles": len(tiles),
         "issue_dates": len({window.issue for window in windows}),
         "pixels": pixels,
         "share_of_raster": round(pixels / (math.prod(plan.shape)), 4),
+        "target_dates": dates,
+        "share_of_all": round(pixels * dates / (math.prod(plan.shape) * max(len(plan.times), 1)), 4),
         "targets_from_to": [iso_utc(day).removesuffix("Z") for day in from_days(np.array(ends))] if targets else None,
     }

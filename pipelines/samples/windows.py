@@ -14,9 +14,8 @@ import numpy as np
 from pipelines.calendar import elapsed_text, from_days, is_elapsed, median_step_days, nearest_observations, regular_steps, to_days
 from pipelines.errors import RequestError
 from pipelines.samples.plan import PARTS, Sampling, Split, Window, WindowPlan, as_utc
-from pipelines.tiles import Box
+from pipelines.tiles import SMALLEST_BLOCK_PX, Box
 
-SMALLEST_BLOCK_PX = 8  # that split.block_px may be
 REACH = 1.5  # horizons: dates farther ahead are not forecast
 MAX_STEPS = 1_000_000
 LOWER = "lower samples.context or samples.horizon"  # a remedy; they belong to a model that was trained before

@@ -20,6 +20,7 @@ from pipelines.sources.format_detection import BandSample, DetectedFormat, detec
 from pipelines.sources.frame_proposal import kind_of_frames, propose_frames
 from pipelines.sources.products import MASK_BANDS, band_word
 from pipelines.sources.volume_proposal import kind_of, propose_volumes
+from pipelines.tiles import block_sizes
 
 RED = ("B4", "B04", "red", "RED", "Red", "SR_B4")
 NIR = ("B8", "B08", "B8A", "nir", "NIR", "Nir", "SR_B5")
@@ -29,6 +30,7 @@ FEWEST_DATES = 5
 YEAR_DAYS = 366
 HISTORY_YEARS = 2  # needed to calibrate a threshold
 HISTORY_DATES, LEAST_HISTORY, HISTORY_DAYS = 12, 6, 183  # usual (monitoring.min_history), least, and some of a season
+USUAL_CONTEXT = 10  # steps; of the network that the sizes of blocks are made for, with 3 x 3 kernels
 AWAY_M = 60  # around clouds, but at most 2 pixels
 
 
@@ -91,16 +93,20 @@ def propose_run(folder: Path, name: str, task: str = "forecast", *, written_as: 
         min_history=known if known < HISTORY_DATES else None,
         test_from=test_from,
         has_short_history=float((dates[-1] - dates[0]) / np.timedelta64(1, "D")) / YEAR_DAYS * 0.6 < HISTORY_YEARS,
-        has_full_year=history_days >= YEAR_DAYS,
         is_vegetation=variable.name in ("ndvi", "evi", "savi"),
         away_px=min(2, round(AWAY_M / sample.pixel_m)) if sample.pixel_m else 2,
-        context=min(10, max(1, int(0.3 * len(dates)))),
-        horizon=min(5, max(1, len(dates) // 10)),
         interval=format_span(float(np.median(np.diff(dates).astype("timedelta64[s]").astype(float))) / 86400),
-        block_px=int(min(256, max(8, min(sample.shape_yx) // 4))),
+        **_sizes(len(dates), sample.shape_yx),
         **_source(detected, variable, written_as and _beside(written_as, detected.path.relative_to(folder))),
         **_values(detected, variable, sample),
     )
+
+
+def _sizes(dates: int, shape_yx: Sequence[int]) -> dict[str, int]:
+    """Steps of context and horizon, sizes of blocks and their buffer."""
+    context, horizon = min(USUAL_CONTEXT, max(1, int(0.3 * dates))), min(5, max(1, dates // 10))
+    block_px, buffer_px = block_sizes(shape_yx, context + horizon)
+    return {"context": context, "horizon": horizon, "block_px": block_px, "buffer_px": buffer_px}
 
 
 def choose_variable(detected: DetectedFormat) -> Variable:

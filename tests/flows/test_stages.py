@@ -148,10 +148,14 @@ from flows.task import open_invocation
 from flows.publish import new_building, current_evaluation
 from flows.stage import key_of
 from flows.tasks.forecast import Forecast
-context, task, stage = open_invocation("tiny.yaml"), Forecast(), sys.argv[1]
+from flows.tasks.forecast_choice import find_network
+task, stage = Forecast(), sys.argv[1]
+context = open_invocation("tiny.yaml", ["model={kind: auto, tries: 1, origins: 1, steps: 5}"] if stage == "choose" else [])
 before = set(sys.modules)
 if stage == "predict":
     task.predict(context, current_evaluation(task, context), new_building(context.folder))
+elif stage == "choose":
+    find_network(context, "key")
 else:
     task.fit(context, "key") if stage == "train" else task.evaluate(context)
 print(json.dumps(sorted(set(sys.modules) - before)))

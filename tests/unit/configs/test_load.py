@@ -60,6 +60,19 @@ def test_a_model_without_a_kind_is_the_convlstm(folder: Path) -> None:
     assert (model.kind, model.hidden, model.peepholes) == ("convlstm", [8], True)
 
 
+@pytest.mark.parametrize(
+    ("text", "overrides", "members"), [("auto", [], 1), ("{kind: auto, members: 3}", [], 3), ("auto", ["model.members=3"], 3)]
+)
+def test_a_model_that_is_to_be_chosen_is_one_word_or_a_section(
+    folder: Path, text: str, overrides: list[str], members: int
+) -> None:
+    Path("run.yaml").write_text(GOOD + f"model: {text}\n")
+    run = load_run("run.yaml", [*overrides, "samples.context=auto"])
+    assert (run.model.kind, run.model.members, run.samples.context) == ("auto", members, "auto")
+    with pytest.raises(ConfigError, match=r"training.start_from: has an architecture of its own"):
+        load_run("run.yaml", ["training.start_from=."])
+
+
 def test_each_kind_of_model_has_its_own_keys(mistakes: Mistakes) -> None:
     found = mistakes(GOOD + "model: {kind: convgru, peepholes: true}\n")
     known = "use, as_is, kind, hidden, kernel, frame_dropout, patch_px, baseline, members"
@@ -109,6 +122,7 @@ def test_all_mistakes_are_reported_with_line_key_and_remedy(mistakes: Mistakes) 
     assert found["source.pattern"][:2] == ("run.yaml:5", "unknown date directive %Q")
     assert found["training.epochs"][:2] == ("run.yaml:13", "expected a whole number, found 'many'")
     requested = "expected one of 'convlstm', 'convgru', 'trajgru', 'predrnn', 'simvp', found kind 'convlstn'"
+    requested = "expected one of 'convlstm', 'convgru', 'auto', found kind 'convlstn'"
     assert found["model"] == ("run.yaml:14", requested, "did you mean 'convlstm'?")
     assert len(found) == 6
 
@@ -119,7 +133,14 @@ def test_all_mistakes_are_reported_with_line_key_and_remedy(mistakes: Mistakes) 
         ("samples.steps={mode: regular}", "samples.steps", "regular steps need every_days"),
         ("samples.steps={every_days: 5}", "samples.steps.every_days", "no meaning for observed steps"),
         ("split.test_from=2018-01-01", "split.test_from", "must be after validation_from"),
-        ("split.buffer_px=32", "split.buffer_px", "leaves nothing of a block of 64"),
+        (
+            "split={block_px: 64, buffer_px: 32, validation_from: 2019-01-01, test_from: 2020-01-01}",
+            "split.buffer_px",
+            "leaves nothing of a block of 64",
+        ),
+        ("samples.context=auto", "samples.context", "auto is chosen with the model, which is stated"),
+        ("samples.context=0", "samples.context", "a number of at least 1"),
+        ("model={kind: auto, hidden: [8]}", "model.hidden", "unknown key"),
         ("split.test_fraction=0.9", "split.test_fraction", "no block to train on"),
         ('source.pattern="{band}.tif"', "source.pattern", "has no {date}"),
         ('source.pattern="{date:%H}.tif"', "source.pattern", "has no year"),

@@ -29,7 +29,8 @@ def test_a_folder_of_bands_becomes_ndvi(tmp_path):
     assert (run.source.scale, run.source.nodata, run.quality.kind) == (1e-4, 0, "scl")
     assert run.samples.variables[0].bands == ["B08", "B04"]
     assert (str(run.split.validation_from), str(run.split.test_from)) == ("2018-03-15 00:00:00", "2018-04-05 00:00:00")
-    assert run.samples.context + run.samples.horizon <= 0.6 * len(DAYS)
+    assert (run.model.kind, run.samples.context) == ("auto", "auto")
+    assert run.samples.horizon <= 0.2 * len(DAYS)
     assert run.cube.on_other_grid == "refuse"
 
 

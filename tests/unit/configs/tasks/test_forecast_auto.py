@@ -1,0 +1,56 @@
+"""What `auto` stands for before anything is chosen: sizes of blocks, and the halo that they follow."""
+
+from typing import Any
+
+import pytest
+
+from configs.networks import ConvGRUModel, ConvLSTMModel, Model, build_network, halo_px
+from configs.tasks.forecast import ForecastRun
+from configs.tasks.forecast_auto import has_open_split, with_split
+from pipelines.samples.windows import assign_blocks
+
+RUN: dict[str, Any] = {
+    "name": "a",
+    "source": {"kind": "folder", "path": "x", "pattern": "{date:%Y}.tif", "bands": ["v"]},
+    "samples": {"variables": [{"name": "v", "bands": ["v"]}]},
+    "split": {"validation_from": "2019-01-01", "test_from": "2020-01-01"},
+}
+
+
+@pytest.mark.parametrize("model", [ConvLSTMModel(hidden=[4, 4], kernel=5), ConvGRUModel(kind="convgru", hidden=[4, 4])])
+def test_the_halo_is_that_of_the_network(model: Model) -> None:
+    network = build_network(model).build(1, 2, 2, 2)
+    assert network.halo_px(7) == (halo_px(model, 7),) * 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "stated", "found"),
+    [
+        ((255, 147), {}, (36, 2)),
+        ((40, 40), {}, (10, 0)),
+        ((12, 14), {}, (8, 0)),
+        ((10, 64, 64), {}, (16, 1)),
+        ((4000, 4000), {}, (256, 15)),  # as wide as the halo of 10 + 5 steps
+        ((400, 400), {"block_px": 30}, (30, 2)),
+        ((400, 400), {"buffer_px": 7}, (100, 7)),
+        ((400, 400), {"block_px": 64, "buffer_px": 2}, (64, 2)),
+    ],
+)
+def test_blocks_follow_the_raster_and_buffers_the_halo(
+    shape: tuple[int, ...], stated: dict[str, int], found: tuple[int, int]
+) -> None:
+    run = ForecastRun.model_validate({**RUN, "split": {**RUN["split"], **stated}})
+    assert has_open_split(run) == (len(stated) < 2)
+    split = with_split(run, shape).split
+    assert (split.block_px, split.buffer_px) == found
+
+
+def test_three_quarters_of_the_pixels_of_training_blocks_learn_whatever_the_raster() -> None:
+    from configs.tasks.forecast import build_samples
+
+    for side in range(12, 140, 7):
+        run = with_split(ForecastRun.model_validate({**RUN, "model": "auto"}), (side, side + 3))
+        split = build_samples(run).split
+        tiles = assign_blocks((side, side + 3), split)
+        whole = sum((tile.shape[0] + 2 * split.buffer_px) * (tile.shape[1] + 2 * split.buffer_px) for tile in tiles["train"])
+        assert sum(tile.shape[0] * tile.shape[1] for tile in tiles["train"]) >= 0.65 * whole, side
