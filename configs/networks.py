@@ -11,6 +11,7 @@ from configs.run import ModelConfig
 from configs.schema import Finding, Sections
 
 if TYPE_CHECKING:
+    from models.networks.pixel_history import PixelHistorySettings
     from models.residual_forecaster import Settings
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
@@ -38,6 +39,17 @@ class ConvGRUModel(ModelConfig):
     hidden: list[Channels] = Field([16], min_length=1, description="channels of each layer")
     kernel: Literal[1, 3, 5, 7] = Field(3, description="side of the convolutions, in pixels")
     frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
+    baseline: CorrectedBaseline = Field("decaying_anomaly", description="the one that the network corrects")
+    members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
+
+
+class HistoryModel(ModelConfig):
+    """Dense layers over a pixel's last valid values and those of earlier years, as gradient boosting sees them."""
+
+    kind: Literal["history"]
+    hidden: list[Channels] = Field([128, 128], min_length=1, description="channels of each layer, before and after the lead")
+    lags: int = Field(23, ge=1, le=400, description="last valid values of a pixel that are seen, in the context or before it")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of values dropped between layers in training")
     baseline: CorrectedBaseline = Field("decaying_anomaly", description="the one that the network corrects")
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
 
@@ -85,17 +97,21 @@ def _kind_of_model(value: object) -> Any:
 
 
 Model = Annotated[
-    Annotated[ConvLSTMModel, Tag("convlstm")] | Annotated[ConvGRUModel, Tag("convgru")], Discriminator(_kind_of_model)
+    Annotated[ConvLSTMModel, Tag("convlstm")] | Annotated[ConvGRUModel, Tag("convgru")] | Annotated[HistoryModel, Tag("history")],
+    Discriminator(_kind_of_model),
 ]
 
 
-def build_network(model: Model) -> Settings:
+def build_network(model: Model) -> Settings | PixelHistorySettings:
     """The network's settings; how many channels it has follows from the corrected baseline and the data."""
     from models.networks.conv_gru_forecaster import ConvGRUSettings
     from models.networks.encoder_forecaster import ConvLSTMSettings
+    from models.networks.pixel_history import PixelHistorySettings
 
     match model:
         case ConvLSTMModel() as m:
             return ConvLSTMSettings(tuple(m.hidden), m.kernel, m.peepholes, m.forget_bias, m.dropout, m.frame_dropout)
         case ConvGRUModel() as m:
             return ConvGRUSettings(tuple(m.hidden), m.kernel, m.frame_dropout)
+        case HistoryModel() as m:
+            return PixelHistorySettings(tuple(m.hidden), m.lags, m.dropout)

@@ -19,8 +19,10 @@ from safetensors.torch import save as tensors_to_bytes
 
 from models.change_detector import ChangeDetector, rebuild_detector
 from models.contract import Description, Network
+from models.history_forecaster import HistoryForecaster
 from models.networks.conv_gru_forecaster import ConvGRUForecaster, ConvGRUForecasterConfig
 from models.networks.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
+from models.networks.pixel_history import PixelHistory, PixelHistoryConfig
 from models.networks.residual_gru import ResidualEnsemble, rebuild_residual
 from models.residual_forecaster import BASELINES, Baseline, ResidualForecaster, Scaling
 
@@ -143,7 +145,8 @@ def _require_sane(state: dict[str, torch.Tensor], description: object) -> None:
 
 def rebuild_forecaster(description: Description) -> ResidualForecaster:
     scaling = description["scaling"]
-    return ResidualForecaster(
+    made = HistoryForecaster if description.get("kind") == "history" else ResidualForecaster
+    return made(
         rebuild_baseline(description["baseline"] if "baseline" in description else description["guide"]),  # 0.1.0: guide
         [rebuild_forecaster_network(member) for member in description["members"]],
         Scaling(tuple(scaling["mean"]), tuple(scaling["std"]), tuple(scaling["transforms"]), scaling["step_days"]),
@@ -161,8 +164,10 @@ def rebuild_forecaster_network(description: Description) -> Network:
             return EncoderForecaster(EncoderForecasterConfig(**fields))
         case "convgru":
             return ConvGRUForecaster(ConvGRUForecasterConfig(**fields))
+        case "history":
+            return PixelHistory(PixelHistoryConfig(**fields))
         case kind:
-            raise ValueError(f"expected 'convlstm' or 'convgru', got the forecaster's network {kind!r}")
+            raise ValueError(f"expected 'convlstm', 'convgru' or 'history', got the forecaster's network {kind!r}")
 
 
 def rebuild_baseline(description: Description) -> Baseline:

@@ -35,6 +35,7 @@ BASELINES: dict[str, type[Persistence | Climatology | DecayingAnomaly]] = {
     "climatology": Climatology,
     "decaying_anomaly": DecayingAnomaly,
 }
+SCALES = tuple(tenth / 10 for tenth in range(11))  # of the residual, that `scale_of_least_error` tries
 RESIDUAL_LIMIT = 5.0  # a log-transformed value is corrected by at most a factor of exp(5) = 148
 
 
@@ -278,6 +279,26 @@ class ResidualForecaster(Ensemble):
         pairs_D2 = [pair for pair in sums.values() if pair[1] > 0]
         self.residual_scale_K.fill_(cautious_share(torch.stack(pairs_D2)) if pairs_D2 else 0.0)
         return self.residual_scale_K
+
+
+@torch.no_grad()
+def scale_of_least_error(forecaster: ResidualForecaster, batches: Iterable[dict[str, Tensor]]) -> float:
+    """The share of the residual, of 0, 0.1 ... 1, with the smallest mean absolute error in normalised units; 0 without a target.
+
+    For windows that decide nothing else: unlike `fit_residual_scale` it takes off no standard error, and what it leads to is
+    compared with the baseline on other dates. Batches as there.
+    """
+    error_S = torch.zeros(len(SCALES), dtype=torch.float64)
+    with evaluating(forecaster):
+        for batch in batches:
+            batch = {name: values.to(forecaster.mean_C.device) for name, values in batch.items()}
+            residual_BKCHW, truth_BKCHW = forecaster.residual(batch), forecaster.normalise(batch["target_KCHW"])
+            expected_BKCHW = truth_BKCHW - forecaster.normalise(batch["baseline_KCHW"])
+            seen_BK1HW = (batch["target_valid_KHW"] > 0)[:, :, None]
+            for s, scale in enumerate(SCALES):
+                missed_BKCHW = torch.where(seen_BK1HW, (expected_BKCHW - scale * residual_BKCHW).abs(), 0.0)
+                error_S[s] += missed_BKCHW.double().sum().cpu()
+    return SCALES[int(error_S.argmin())]
 
 
 def describe_baseline(baseline: Baseline) -> Description:

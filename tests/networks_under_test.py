@@ -18,6 +18,7 @@ from models.networks.encoder_forecaster import EncoderForecaster, EncoderForecas
 from models.networks.fully_convolutional import FCEF, FCSiamConc, FCSiamDiff
 from models.networks.l_tae import LTAE, LTAEConfig
 from models.networks.l_unet import LUNet, LUNetConfig
+from models.networks.pixel_history import PixelHistory, PixelHistoryConfig
 from models.networks.pixel_recurrent import PixelRecurrent, PixelRecurrentConfig
 from models.networks.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
 from models.networks.residual_gru import ResidualGRU, ResidualGRUConfig
@@ -32,7 +33,7 @@ BANDS, TARGETS, CLASSES = 2, 1, 3
 
 @dataclass(frozen=True)
 class Case:
-    """A network, and the kind of inputs of its `forward`: "forecast", "change", "segment", "rows" or those of `SEQUENCES`."""
+    """A network, and the inputs of its `forward`: "forecast", "history", "change", "segment", "rows" or those of `SEQUENCES`."""
 
     build: Callable[[], Network]
     kind: str
@@ -71,6 +72,13 @@ class Case:
             days = 10.0 * torch.arange(steps, dtype=dtype)[None]
             return {"x_BTCHW": noise(1, steps, BANDS, *shape_yx), "valid_BTHW": valid, "days_BT": days}
         context = steps - TARGETS
+        if self.kind == "history":
+            return {
+                "lags_BLFHW": noise(1, context, BANDS, *shape_yx),
+                "seen_BLHW": (noise(1, context, *shape_yx) > -0.8).to(dtype),
+                "outlook_BKGHW": noise(1, TARGETS, BANDS, *shape_yx),
+                "time_BKF": noise(1, TARGETS, TIME_FEATURES),
+            }
         return {
             "frames_BTCHW": noise(1, context, BANDS, *shape_yx),
             "valid_BTHW": (noise(1, context, *shape_yx) > -0.8).to(dtype),
@@ -137,6 +145,7 @@ CASES = {
     "convgru": _convgru((3,), 3),
     "convgru, two layers": _convgru((3, 4), 3),
     "convgru, wide": _convgru((4,), 5),
+    "history": Case(lambda: PixelHistory(PixelHistoryConfig(BANDS, BANDS, BANDS, (4,), 3, 0.0)), "history", 3 + TARGETS),
     "fc_ef": Case(lambda: FCEF(NetworkConfig(BANDS, (3, 4, 4), 0.0)), "change", 2),
     "fc_siam_diff": Case(lambda: FCSiamDiff(NetworkConfig(BANDS, (3, 4, 4), 0.0)), "change", 2),
     "fc_siam_conc": Case(lambda: FCSiamConc(NetworkConfig(BANDS, (3, 4, 4), 0.0)), "change", 2),

@@ -162,7 +162,7 @@ def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualFo
     return ModelCard(
         name=fields.name,
         model_hash=fields.lineage.model_hash,
-        architecture=f"{run.model.kind} encoder-forecaster, {run.model.members} members, baseline {run.model.baseline}",
+        architecture=f"{architecture_of(run.model.kind)}, {run.model.members} members, baseline {run.model.baseline}",
         variables=tuple(request.units),
         context=len(request.steps.context_T),
         horizon=run.samples.horizon,
@@ -174,3 +174,7 @@ def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualFo
         hyperparameters={"model": run.model.model_dump(mode="json"), "training": metadata.get("training", {})},
         weights=context.folder.model / TENSORS,
     )
+
+
+def architecture_of(kind: str) -> str:
+    return "dense layers over each pixel's history" if kind == "history" else f"{kind} encoder-forecaster"

@@ -1,5 +1,8 @@
 """`--dry-run` of a forecast: how long its stages take, and how much memory and disk."""
 
+from itertools import pairwise
+
+from configs.networks import HistoryModel
 from configs.tasks.forecast import ForecastRun
 from flows.planning import Extent, PlannedStep, estimate
 from pipelines.wording import counted
@@ -7,6 +10,7 @@ from pipelines.wording import counted
 TRAIN_FLOP_S = 30e9  # of convolution, forward and backward, two cores
 PREDICT_FLOP_S = 25e9
 CACHE_BYTES_S = 60e6
+CHOOSING_SHARE = 0.75  # of the training windows, from which the first network learns to choose epochs and scale
 
 
 def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
@@ -16,7 +20,10 @@ def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
     pixel_steps = extent.pixels * share * starts * steps
     flops = 3 * flop_per_pixel_step(run) * pixel_steps * run.training.epochs * run.model.members
     cached = extent.pixels * (extent.dates * (4 * channels + 1) + starts * steps * channels * 4 * 2)
-    seconds = flops / TRAIN_FLOP_S + cached / CACHE_BYTES_S
+    trainings = 1 + CHOOSING_SHARE / run.model.members + run.training.refit
+    if isinstance(run.model, HistoryModel):
+        cached += extent.pixels * starts * (run.model.lags * (4 * channels + 2) + run.samples.horizon * 13 * channels) * 4
+    seconds = trainings * (flops / TRAIN_FLOP_S + cached / CACHE_BYTES_S)
     batch = run.training.batch * run.split.block_px**2 * steps * sum(run.model.hidden) * 4 * 12
     what = f"{counted(run.model.members, 'network')}, at most {counted(run.training.epochs, 'epoch')} each"
     return estimate("train", what, seconds, cached / 1e6, batch / 1e6)
@@ -42,6 +49,15 @@ def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
 
 
 def flop_per_pixel_step(run: ForecastRun) -> float:
-    """Multiplications and additions of one step of every layer at one pixel: four gates of a convolution over input and state."""
-    inputs = [4 * len(run.samples.variables) + 4, *run.model.hidden]
-    return sum(2 * 4 * h * (i + h) * run.model.kernel**2 for i, h in zip(inputs, run.model.hidden, strict=False))
+    """Multiplications and additions of one step of every layer at one pixel: four gates of a convolution over input and state.
+
+    Of `kind: history` the dense layers over the lags once, and those of each target, per step.
+    """
+    model, variables = run.model, len(run.samples.variables)
+    if isinstance(model, HistoryModel):
+        past = [model.lags * (4 * variables + 2), *model.hidden]
+        target = [model.hidden[-1] + 12 * variables + 4, *model.hidden]
+        once, each = (sum(2 * i * o for i, o in pairwise(widths)) for widths in (past, target))
+        return (once + run.samples.horizon * each) / (run.samples.context + run.samples.horizon)
+    inputs = [4 * variables + 4, *model.hidden]
+    return sum(2 * 4 * h * (i + h) * model.kernel**2 for i, h in zip(inputs, model.hidden, strict=False))
