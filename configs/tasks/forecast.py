@@ -119,6 +119,11 @@ class TrainingConfig(StartedTraining):
     centre_dates: bool = Field(
         False, description="do not learn what all pixels of a window share on a date beyond the baseline (haze, a late spring)"
     )
+    refit: bool = Field(
+        True,
+        description="train once more on training and validation dates, with what was chosen before: as the baselines, which are "
+        "fitted up to the test too",
+    )
 
 
 Publish = Literal["best", "network", "beyond_doubt"]  # as `pipelines.learning.choice`, which is heavier to import
@@ -230,22 +235,20 @@ def build_forecaster(
 
     `statistics` are of the transformed variables over the training part; `axes` of space: 2 of images, 3 of volumes.
     """
+    from models.history_forecaster import build_history_forecaster
+    from models.networks.pixel_history import PixelHistorySettings
     from models.residual_forecaster import Scaling, build_forecaster
 
     if axes > 2 and "optical_flow" in run.evaluation.baselines:
         raise RequestError("evaluation.baselines: optical_flow is for images, these are volumes; take it out")
     model, samples = run.model, run.samples
     corrected = None if model.baseline == "none" else build_corrected(model.baseline, windows)
-    return build_forecaster(
-        corrected,
-        Scaling(statistics.mean, statistics.std, tuple(v.transform for v in samples.variables), step_days),
-        context=samples.context,
-        horizon=samples.horizon,
-        members=model.members,
-        network=build_network(model),
-        seed=run.training.seed,
-        axes=axes,
-    )
+    scaling = Scaling(statistics.mean, statistics.std, tuple(v.transform for v in samples.variables), step_days)
+    chosen = {"context": samples.context, "horizon": samples.horizon, "members": model.members, "seed": run.training.seed}
+    network = build_network(model)
+    if isinstance(network, PixelHistorySettings):
+        return build_history_forecaster(corrected, scaling, **chosen, network=network, axes=axes)
+    return build_forecaster(corrected, scaling, **chosen, network=network, axes=axes)
 
 
 # ---------------------------------------------------------------- training
@@ -279,7 +282,7 @@ def build_target(run: ForecastRun) -> Callable[[dict[str, Tensor]], Tensor]:
 def build_training_settings(run: ForecastRun) -> TrainingSettings:
     from pipelines.learning.training import TrainingSettings
 
-    return TrainingSettings(**run.training.model_dump(exclude={"loss", "augment", "centre_dates", "start_from"}))
+    return TrainingSettings(**run.training.model_dump(exclude={"loss", "augment", "centre_dates", "refit", "start_from"}))
 
 
 # ---------------------------------------------------------------- evaluation

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from pipelines.samples.plan import WindowPlan
     from pipelines.samples.sampling import SampleCache
 
-PREPARED_BY = ("models.residual_forecaster", "pipelines.samples.cache")  # what the sample cache holds depends on
+PREPARED_BY = (
+    "models.residual_forecaster",
+    "models.history_forecaster",
+    "pipelines.samples.cache",
+)  # what the sample cache holds depends on
 
 
 def plan_samples(context: Invocation, snapshot: str) -> tuple[xr.Dataset, WindowPlan, Audit]:
@@ -43,14 +47,15 @@ def plan_samples(context: Invocation, snapshot: str) -> tuple[xr.Dataset, Window
 
 
 def cut(
-    context: Invocation, snapshot: str, dataset: xr.Dataset, plan: WindowPlan, forecaster: ResidualForecaster, progress: Progress
-) -> SampleCache:
-    """The sample cache, opened if it is there."""
+    context: Invocation, snapshot: str, dataset: xr.Dataset, plan: WindowPlan, forecaster: ResidualForecaster, progress: Progress,
+    name: str = "",
+) -> SampleCache:  # fmt: skip
+    """The sample cache, opened if it is there. name: of one beside that of the run's own plan."""
     from pipelines.samples.cache import build_samples
 
     settings, description = config.build_samples(context.run), forecaster.describe()
-    key = code.key({name: description[name] for name in ("baseline", "scaling")}, PREPARED_BY)
-    inputs, share = (dataset, snapshot, context.folder.samples, plan, settings.variables), settings.min_valid_fraction
+    key = code.key({name: description[name] for name in ("baseline", "scaling", "lags") if name in description}, PREPARED_BY)
+    inputs, share = (dataset, snapshot, context.folder.samples / name, plan, settings.variables), settings.min_valid_fraction
     return build_samples(*inputs, forecaster.prepare, progress, prepare_key=key, min_valid_fraction=share)
 
 
