@@ -107,13 +107,13 @@ def make_row(name: str, protocol: Protocol, members: Mapping[str, Mapping[str, A
     import torch
     from pydantic import TypeAdapter
 
-    from configs.networks import Model, build_network
+    from configs.networks import FrameModel, build_network
     from models.losses import masked_mse
     from models.residual_forecaster import Scaling, build_forecaster
     from pipelines.learning.member import frame_weight
     from pipelines.learning.training import TrainingSettings, train
 
-    model: Model = TypeAdapter(Model).validate_python({**members[name], "baseline": "none"})
+    model: FrameModel = TypeAdapter(FrameModel).validate_python({**members[name], "baseline": "none"})
     network = build_network(model, CONTEXT, HORIZON)
     forecaster = build_forecaster(
         None, Scaling((MEAN,), (STD,), ("none",), DAY), context=CONTEXT, horizon=HORIZON, network=network, seed=SEED

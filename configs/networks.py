@@ -102,6 +102,19 @@ class SimVPModel(ModelConfig):
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
 
 
+class HistoryModel(ModelConfig):
+    """Dense layers over a pixel's last valid values and those of earlier years, as gradient boosting sees them."""
+
+    kind: Literal["history"]
+    hidden: list[Channels] = Field([128, 128], min_length=1, description="channels of each layer, before and after the lead")
+    lags: int = Field(23, ge=1, le=400, description="last valid values of a pixel that are seen, in the context or before it")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of values dropped between layers in training")
+    baseline: Literal["none", "persistence", "climatology", "decaying_anomaly"] = Field(
+        "decaying_anomaly", description="the one that the network corrects"
+    )
+    members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
+
+
 class AutoModel(ModelConfig):
     """The network that the past supports best: `driftline choose` compares candidates on rolling origins of the training part.
 
@@ -172,20 +185,26 @@ def _spelt_out(value: object) -> object:
 
 
 AUTO: Literal["auto"] = "auto"
-Model = ConvLSTMModel | ConvGRUModel | TrajGRUModel | PredRNNModel | SimVPModel
+FrameModel = ConvLSTMModel | ConvGRUModel | TrajGRUModel | PredRNNModel | SimVPModel
+Model = FrameModel | HistoryModel
 ModelOrAuto = Annotated[
     Annotated[ConvLSTMModel, Tag("convlstm")]
     | Annotated[ConvGRUModel, Tag("convgru")]
     | Annotated[TrajGRUModel, Tag("trajgru")]
     | Annotated[PredRNNModel, Tag("predrnn")]
     | Annotated[SimVPModel, Tag("simvp")]
+    | Annotated[HistoryModel, Tag("history")]
     | Annotated[AutoModel, BeforeValidator(_spelt_out), Tag(AUTO)],
     Discriminator(_kind_of_model),
 ]
 
 
 def halo_px(model: Model, steps: int) -> int | None:
-    """As `halo_px` of the network: the radius of what a forecast over `steps` dates depends on; None: all of the image."""
+    """As `halo_px` of the forecaster: the radius of what a forecast over `steps` dates depends on; None: all of the image."""
+    if isinstance(model, HistoryModel):
+        from models.blocks.pixel_history import HALO_PX
+
+        return HALO_PX
     import torch
 
     with torch.device("meta"):
@@ -193,7 +212,7 @@ def halo_px(model: Model, steps: int) -> int | None:
     return None if halo is None else max(halo)
 
 
-def build_network(model: Model, context: int, horizon: int) -> Settings:
+def build_network(model: FrameModel, context: int, horizon: int) -> Settings:
     """The network's settings; how many channels it has follows from the corrected baseline and the data."""
     from models.networks.patched import PatchedSettings
 
@@ -201,7 +220,7 @@ def build_network(model: Model, context: int, horizon: int) -> Settings:
     return settings if isinstance(model, SimVPModel) or model.patch_px == 1 else PatchedSettings(settings, model.patch_px)
 
 
-def build_settings(model: Model, context: int, horizon: int) -> Settings:
+def build_settings(model: FrameModel, context: int, horizon: int) -> Settings:
     """Those of the network that the patches go through."""
     from models.networks.conv_gru_forecaster import ConvGRUSettings
     from models.networks.encoder_forecaster import ConvLSTMSettings

@@ -20,9 +20,11 @@ from safetensors.torch import save as tensors_to_bytes
 from models.change_detector import ChangeDetector, rebuild_detector
 from models.contract import Description, Network
 from models.covariates import CovariateScaling
+from models.history_forecaster import HistoryForecaster
 from models.networks.conv_gru_forecaster import ConvGRUForecaster, ConvGRUForecasterConfig
 from models.networks.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
 from models.networks.patched import PatchedForecaster
+from models.networks.pixel_history import PixelHistory, PixelHistoryConfig
 from models.networks.predrnn_forecaster import PredRNNForecaster, PredRNNForecasterConfig
 from models.networks.residual_gru import ResidualEnsemble, rebuild_residual
 from models.networks.simvp_forecaster import SimVPForecaster, SimVPForecasterConfig
@@ -148,7 +150,8 @@ def _require_sane(state: dict[str, torch.Tensor], description: object) -> None:
 
 def rebuild_forecaster(description: Description) -> ResidualForecaster:
     scaling = description["scaling"]
-    return ResidualForecaster(
+    made = HistoryForecaster if description.get("kind") == "history" else ResidualForecaster
+    return made(
         rebuild_baseline(description["baseline"] if "baseline" in description else description["guide"]),  # 0.1.0: guide
         [rebuild_forecaster_network(member) for member in description["members"]],
         Scaling(tuple(scaling["mean"]), tuple(scaling["std"]), tuple(scaling["transforms"]), scaling["step_days"]),
@@ -175,8 +178,10 @@ def rebuild_forecaster_network(description: Description) -> Network:
             return SimVPForecaster(SimVPForecasterConfig(**fields))
         case "patched":
             return PatchedForecaster(rebuild_forecaster_network(fields["network"]), fields["patch_px"])
+        case "history":
+            return PixelHistory(PixelHistoryConfig(**fields))
         case kind:
-            known = "'convlstm', 'convgru', 'trajgru', 'predrnn', 'simvp' or 'patched'"
+            known = "'convlstm', 'convgru', 'trajgru', 'predrnn', 'simvp', 'patched' or 'history'"
             raise ValueError(f"expected {known}, got the forecaster's network {kind!r}")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.contract import Description, over_space
 
+GIVEN = ("static_SHW", "past_TDHW", "future_KEHW")
 LAGS = 3  # intervals of a driver before the issue date, for trees
 
 
@@ -56,7 +57,7 @@ class CovariateScaling:
         """
         of_drivers = [len(self.static) + number for number in range(len(self.drivers))]
         ahead = [index for index, name in zip(of_drivers, self.drivers, strict=True) if name in self.future]
-        groups = {"static_SHW": list(range(len(self.static))), "past_TDHW": of_drivers, "future_KEHW": ahead}
+        groups = dict(zip(GIVEN, (list(range(len(self.static))), of_drivers, ahead), strict=True))
         inputs = {}
         for name, indices in groups.items():
             if not indices:

@@ -9,13 +9,12 @@ Shapes: N dates, T context steps, K target steps, C channels, H rows, W columns,
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.baselines.motion import carry, path_back
 from models.baselines.moving_field import MovingField
@@ -31,6 +30,7 @@ from models.baselines.pointwise import (
 from models.contract import Description, Ensemble, Halo, Network, over_space, seeded
 from models.covariates import CovariateScaling, as_channels
 from models.networks.encoder_forecaster import ConvLSTMSettings
+from models.residual_scale import cautious_share, evaluating
 
 Corrected = Persistence | Climatology | DecayingAnomaly | MovingField
 Baseline = Corrected | None  # None: the channel's mean
@@ -349,21 +349,6 @@ def describe_baseline(baseline: Baseline) -> Description:
     return {"kind": kind, **asdict(baseline)}
 
 
-def cautious_share(sums_D2: Tensor) -> float:
-    """Least-squares scale minus one standard error, in [0, 1], from (sum of truth x residual, sum of residual^2) per date.
-
-    The standard error is that of the jackknife over dates (Efron & Stein 1981); a single date has none. One-standard-error
-    rule: Hastie, Tibshirani & Friedman 2009, section 7.10.
-    """
-    cross, square = sums_D2.sum(dim=0).tolist()
-    share, dates = float(cross / square), len(sums_D2)
-    if dates > 1:
-        rest_D2 = sums_D2.sum(dim=0) - sums_D2
-        without_D = rest_D2[:, 0] / rest_D2[:, 1]
-        share -= math.sqrt(float((without_D - without_D.mean()).square().sum()) * (dates - 1) / dates)
-    return min(max(share, 0.0), 1.0)
-
-
 def last_seen_age(valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
     """log(1 + age) of each pixel's last valid value at the issue date, (B, 1, H, W); in usual steps, at most the context."""
     axes = valid_BTHW.ndim - 2
@@ -371,16 +356,3 @@ def last_seen_age(valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
     whole_B1HW = over_space(elapsed_BT.sum(dim=1, keepdim=True), axes)
     age_BTHW = torch.where(valid_BTHW > 0, over_space(age_BT, axes), whole_B1HW)
     return torch.log1p(age_BTHW.amin(dim=1, keepdim=True))
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[nn.Module]:
-    """The module in evaluation mode inside the block; its previous mode is restored afterwards."""
-    before = module.training
-    if before:
-        module.eval()
-    try:
-        yield module
-    finally:
-        if before:
-            module.train()

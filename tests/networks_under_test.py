@@ -19,6 +19,7 @@ from models.networks.fully_convolutional import FCEF, FCSiamConc, FCSiamDiff
 from models.networks.l_tae import LTAE, LTAEConfig
 from models.networks.l_unet import LUNet, LUNetConfig
 from models.networks.patched import PatchedSettings
+from models.networks.pixel_history import PixelHistory, PixelHistoryConfig
 from models.networks.pixel_recurrent import PixelRecurrent, PixelRecurrentConfig
 from models.networks.predrnn_forecaster import PredRNNForecaster, PredRNNForecasterConfig
 from models.networks.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
@@ -36,7 +37,7 @@ BANDS, TARGETS, CLASSES = 2, 1, 3
 
 @dataclass(frozen=True)
 class Case:
-    """A network, and the kind of inputs of its `forward`: "forecast", "change", "segment", "rows" or those of `SEQUENCES`."""
+    """A network, and the inputs of its `forward`: "forecast", "history", "change", "segment", "rows" or those of `SEQUENCES`."""
 
     build: Callable[[], Network]
     kind: str
@@ -75,6 +76,13 @@ class Case:
             days = 10.0 * torch.arange(steps, dtype=dtype)[None]
             return {"x_BTCHW": noise(1, steps, BANDS, *shape_yx), "valid_BTHW": valid, "days_BT": days}
         context = steps - TARGETS
+        if self.kind == "history":
+            return {
+                "lags_BLFHW": noise(1, context, BANDS, *shape_yx),
+                "seen_BLHW": (noise(1, context, *shape_yx) > -0.8).to(dtype),
+                "outlook_BKGHW": noise(1, TARGETS, BANDS, *shape_yx),
+                "time_BKF": noise(1, TARGETS, TIME_FEATURES),
+            }
         return {
             "frames_BTCHW": noise(1, context, BANDS, *shape_yx),
             "valid_BTHW": (noise(1, context, *shape_yx) > -0.8).to(dtype),
@@ -167,6 +175,7 @@ CASES = {
     "simvp": _simvp(3),
     "simvp, two scales": _simvp(2, scales=2),
     "patched convgru": _patched(3),
+    "history": Case(lambda: PixelHistory(PixelHistoryConfig(BANDS, BANDS, BANDS, (4,), 3, 0.0)), "history", 3 + TARGETS),
     "fc_ef": Case(lambda: FCEF(NetworkConfig(BANDS, (3, 4, 4), 0.0)), "change", 2),
     "fc_siam_diff": Case(lambda: FCSiamDiff(NetworkConfig(BANDS, (3, 4, 4), 0.0)), "change", 2),
     "fc_siam_conc": Case(lambda: FCSiamConc(NetworkConfig(BANDS, (3, 4, 4), 0.0)), "change", 2),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from configs.build import build_variables
-from configs.networks import AUTO, AutoModel, ConvLSTMModel, Model, ModelOrAuto, build_network
+from configs.networks import AUTO, AutoModel, ConvLSTMModel, HistoryModel, Model, ModelOrAuto, build_network
 from configs.run import CubeRun, StartedTraining, VariableConfig
 from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate
 from configs.tasks.forecast_baselines import DEFAULT_BASELINES, MOVING_BASELINES, WITHOUT_COVARIATES, Baseline, build_corrected
@@ -140,6 +140,11 @@ class TrainingConfig(StartedTraining):
     augment: bool = Field(True, description="rotate and mirror training windows")
     centre_dates: bool = Field(
         False, description="do not learn what all pixels of a window share on a date beyond the baseline (haze, a late spring)"
+    )
+    refit: bool = Field(
+        True,
+        description="train once more on training and validation dates, with what was chosen before: as the baselines, which are "
+        "fitted up to the test too",
     )
 
 
@@ -288,6 +293,8 @@ def build_forecaster(
 
     `statistics` are of the transformed variables over the training part; `axes` of space: 2 of images, 3 of volumes.
     """
+    from models.history_forecaster import build_history_forecaster
+    from models.networks.pixel_history import PixelHistorySettings
     from models.residual_forecaster import Scaling, build_forecaster
 
     model, samples = run.network, run.samples
@@ -298,17 +305,13 @@ def build_forecaster(
         where = "model.baseline" if model.baseline in moving else "evaluation.baselines"
         raise RequestError(f"{where}: {moving[-1]} is for images, these are volumes; take it out")
     corrected = None if model.baseline == "none" else build_corrected(model.baseline, windows)
-    return build_forecaster(
-        corrected,
-        Scaling(statistics.mean, statistics.std, tuple(v.transform for v in samples.variables), step_days),
-        context=samples.context,
-        horizon=samples.horizon,
-        members=model.members,
-        network=build_network(model, samples.context, samples.horizon),
-        seed=run.training.seed,
-        axes=axes,
-        covariates=covariates,
-    )
+    scaling = Scaling(statistics.mean, statistics.std, tuple(v.transform for v in samples.variables), step_days)
+    chosen = {"context": samples.context, "horizon": samples.horizon, "members": model.members, "seed": run.training.seed}
+    if isinstance(model, HistoryModel):
+        network = PixelHistorySettings(tuple(model.hidden), model.lags, model.dropout)
+        return build_history_forecaster(corrected, scaling, **chosen, network=network, axes=axes, covariates=covariates)
+    frames = build_network(model, samples.context, samples.horizon)
+    return build_forecaster(corrected, scaling, **chosen, network=frames, axes=axes, covariates=covariates)
 
 
 # ---------------------------------------------------------------- training
@@ -342,7 +345,7 @@ def build_target(run: ForecastRun) -> Callable[[dict[str, Tensor]], Tensor]:
 def build_training_settings(run: ForecastRun) -> TrainingSettings:
     from pipelines.learning.training import TrainingSettings
 
-    return TrainingSettings(**run.training.model_dump(exclude={"loss", "augment", "centre_dates", "start_from"}))
+    return TrainingSettings(**run.training.model_dump(exclude={"loss", "augment", "centre_dates", "refit", "start_from"}))
 
 
 # ---------------------------------------------------------------- evaluation

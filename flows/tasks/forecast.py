@@ -13,7 +13,7 @@ from configs.privacy import OF_PLACES
 from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
 from configs.tasks.forecast_auto import is_auto
-from configs.tasks.forecast_covariates import build_scaling, check_model, covariates_of, sentence_of_scores
+from configs.tasks.forecast_covariates import check_model, sentence_of_scores
 from configs.trained import find_model
 from flows.folder import RunFolder, code_version, load_checkpoint, readable, require
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
@@ -29,17 +29,7 @@ from flows.tasks.forecast_methods import (
     method_of,
     ready_method,
 )
-from flows.tasks.forecast_samples import (
-    cut,
-    describe_shares,
-    key_of_covariates,
-    plan_samples,
-    reopen,
-    require_units,
-    samples_of,
-    split_facts,
-)
-from flows.trained import check_start, start
+from flows.tasks.forecast_samples import key_of_covariates, plan_samples, reopen, require_units, samples_of
 from flows.trained import describe as describe_training
 from pipelines.calendar import date_text
 from pipelines.learning.result import Evaluation
@@ -52,8 +42,6 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from models.residual_forecaster import ResidualForecaster
     from pipelines.inference.job import Request
     from pipelines.learning.reuse import Inputs
-    from pipelines.learning.training import TrainingReport
-    from pipelines.progress import Progress
     from pipelines.samples.prepare import ChannelStatistics
 
 TRAINED_FROM = ("samples", "split", "model", "training")  # the sections of the config that a model depends on
@@ -145,59 +133,18 @@ class Forecast(TrainedTask):
         days = step_days(cube, samples)
         if is_training:
             split = samples.split.from_first(cube["time"].values[0])
-            cube = cube.isel(time=to_days(cube["time"].values) < split.train_until_day)
+            until_day = split.validation_until_day if run.training.refit else split.train_until_day
+            cube = cube.isel(time=to_days(cube["time"].values) < until_day)
         return measure({run.name: cube}, config.bands_used(run), days)
 
     def fit(self, context: Invocation, key: str) -> Record:
-        from pipelines.learning.member import frame_weight
-        from pipelines.learning.training import train
-        from pipelines.samples.prepare import channel_statistics, step_days, windows_to_fit
+        from flows.tasks.forecast_training import fit_networks
 
-        run, do = context.run, partial(context.steps.do, "train")
-        snapshot = require(context.folder, "ingest")["snapshot"]
-        dataset, plan, found = do("plan windows and check the split", lambda _: plan_samples(context, snapshot))
-        context.steps.log(f"train: {describe_shares(found)}")
-        samples = samples_of(context, dataset)
-        covariates = samples.covariates.measure(plan) if samples.covariates is not None else []
-        statistics = do("measure the training part", lambda show: channel_statistics(dataset, plan, samples.variables, show))
-        days = step_days(dataset, samples)
-
-        def prepare(show: Progress) -> ResidualForecaster:
-            return config.build_forecaster(
-                run, lambda: windows_to_fit(dataset, plan, samples, show), statistics, days, len(plan.shape),
-                build_scaling(covariates),
-            )  # fmt: skip
-
-        def train_networks(show: Progress) -> TrainingReport:
-            training = cache.part("train", augment=run.training.augment, seed=run.training.seed)
-            loss, settings = config.build_loss(run, forecaster), config.build_training_settings(run)
-            validation, folder, target_of = cache.part("validation"), context.folder.model, config.build_target(run)
-            how = partial(train, key=key, target_of=target_of, weight_of=frame_weight)
-            return how(forecaster, training, validation, loss, settings, folder, show)
-
-        forecaster = do("fit the baseline", prepare)
-        if run.training.start_from is not None:
-            check_start(self, context)
-            check_model(covariates_of(find_model(run.training.start_from)), run.covariates)
-            do("load the weights to begin from", lambda _: start(self, context, forecaster))
-        cache = do("cut windows", lambda show: cut(context, snapshot, dataset, plan, forecaster, show))
-        report = do("train the networks", train_networks)  # epochs that a killed run finished are not repeated
-        validation = partial(cache.batches, "validation", run.training.batch)
-        scale_K = do("scale the correction", lambda _: forecaster.fit_residual_scale(validation()))
-        model_hash = do("save the model", lambda _: save(self, context, forecaster, snapshot, statistics, covariates))
-        return {
-            "snapshot": snapshot,
-            "model_hash": model_hash,
-            "windows": cache.counts(),
-            "split": split_facts(found),
-            "residual_scale": [round(float(share), 4) for share in scale_K],
-            "training": report.to_json(),
-            **({"covariates": covariates} if covariates else {}),
-            "message": f"trained {counted(len(report.members), 'network')}",
-        }
+        return fit_networks(self, context, key, partial(save, self, context))
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         from configs.tasks.forecast_baselines import describe_baselines, sentence_of
+        from flows.tasks.forecast_training import earlier_model
         from pipelines.learning.choice import validation_errors
         from pipelines.learning.evaluation import evaluate
         from pipelines.learning.forecast_intervals import calibrate
@@ -211,7 +158,8 @@ class Forecast(TrainedTask):
         # those that are compared and calibrated on the validation part know nothing of it, those that are tested do
         names, motion = do("compare moving and usual", lambda _: choose_baselines(context, training, len(cache.plan.shape)))
         fit = partial(fit_baselines, context, snapshot, names)
-        earlier = {config.MODEL: forecaster, **do("fit the baselines", lambda show: fit(split.train_until, show))}
+        twin = earlier_model(context, forecaster)
+        earlier = {config.MODEL: twin, **do("fit the baselines", lambda show: fit(split.train_until, show))}
         errors = do("compare on the validation part", lambda show: validation_errors(earlier, validation, show))
         limits_C, transforms_C = zip(*((one.valid_range, one.transform) for one in run.samples.variables), strict=True)
         scaled = partial(calibrate, limits_C=limits_C, transforms_C=transforms_C, seed=run.training.seed)
@@ -339,22 +287,22 @@ class Forecast(TrainedTask):
 
 
 def save(
-    task: TrainedTask, context: Invocation, forecaster: ResidualForecaster, snapshot: str, statistics: ChannelStatistics,
+    task: TrainedTask, context: Invocation, forecaster: ResidualForecaster, folder: Path, statistics: ChannelStatistics,
     covariates: Sequence[Record],
 ) -> str:  # fmt: skip
-    """The hash of the saved model."""
+    """The hash of the model saved in `folder`."""
     from models.checkpoint import FORECASTER
 
     content = context.run.model_dump(mode="json")
     metadata = {
-        **describe_training(task, context, snapshot),
+        **describe_training(task, context, require(context.folder, "ingest")["snapshot"]),
         **choice.metadata_of(context.folder),
         "variables": content["samples"]["variables"],
         "statistics": asdict(statistics),
         **{section: content[section] for section in ("samples", "split")},
         **({"covariates": covariates} if covariates else {}),
     }
-    return FORECASTER.save(forecaster, context.folder.model, metadata)
+    return FORECASTER.save(forecaster, folder, metadata)
 
 
 # ---------------------------------------------------------------- evaluate, predict

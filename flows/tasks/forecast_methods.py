@@ -176,11 +176,10 @@ def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualFo
     from pipelines.samples.plan import as_utc
 
     run, request, inputs = context.run, fields.request, find_model(context.folder.model).inputs
-    form = "of all frames at once" if run.network.kind == "simvp" else "encoder-forecaster"
     return ModelCard(
         name=fields.name,
         model_hash=fields.lineage.model_hash,
-        architecture=f"{run.network.kind} {form}, {run.network.members} members, baseline {run.network.baseline}",
+        architecture=f"{architecture_of(run.network.kind)}, {run.network.members} members, baseline {run.network.baseline}",
         variables=tuple(request.units),
         context=len(request.steps.context_T),
         horizon=run.samples.horizon,
@@ -196,3 +195,12 @@ def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualFo
         },
         weights=context.folder.model / TENSORS,
     )
+
+
+def architecture_of(kind: str) -> str:
+    match kind:
+        case "history":
+            return "dense layers over each pixel's history"
+        case "simvp":
+            return "simvp of all frames at once"
+    return f"{kind} encoder-forecaster"

@@ -1,6 +1,8 @@
 """`--dry-run` of a forecast: how long its stages take, and how much memory and disk."""
 
-from configs.networks import AutoModel, SimVPModel, build_network
+from itertools import pairwise
+
+from configs.networks import AutoModel, HistoryModel, SimVPModel, build_network
 from configs.tasks import forecast_auto as auto
 from configs.tasks.forecast import FROM_THE_PAST, ForecastRun, baselines_of
 from flows.planning import Extent, PlannedStep, estimate
@@ -41,17 +43,23 @@ def plan_choose(run: ForecastRun, extent: Extent) -> PlannedStep:
     return estimate("choose", what, seconds, 2 * MOST_WINDOWS * pixels * steps * 16 / 1e6, 512.0)
 
 
+CHOOSING_SHARE = 0.75  # of the training windows, from which the first network learns to choose epochs and scale
+
+
 def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
     channels, steps = len(run.samples.variables), auto.usual_context(run) + run.samples.horizon
     share = 1 - run.split.test_fraction - run.split.validation_fraction
     starts = max(extent.train_dates // run.samples.stride - steps, 1)
     pixel_steps = extent.pixels * share * starts * steps
-    block_px = int(run.split.block_px)
+    block_px, network = int(run.split.block_px), run.network
     side = block_px + 2 * run.split.margin_px
     seen = (side / block_px) ** 2  # pixels that windows see for each that they are scored on
-    flops = 3 * flop_per_pixel_step(run) * pixel_steps * seen * run.training.epochs * run.model.members
+    flops = 3 * flop_per_pixel_step(run) * pixel_steps * seen * run.training.epochs * network.members
     cached = extent.pixels * seen * (extent.dates * (4 * channels + 1) + starts * steps * channels * 4 * 2)
-    seconds = flops / TRAIN_FLOP_S + cached / CACHE_BYTES_S
+    trainings = 1 + CHOOSING_SHARE / network.members + run.training.refit
+    if isinstance(network, HistoryModel):
+        cached += extent.pixels * starts * (network.lags * (4 * channels + 2) + run.samples.horizon * 13 * channels) * 4
+    seconds = trainings * (flops / TRAIN_FLOP_S + cached / CACHE_BYTES_S)
     batch = run.training.batch * side**2 * steps * state_channels(run) * 4 * 12
     what = f"{counted(run.model.members, 'network')}, at most {counted(run.training.epochs, 'epoch')} each"
     what += "" if run.covariates.is_empty else f", with {run.covariates.sentence()}"
@@ -88,12 +96,20 @@ def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
 
 
 def flop_per_pixel_step(run: ForecastRun) -> float:
-    """Multiplications and additions of one network per pixel and date."""
+    """Multiplications and additions of one network per pixel and date.
+
+    Of `kind: history` the dense layers over the lags once, and those of each target, per step.
+    """
     import torch
 
     side = 240  # a multiple of all patches and halvings
-    variables, context, horizon = len(run.samples.variables), int(run.samples.context), run.samples.horizon
-    settings = build_network(run.network, context, horizon)
+    model, variables, context, horizon = run.network, len(run.samples.variables), int(run.samples.context), run.samples.horizon
+    if isinstance(model, HistoryModel):
+        past = [model.lags * (4 * variables + 2), *model.hidden]
+        target = [model.hidden[-1] + 12 * variables + 4, *model.hidden]
+        once, each = (sum(2 * i * o for i, o in pairwise(widths)) for widths in (past, target))
+        return (once + horizon * each) / (context + horizon)
+    settings = build_network(model, context, horizon)
     with torch.device("meta"):
         network = settings.build(variables, 2 * variables, 2 * variables + 1, 2)
     return network.flops((1, context, variables, side, side), horizon) / (side**2 * (context + horizon))
@@ -101,5 +117,10 @@ def flop_per_pixel_step(run: ForecastRun) -> float:
 
 def state_channels(run: ForecastRun) -> float:
     """Channels that a network keeps of a pixel and date, about."""
-    model = run.network
-    return model.spatial if isinstance(model, SimVPModel) else sum(model.hidden) / model.patch_px**2
+    match run.network:
+        case SimVPModel() as model:
+            return model.spatial
+        case HistoryModel() as model:
+            return sum(model.hidden)
+        case model:
+            return sum(model.hidden) / model.patch_px**2

@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from pipelines.samples.prepare import SampleSettings
     from pipelines.samples.sampling import SampleCache
 
-PREPARED_WITH = ("baseline", "scaling", "covariates")  # parts of a forecaster's description
-PREPARED_BY = ("models.residual_forecaster", "pipelines.samples.cache")  # what the sample cache holds depends on
+PREPARED_WITH = ("baseline", "scaling", "covariates", "lags")  # parts of a forecaster's description
+PREPARED_BY = (  # what the sample cache holds depends on
+    "models.residual_forecaster",
+    "models.history_forecaster",
+    "pipelines.samples.cache",
+)
 
 
 def samples_of(context: Invocation, dataset: xr.Dataset) -> SampleSettings:
@@ -100,14 +104,15 @@ def describe_shares(found: Audit) -> str:
 
 
 def cut(
-    context: Invocation, snapshot: str, dataset: xr.Dataset, plan: WindowPlan, forecaster: ResidualForecaster, progress: Progress
-) -> SampleCache:
-    """The sample cache, opened if it is there."""
+    context: Invocation, snapshot: str, dataset: xr.Dataset, plan: WindowPlan, forecaster: ResidualForecaster, progress: Progress,
+    name: str = "",
+) -> SampleCache:  # fmt: skip
+    """The sample cache, opened if it is there. name: of one beside that of the run's own plan."""
     from pipelines.samples.cache import build_samples
 
     settings, description = samples_of(context, dataset), forecaster.describe()
     key = code.key({name: description[name] for name in PREPARED_WITH if name in description}, PREPARED_BY)
-    inputs, share = (dataset, snapshot, context.folder.samples, plan, settings.variables), settings.min_valid_fraction
+    inputs, share = (dataset, snapshot, context.folder.samples / name, plan, settings.variables), settings.min_valid_fraction
     return build_samples(
         *inputs, forecaster.prepare, progress, prepare_key=key, min_valid_fraction=share, covariates=settings.covariates
     )

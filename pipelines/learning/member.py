@@ -39,7 +39,10 @@ LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric")
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train. `batch` counts windows over all devices; `clip` bounds the gradient's norm; `patience` in epochs."""
+    """How to train. `batch` counts windows over all devices; `clip` bounds the gradient's norm; `patience` in epochs.
+
+    stop_after: the epoch after which training ends and whose weights are kept, whatever the validation loss; None: the best.
+    """
 
     epochs: int = 30
     batch: int = 16
@@ -52,6 +55,7 @@ class TrainingSettings:
     devices: int = 1
     seed: int = 0
     optimizer: str = "adamw"  # of OPTIMIZERS
+    stop_after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -200,8 +204,9 @@ class EpochEnd(Callback):
 
     def __init__(
         self, training: EpochBatches, validation: EpochBatches, key: str, path: Path, progress: Callable[[int], None],
-        note: Callable[[str], None] | None = None,
+        note: Callable[[str], None] | None = None, *, keeps_last: bool = False,
     ):  # fmt: skip
+        self.keeps_last = keeps_last
         self.training, self.validation, self.path = training, validation, path
         self._key, self._progress, self._note = key, progress, note
         self.best: dict[str, torch.Tensor] = {}
@@ -248,7 +253,7 @@ class EpochEnd(Callback):
 
     def _add_row(self, trainer: Trainer, task: MemberTask, row: Row) -> None:
         self.curve = [*self.curve, row]
-        if best_of(self.curve) is row:
+        if self.keeps_last or best_of(self.curve) is row:
             self.best = {name: value.detach().cpu().clone() for name, value in task.member.state_dict().items()}
         figures = {name: value for name, value in row.items() if name != "epoch" and value is not None}
         for logger in trainer.loggers:

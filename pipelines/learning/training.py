@@ -123,7 +123,8 @@ def train(
             task = MemberTask(forecaster, i, loss, settings, steps, target_of, weight_of, score)
             note = partial(note_progress, progress) if progress is not None and settings.devices == 1 else None
             with relayed(show) if settings.devices > 1 else nullcontext(show) as carried:
-                epoch_end = EpochEnd(training, validation, run_key, resume, carried, note)
+                keeps_last = settings.stop_after is not None
+                epoch_end = EpochEnd(training, validation, run_key, resume, carried, note, keeps_last=keeps_last)
                 _fit(task, epoch_end, settings, resume if is_resumed else None)
             state = load_epoch_state(resume)
         best = _take_best(member, state, resume, settings)
@@ -189,14 +190,15 @@ def _resume_state(path: Path, key: str) -> dict[str, Any] | None:
 
 def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resume: Path | None) -> None:
     gpus = list(range(torch.cuda.device_count()))
-    stopping = EarlyStopping(VALIDATION_LOSS, patience=settings.patience, check_on_train_epoch_end=False, check_finite=True)
+    patience = settings.patience if settings.stop_after is None else settings.epochs
+    stopping = EarlyStopping(VALIDATION_LOSS, patience=patience, check_on_train_epoch_end=False, check_finite=True)
     with _process_settings(), torch.random.fork_rng(gpus):
         trainer = Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             strategy="ddp_spawn" if settings.devices > 1 else "auto",  # plain "ddp" would run our command line once more
             precision=PRECISIONS[settings.precision],  # type: ignore[arg-type]
-            max_epochs=settings.epochs,
+            max_epochs=settings.epochs if settings.stop_after is None else settings.stop_after,
             gradient_clip_val=settings.clip,
             deterministic=True,
             callbacks=[epoch_end, stopping],
@@ -227,7 +229,7 @@ def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resu
 
 def _take_best(member: nn.Module, state: dict[str, Any], resume: Path, settings: TrainingSettings) -> dict[str, float]:
     """The best row of the curve, after its weights are put into `member`."""
-    best = best_of(state["curve"])
+    best = best_of(state["curve"] if settings.stop_after is None else state["curve"][-1:])
     if best is None or not state["best"]:
         resume.unlink()
         raise StateError(

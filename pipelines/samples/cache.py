@@ -242,7 +242,8 @@ def write_groups(
                 writers[group].add(block, kept, prepare)
             if done == 1:
                 check_space(building, len(of_tile), free)
-        if lacking := [part for part in PARTS if part not in {written for written, _ in writers}]:
+        planned = {members[0][1].part for members in of_tile.values()}
+        if lacking := [part for part in PARTS if part in planned - {written for written, _ in writers}]:
             problem = f"no {lacking[0]} window has {least:.0%} of its target pixels valid; the best has {best[lacking[0]]:.1%}"
             remedy = "lower samples.min_valid_fraction, or check the quality mask"
             if best[lacking[0]] < 0.0005:

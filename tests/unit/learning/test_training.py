@@ -56,6 +56,15 @@ def test_training_learns_and_leaves_the_best_weights_in_eval_mode(tmp_path):
     assert float(sums[0] / sums[1]) == pytest.approx(report.members[0].best_validation_loss, rel=1e-6)
 
 
+def test_training_that_stops_after_an_epoch_keeps_its_last_weights(tmp_path):
+    whole, _ = run(tmp_path / "a")
+    stopped, report = run(tmp_path / "b", replace(SETTINGS, epochs=6, stop_after=2, patience=1))
+    again, _ = run(tmp_path / "c", replace(SETTINGS, epochs=6, stop_after=2, patience=1))
+    assert [member.epochs for member in report.members] == [member.best_epoch for member in report.members] == [2, 2]
+    assert is_same(stopped, again)
+    assert not is_same(stopped, whole)
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     torch.manual_seed(1)
     first, _ = run(tmp_path / "a")

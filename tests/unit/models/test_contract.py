@@ -15,6 +15,7 @@ from models.blocks.change import ChangeNetwork
 from models.change_detector import ChangeDetector, build_network
 from models.checkpoint import FORECASTER, rebuild_forecaster, rebuild_forecaster_network
 from models.contract import Ensemble, Network, Pointwise, layer_flops
+from models.history_forecaster import HistoryForecaster
 from models.networks.residual_gru import ResidualEnsemble, ResidualGRUConfig
 from models.residual_forecaster import ResidualForecaster, Scaling, build_forecaster
 from models.segmenter import Segmenter
@@ -24,6 +25,7 @@ from tests.networks_under_test import CASES, SEQUENCES, TARGETS
 
 CONTAINERS = {
     ResidualForecaster,
+    HistoryForecaster,
     ChangeDetector,
     ResidualEnsemble,
     Segmenter,
@@ -101,7 +103,7 @@ def test_a_description_is_plain_json(name):
     assert json.loads(json.dumps(description)).keys() == description.keys()
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kind == "forecast"])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kind in ("forecast", "history")])
 def test_a_forecaster_s_network_is_rebuilt_from_its_description(name):
     network = CASES[name].build()
     again = rebuild_forecaster_network(json.loads(json.dumps(network.describe())))

@@ -3,7 +3,8 @@ import torch
 
 from models.baselines.pointwise import Climatology, DecayingAnomaly, Persistence
 from models.networks.encoder_forecaster import ConvLSTMSettings
-from models.residual_forecaster import Scaling, build_forecaster, cautious_share, last_seen_age
+from models.residual_forecaster import Scaling, build_forecaster, last_seen_age
+from models.residual_scale import cautious_share, scale_of_least_error
 
 BASELINES = [None, Persistence(), Climatology(), DecayingAnomaly()]
 EVERY = pytest.mark.parametrize(
@@ -130,6 +131,14 @@ def test_the_residual_scale_is_small_if_dates_disagree(make_window):
     shrunk = made.fit_residual_scale([prepared])
     assert len(set(shrunk.tolist())) == 1
     assert float(shrunk[0]) < 0.3  # 0.5 on average, but two dates of three disagree
+
+
+@pytest.mark.parametrize(("true_share", "found"), [(0.7, 0.7), (1.8, 1.0), (-0.5, 0.0)])
+def test_the_scale_of_least_error_ignores_a_pixel_that_is_off(make_window, true_share, found):
+    made, prepared, residual = residual_of_a_window(make_window)
+    prepared["target_KCHW"] = made.correct(prepared["baseline_KCHW"], true_share * residual)
+    prepared["target_KCHW"][..., 0, 0] += 50
+    assert scale_of_least_error(made, [prepared]) == found
 
 
 def test_the_cautious_share_by_hand():

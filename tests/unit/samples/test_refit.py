@@ -5,9 +5,10 @@ import pytest
 
 from pipelines.calendar import to_days
 from pipelines.errors import RequestError
+from pipelines.samples.audit import audit
 from pipelines.samples.plan import Sampling
 from pipelines.samples.prepare import SampleSettings, plan_cube
-from pipelines.samples.refit import windows_before
+from pipelines.samples.refit import choosing_plan, windows_before
 
 
 @pytest.fixture
@@ -49,3 +50,24 @@ def test_thinned_windows_are_at_most_so_many_and_cloudy_ones_are_left_out(cube, 
 def test_a_date_before_the_first_window_is_refused(cube, settings):
     with pytest.raises(RequestError, match=r"no window of 3 \+ 2 steps .* ends before 2015-04-01T00:00:00Z"):
         windows_before(cube, settings, np.datetime64("2015-04-01", "ns"))
+
+
+def test_what_is_chosen_before_validation_is_chosen_on_later_dates_of_held_out_blocks(cube, settings):
+    longer = replace(settings.split, validation_from=np.datetime64("2016-12-01"), test_from=np.datetime64("2017-03-01"))
+    plan = plan_cube(cube, replace(settings, split=longer))
+    inner = choosing_plan(plan)
+    assert inner is not None
+    earlier, later = inner.of_part("train"), inner.of_part("validation")
+    assert set(earlier) < set(plan.of_part("train"))
+    assert {w.tile for w in later} == {w.tile for w in plan.of_part("validation")}
+    first, last = min(min(w.target_days_K) for w in later), max(max(w.target_days_K) for w in later)
+    assert max(max(w.target_days_K) for w in earlier) < first
+    assert last < plan.split.validation_from_day
+    assert all(inner.days_N[inner.usable(w)].max() < first for w in earlier)
+    assert not [problem for problem in audit(inner).problems if problem != "there is no test window"]
+
+
+def test_too_few_dates_choose_nothing(cube, settings):
+    plan = plan_cube(cube, settings)
+    few = {w.issue for w in plan.of_part("train")[:7]}
+    assert choosing_plan(replace(plan, windows=tuple(w for w in plan.windows if w.part != "train" or w.issue in few))) is None
