@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from configs.networks import ConvGRUModel, ConvLSTMModel, Model, build_network, halo_px
+from configs.networks import ConvGRUModel, ConvLSTMModel, FrameModel, build_network, halo_px
 from configs.tasks.forecast import ForecastRun
 from configs.tasks.forecast_auto import has_open_split, with_split
 from pipelines.samples.windows import assign_blocks
@@ -18,8 +18,8 @@ RUN: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("model", [ConvLSTMModel(hidden=[4, 4], kernel=5), ConvGRUModel(kind="convgru", hidden=[4, 4])])
-def test_the_halo_is_that_of_the_network(model: Model) -> None:
-    network = build_network(model).build(1, 2, 2, 2)
+def test_the_halo_is_that_of_the_network(model: FrameModel) -> None:
+    network = build_network(model, 5, 2).build(1, 2, 2, 2)
     assert network.halo_px(7) == (halo_px(model, 7),) * 2
 
 
