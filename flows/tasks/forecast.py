@@ -242,7 +242,10 @@ class Forecast(TrainedTask):
         return Findings(
             sentence=summary_sentence(run.name, course, mae_of(evaluation, run, method), course.unit if course else ""),
             found=predicted.get("course", {}),
-            computed={f"windows_{part}": count for part, count in trained.get("windows", {}).items()},
+            computed={
+                **{f"windows_{part}": count for part, count in trained.get("windows", {}).items()},
+                **({"covariates": run.covariates.sentence()} if not run.covariates.is_empty else {}),
+            },
             cube=cube_facts(folder.cube_uri, trained["snapshot"]),
             settings=settings_of(run),
             notes=(
@@ -274,7 +277,7 @@ class Forecast(TrainedTask):
             maps,
             scores_section(details, evaluation.shipped, evaluation.protocol, drafts),
             intervals_section(details.get("intervals"), evaluation.shipped, drafts),
-            covariates_section(given, details, sentence_of_scores(context.run.covariates)),
+            covariates_section(given, details),
             verified,
             split_section(plan, found, drafts),
         ]
@@ -347,5 +350,4 @@ def settings_of(run: ForecastRun) -> dict[str, str]:
         "steps": f"{samples.context} of context, {samples.horizon} ahead, {samples.steps.mode}",
         "model": f"{model.members} x {model.kind}, corrected baseline: {model.baseline}",
         "test period": f"from {date_text(run.split.test_from)}",
-        **({"covariates": run.covariates.sentence()} if not run.covariates.is_empty else {}),
     }
