@@ -236,6 +236,7 @@ class Forecast(TrainedTask):
                 **{f"windows_{part}": count for part, count in trained.get("windows", {}).items()},
                 **trained.get("split", {}),
                 **choice.computed_of(folder),
+                **({"covariates": run.covariates.sentence()} if not run.covariates.is_empty else {}),
             },
             cube=cube_facts(folder.cube_uri, trained["snapshot"]),
             settings={**settings_of(run), **choice.settings_of(folder)},
@@ -276,7 +277,7 @@ class Forecast(TrainedTask):
             scores_section(details, evaluation.shipped, evaluation.protocol, drafts),
             events_section(details.get("thresholds"), evaluation.shipped, drafts),
             intervals_section(details.get("intervals"), evaluation.shipped, drafts),
-            covariates_section(given, details, sentence_of_scores(context.run.covariates)),
+            covariates_section(given, details),
             verified,
             split_section(plan, found, drafts),
             choice_section(choice.choice_of(folder), drafts),
@@ -351,5 +352,4 @@ def settings_of(run: ForecastRun) -> dict[str, str]:
         "steps": f"{samples.context} of context, {samples.horizon} ahead, {samples.steps.mode}",
         "model": f"{model.members} x {model.kind}, corrected baseline: {model.baseline}",
         "test period": f"from {date_text(run.split.test_from)}",
-        **({"covariates": run.covariates.sentence()} if not run.covariates.is_empty else {}),
     }

@@ -10,7 +10,7 @@ from pipelines.products.section import Column, Section, Table
 WITH, WITHOUT = "gradient_boosting", "boosting_without_covariates"
 
 
-def covariates_section(measured: Sequence[Json], details: Json, notes: Sequence[str]) -> Section:
+def covariates_section(measured: Sequence[Json], details: Json) -> Section:
     """measured: as of `Covariates.measure`. Empty without covariates."""
     if not measured:
         return Section("covariates", "")
@@ -21,7 +21,7 @@ def covariates_section(measured: Sequence[Json], details: Json, notes: Sequence[
     ]  # fmt: skip
     note = "Mean, deviation and missing share are of the training part. What is missing gets the mean and is marked as unknown."
     table = Table("", columns, measured, note)
-    return Section("covariates", "What it was given beside the images", [*worth(details), *notes], tables=[table])
+    return Section("covariates", "What it was given beside the images", worth(details), tables=[table])
 
 
 def worth(details: Json) -> list[str]:

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import h5py
 import numpy as np
 
-from pipelines.calendar import iso_date, to_days
+from pipelines.calendar import format_span, iso_date, to_days
 from pipelines.errors import DriftlineError, MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.samples.covariates import Covariates, Driver, Known, Missing, Static, Summary, positions_in
@@ -32,6 +32,7 @@ from pipelines.sources.source import Resampling
 MOST_BYTES = 2 << 30  # of a layer on the cube's grid, or of a driver's cells at all times
 UNKNOWN_TEXTS = ("", "na", "nan", "null", "none")
 MOST_OUTSIDE = 1.0  # cells by which the cube may reach beyond a driver's grid
+SHORTEST = 0.5  # step between values of a mean or sum, of the median one: shorter ones are of another series
 LATTICE = 9  # points along each side of the cube
 
 
@@ -182,6 +183,13 @@ def _load_driver(asked: DriverFile, grid: Grid, _: tuple[int, int]) -> Driver:
     days_L = series.days_L[order]
     if (twice := np.flatnonzero(np.diff(days_L) == 0)).size:
         raise RequestError(f"{where}: {asked.path.name} holds two values of {iso_date(days_L[twice[0]])}: keep one")
+    steps = np.diff(days_L)
+    at = int(np.argmin(steps))
+    if asked.summary in ("mean", "sum") and steps[at] < SHORTEST * np.median(steps):
+        raise RequestError(
+            f"{where}: the times of {asked.path.name} are {format_span(float(np.median(steps)))} apart, after "
+            f"{iso_date(days_L[at])} {format_span(float(steps[at]))}: bring them to one step, with zeros where there is nothing"
+        )
     delay = asked.delay_days if asked.delay_days is not None else float(series.are_days)
     values_LG, unit = series.values_LG[order].astype(np.float32), asked.unit or series.unit
     how = asked.summary, asked.known, asked.missing
@@ -206,7 +214,9 @@ def _table(asked: DriverFile) -> Series:
         if not 1678 <= date.year <= 2261 or math.isinf(value):
             raise RequestError(f"{asked.path.name}, line {line}: {stamp!r} and {text!r} are no date and number that can be used")
         has_time = len(stamp) > 10
-        are_days &= not has_time
+        if days and has_time == are_days:
+            raise RequestError(f"{asked.path.name}, line {line}: dates with and without a time of day: write all alike")
+        are_days = not has_time
         if has_time:
             date = (date if date.tzinfo else date.replace(tzinfo=zone)).astimezone(UTC).replace(tzinfo=None)
         days.append(float(to_days(np.array(np.datetime64(date, "us")))))

@@ -72,6 +72,10 @@ class Driver:
         is_known_L = np.isfinite(self.values_LG).any(axis=1)
         return float(self.days_L[is_known_L][-1]) if is_known_L.any() else -np.inf
 
+    def reaches(self, day: float) -> bool:
+        """Whether the values go on until a step before that day."""
+        return self.last_day + self.step_days > day
+
     @property
     def last_date(self) -> str:
         """The time of the last value in the file."""
@@ -263,7 +267,7 @@ class Covariates:
         drivers, notes, last = [], list[str](), float(target_days_K[-1])
         for driver in self.drivers:
             ahead = driver
-            if driver.has_future and driver.last_day < last and driver.missing == "climatology":
+            if driver.has_future and not driver.reaches(last) and driver.missing == "climatology":
                 ahead = continued(driver, last, train_until_day)
                 notes.append(
                     f"the driver {driver.name} ends on {driver.last_date}: from there to {iso_date(last)} it has its mean of the "
@@ -288,9 +292,10 @@ def require_enough(driver: Driver, missing: float, days: np.ndarray) -> None:
 
 
 def require_future(driver: Driver, days_T: np.ndarray, target_days_K: np.ndarray) -> None:
-    """Raises RequestError unless the driver has a value for every target."""
+    """Raises RequestError unless the driver has a value for every target, up to the last one."""
     values_KG = summarise(driver, (float(days_T[-1]), *target_days_K.tolist()))
-    lacking = np.flatnonzero(~np.isfinite(values_KG).all(axis=1))
+    is_reached_K = np.array([driver.reaches(day) for day in target_days_K.tolist()])
+    lacking = np.flatnonzero(~(np.isfinite(values_KG).all(axis=1) & is_reached_K))
     if not lacking.size:
         return
     first, last = iso_date(target_days_K[lacking[0]]), iso_date(target_days_K[-1])

@@ -1,7 +1,6 @@
 """A series that rain and elevation drive, as a run: with them the error falls to the noise, without them it does not."""
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +79,8 @@ def test_with_what_drives_a_series_the_error_falls_to_the_noise(here: Path) -> N
     ]  # fmt: skip
     report = (Path("runs/driven") / "report.md").read_text()
     assert "With covariates the mean absolute error of gradient boosting is on the validation part" in report
-    assert "with rain as recorded up to each target date" in json.dumps(read_json("summary.json", "driven"))
+    assert "with rain as recorded up to each target date" in report
+    assert "rain (sum of each step, known future)" in read_json("summary.json", "driven")["computed"]["covariates"]
 
     check_weather_that_is_added_trains_nothing(rain)
     check_a_future_that_is_missing(rain)

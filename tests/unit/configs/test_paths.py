@@ -72,6 +72,22 @@ def test_a_tilde_means_the_home_folder_everywhere(here: Path, monkeypatch: pytes
     assert [run.source.path, run.runs, run.cube.uri] == [str(here / "home" / name) for name in ("a.nc", "x", "cube")]
 
 
+def test_inputs_in_a_list_are_found_beside_the_config_and_written_beside_it(here: Path) -> None:
+    make("configs/a.nc", "configs/dem.tif", "configs/rain.csv")
+    text = FORECAST.replace("PATH", "a.nc") + (
+        "covariates:\n  static: [{name: dem, path: dem.tif}]\n  drivers: [{name: rain, path: ./rain.csv, known: past}]\n"
+    )
+    Path("configs/run.yaml").write_text(text)
+    run = load_run("configs/run.yaml")
+    paths = [run.covariates.static[0].path, run.covariates.drivers[0].path]
+    assert paths == ["configs/dem.tif", "configs/rain.csv"]
+    write_resolved(run, Path("runs/small/config.yaml"))
+    assert "path: ../../configs/dem.tif" in Path("runs/small/config.yaml").read_text()
+    assert config_hash(load_run("runs/small/config.yaml")) == config_hash(run)
+    with pytest.raises(ConfigError, match=r"no file at configs/snow.tif"):
+        load_run("configs/run.yaml", ["covariates.static=[{name: snow, path: configs/snow.tif}]"])
+
+
 @pytest.mark.parametrize(("path", "found"), [
     ("a.nc", "configs/a.nc"), ("../a.nc", "a.nc"), ("../../far/a.nc", "../far/a.nc"), ("./data/a.nc", "configs/data/a.nc"),
     ("data/a.nc", "data/a.nc"), ("runs/a.nc", "runs/a.nc"),

@@ -79,6 +79,9 @@ def test_a_table_of_days_counts_for_the_day_after_and_is_read_again_when_it_chan
     ("date,value\n2020-01-01,1\n2020-13-01,2\n", {}, "line 3: expected a date such as 2020-06-30"),
     ("date,value\n2020-01-01,1\n2020-01-01,2\n", {}, "two values of 2020-01-01: keep one"),
     ("date,mm\n2020-01-01,1\n", {}, "no column 'value', only date, mm; name the columns in date_column and value_column"),
+    ("date,value\n2020-01-01,1\n2020-01-01T06:00,1\n", {}, "line 3: dates with and without a time of day"),
+    ("date,value\n2020-01-02T00:00,1\n2020-01-03T00:00,1\n2020-01-04T00:00,1\n2020-01-04T06:00,1\n", {},
+     "are 1 day apart, after 2020-01-04 6 hours: bring them to one step"),
     ("date,value\n2020-01-01,1\n", {}, "at least two are needed"),
     ("date,value\n2020-01-01,1\n", {"zone": "Mars/Base"}, "no time zone 'Mars/Base'"),
 ])  # fmt: skip

@@ -78,6 +78,8 @@ def test_a_future_that_is_not_there_is_refused_or_the_climatology_and_said():
         RequestError, match=r"rain has no value for the target 2016-1.*its last one is of 2016-10-2.*weather forecast"
     ):
         issued.ready(days[-3:], targets, days[-1])
+    with pytest.raises(RequestError, match="for the target 2016-10-24"):  # three of four days are not all
+        issued.ready(days[-10:-5], days[-1:] - 4 + [0.0, 8.0], days[-1])
     known = Covariates(GRID, drivers=(replace(rain, missing="climatology"),)).ready(days[-3:], targets, days[-1])
     expected = 10 + np.sin(2 * np.pi * (targets - 4.5) / 365.2422)
     assert known.of(TILE, days[-3:], targets)["future_KEHW"].ravel().numpy() == pytest.approx(expected, abs=0.02)
