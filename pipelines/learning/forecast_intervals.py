@@ -39,7 +39,8 @@ LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SEASON_POINTS = 73  # every fifth day
 SEASON_WIDTH_DAYS = 20.0  # standard deviation of the kernel
 SEASON_PRIOR_DATES = 6.0  # so many dates with the mean spread count everywhere
-MIRRORED_DATES = 20.0  # so many dates with the errors' signs exchanged count in the shape: a few dates may err alike by chance
+MIRRORED_DATES = 20.0  # so many dates with the errors' signs exchanged count in the shape, at most as many as there are: a few
+# dates may err alike by chance
 VALUE_EDGES = (0.2, 0.4, 0.6, 0.8, 0.95)  # of the bins of forecasts: quantiles of the past ones
 VALUE_PRIOR_DATES = 3.0  # so many dates with the mean spread count in every bin
 
@@ -242,7 +243,7 @@ def asymmetry(scaled: list[np.ndarray], weight_D: np.ndarray, coverage: float) -
     """(below, above), both positive: the quantiles of the scaled errors that leave half of the miss on either side."""
     dates, miss = len(scaled), (1 - coverage) / 2
     both = [*scaled, *[-group for group in scaled]]
-    weights = np.concatenate([weight_D, weight_D * (MIRRORED_DATES / dates)])
+    weights = np.concatenate([weight_D, weight_D * min(MIRRORED_DATES / dates, 1.0)])
     values = np.concatenate(both)
     of_value = np.concatenate([np.full(len(group), w / len(group)) for group, w in zip(both, weights, strict=True)])
     order = np.argsort(values, kind="stable")

@@ -86,6 +86,14 @@ def test_too_few_dates_are_said_and_have_the_largest_error():
     assert few.bounded_L[few.levels_L.index(0.5)]
 
 
+@pytest.mark.parametrize("dates", [1, 3, 9])
+def test_few_dates_that_err_on_one_side_are_not_taken_for_the_other_one(dates):
+    errors_DP = 1.0 + np.random.default_rng(6).random((dates, 20))
+    few = intervals_of([], windows_of(errors_DP, np.arange(dates) * 10.0))
+    assert few.above_KC[0][0] >= 0.9 * few.below_KC[0][0]
+    assert few.below_KC[0][0] < 4
+
+
 def test_the_shape_of_a_forecaster_that_has_learnt_is_that_of_the_best_baseline_times_the_ratio_of_their_errors():
     rng, days_D = np.random.default_rng(2), np.arange(60) * 10.0
     errors_DP = 0.1 * rng.normal(size=(60, 20))
