@@ -119,7 +119,7 @@ TABLES: dict[str, Table] = {
         (Figure("mean AP50", "ap50", 3), Figure("precision", "precision", 3), Figure("recall", "recall", 3)),
     ),
     "crops": Table(
-        "Crops of one season, pixel by pixel",
+        "Crops of one season",
         "porto-dos-gauchos",
         "`task: segment` on 222 points. Reduced for time: 20 epochs of 128 windows in place of 30 of 512 (in steps of 16, not "
         "64), one seed, for all rows; the ready-made settings are measured in [segment.md](../segment.md#the-example).",
@@ -133,9 +133,9 @@ TABLES: dict[str, Table] = {
     "oscd": Table(
         "Change between two dates in five cities",
         "oscd",
-        "`task: change`. Reduced for time: 5 epochs of 160 windows in place of 10 of 400, one seed, for all rows; the full "
-        "training is in [oscd.md](oscd.md). F1 is that of the network joined with the change index "
-        "`change_vector`, then of the network alone.",
+        "`task: change`. Reduced for time: 5 epochs of 160 windows in place of 10 of 400, one seed, for all rows, which is "
+        "too little for networks: the second column says so. The full training is in [oscd.md](oscd.md). F1 is that of the "
+        "network joined with the change index `change_vector`, then of the network alone.",
         {
             "siamese_dcrn, convlstm": {"kind": "siamese_dcrn"},
             "siamese_dcrn, convgru": {"kind": "siamese_dcrn", "recurrence": "convgru"},

@@ -2,10 +2,10 @@
 
     python -m benchmarks.results_labels DATA FOLDER [--only TABLE] [--member ROW] [--jobs 2] [--finished] > docs/results/labels.md
 
-`DATA` holds the folders that `benchmarks.labels_tables` names. Every row is a `driftline
-run` in FOLDER of a ready-made config (`configs/NAME.yaml`) with what `benchmarks.labels_tables` changes. A row that is finished
-with the same config is not run again, a killed one goes on. Times are CPU seconds of the whole run: ingest, training, references,
-products. `--finished` runs nothing and prints what there is, and what is missing.
+`DATA` holds the folders that `benchmarks.labels_tables` names. Every row is a `driftline run` in FOLDER of a ready-made config
+(`configs/NAME.yaml`) with what `benchmarks.labels_tables` changes. A row that is finished with the same config is not run again,
+a killed one goes on. Times are CPU seconds of the whole run: ingest, training, references, products. `--finished` runs nothing
+and prints what there is, and what is missing.
 """
 
 from __future__ import annotations

@@ -164,9 +164,7 @@ class SampleTask(TrainedTask, Protocol):
             computed={"labels": labels["sentence"]} if labels else {},
             settings={
                 "model": ", ".join(f"{key} {value}" for key, value in run.model.model_dump(exclude={"use", "as_is"}).items()),
-                "split": f"part {run.split.test}"
-                if run.split.test
-                else f"{run.split.folds} folds of whole {groups_of(run.source)}",
+                "split": describe_split(run),
                 "training": f"at most {run.training.epochs} epochs, {run.training.loss}",
             },
             notes=(f"Samples: {labels['sentence']}.",) if labels else (),

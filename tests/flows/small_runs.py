@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from flows import stage
-from flows.task import open_invocation, remembering_folder
+from flows.task import Invocation, open_invocation, remembering_folder
 
 LEAVES = ("summary.json", "report.html", "report.md", "quicklook.png", "evaluation.json", "model/model.safetensors",
           "products/index.json")  # fmt: skip
@@ -19,9 +19,12 @@ LEAVES = ("summary.json", "report.html", "report.md", "quicklook.png", "evaluati
 def carry_out(verb: str, content: dict[str, Any], **changes: Any) -> dict[str, Any]:
     name = f"{content['name']}.yaml"
     Path(name).write_text(yaml.safe_dump({**content, **changes}, sort_keys=False))
-    context = open_invocation(name)
-    with remembering_folder(context), one_thread():
-        return stage.carry_out(context, verb)
+    return perform(open_invocation(name), verb)
+
+
+def perform(invocation: Invocation, verb: str) -> dict[str, Any]:
+    with remembering_folder(invocation), one_thread():
+        return stage.carry_out(invocation, verb)
 
 
 @contextmanager

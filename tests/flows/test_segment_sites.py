@@ -14,8 +14,7 @@ import yaml
 from configs.tasks.change_detectors import build_recipe
 from configs.tasks.segment import build_learner
 from configs.tasks.segment import build_recipe as build_class_recipe
-from flows import stage
-from flows.task import Invocation, open_invocation, remembering_folder
+from flows.task import Invocation, open_invocation
 from flows.tasks.change import open_scores
 from flows.tasks.segment_cubes import open_samples
 from pipelines.change.metrics import count_changes
@@ -25,6 +24,7 @@ from pipelines.inference.class_scores import score_labels
 from pipelines.learning.class_metrics import class_figure_of, confusion, decide
 from pipelines.learning.training import train
 from tests.flows.change_sites import CHANGED, TINY, UNCHANGED, write_site, write_sites
+from tests.flows.small_runs import perform
 
 SEGMENT: dict[str, Any] = {
     "name": "classes",
@@ -62,8 +62,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
 
 def carry_out(verb: str, config: Path, *overrides: str, **options: Any) -> Invocation:
     invocation = open_invocation(config, overrides, **options)
-    with remembering_folder(invocation):
-        stage.carry_out(invocation, verb)
+    perform(invocation, verb)
     return invocation
 
 
