@@ -99,12 +99,15 @@ def as_images(frames_NTYX: np.ndarray) -> Tensor:
 
 
 def forecast_all(forecaster: ResidualForecaster, windows: SequenceSet) -> np.ndarray:
-    """(N, 10, 64, 64) float32."""
+    """(N, 10, 64, 64) float32, computed on the GPU if there is one."""
     import torch
 
+    device, parts = "cuda" if torch.cuda.is_available() else "cpu", []
+    forecaster.to(device)
     with torch.no_grad():
-        starts = range(0, len(windows), AT_ONCE)
-        parts = [forecaster.compute(windows.gather(range(n, min(n + AT_ONCE, len(windows))))) for n in starts]
+        for first in range(0, len(windows), AT_ONCE):
+            batch = windows.gather(range(first, min(first + AT_ONCE, len(windows))))
+            parts.append(forecaster.compute({name: one.to(device) for name, one in batch.items()}).cpu())
     forecast: np.ndarray = torch.cat(parts)[:, :, 0].numpy()
     return forecast
 

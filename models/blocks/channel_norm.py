@@ -23,8 +23,9 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         grouped = x_BCHW.unflatten(1, (self.groups, -1))
-        variance, mean = torch.var_mean(grouped, dim=2, keepdim=True, correction=0)
-        normal_BCHW = ((grouped - mean) * torch.rsqrt(variance + SMALLEST_VARIANCE)).flatten(1, 2)
+        centred = grouped - grouped.mean(dim=2, keepdim=True)
+        variance = centred.square().mean(dim=2, keepdim=True)  # torch.var_mean over this axis is several times slower on a CPU
+        normal_BCHW = (centred * torch.rsqrt(variance + SMALLEST_VARIANCE)).flatten(1, 2)
         scale, bias = (values[(..., *[None] * (x_BCHW.ndim - 2))] for values in (self.weight, self.bias))
         scaled: Tensor = normal_BCHW * scale + bias
         return scaled
