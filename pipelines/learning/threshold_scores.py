@@ -108,7 +108,7 @@ def event_scores(sums_S: np.ndarray) -> dict[str, float | None]:
         "csi": ratio(hits, hits + misses + false_alarms),
         "fss": None if fss is None else 1 - fss,
         "bias": ratio(hits + false_alarms, hits + misses),
-        "events": hits + misses,
+        "events": int(hits + misses),
     }
 
 
