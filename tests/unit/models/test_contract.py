@@ -216,7 +216,7 @@ def test_a_forecaster_of_the_second_network_is_saved_and_loaded(make_window, tmp
 def test_a_network_that_the_checkpoint_cannot_rebuild_is_not_saved(tmp_path):
     made = ResidualForecaster(None, [WholeImage()], SCALING, context=2, horizon=1)
     with pytest.raises(
-        ValueError, match=r"cannot be rebuilt .*'convlstm' or 'convgru', got the forecaster's network 'whole_image'.*: not saved"
+        ValueError, match=r"cannot be rebuilt .*'convgru' or 'history', got the forecaster's network 'whole_image'.*: not saved"
     ):
         FORECASTER.save(made, tmp_path / "model", {})
     assert not (tmp_path / "model").exists()
