@@ -121,11 +121,16 @@ def check_where_the_network_adds_nothing_the_baseline_is_published(config: Path,
         assert "DRIFTLINE_METHOD" not in file.tags()
 
 
-def test_a_run_with_the_second_network_is_published(tiny_run: Path) -> None:
-    model = ("model.kind=convgru", "model.baseline=decaying_anomaly")
+@pytest.mark.parametrize("kind", ["convgru", "history"])
+def test_a_run_with_another_network_is_published(tiny_run: Path, kind: str) -> None:
+    model = (f"model.kind={kind}", "model.baseline=decaying_anomaly")
     record = carry_out("run", tiny_run, *model, even_if_worse=True)
     assert record["products"]
-    assert read("model/model.json")["forecaster"]["members"][0]["kind"] == "convgru"
+    assert read("model/model.json")["forecaster"]["members"][0]["kind"] == kind
+    trained = read("stages/train.json")
+    assert trained["refit"]
+    assert trained["chosen"]["targets_from"] < trained["made_from"]["split"]["validation_from"]
+    assert read("model/earlier/model.json")["forecaster"].keys() == read("model/model.json")["forecaster"].keys()
 
 
 def test_stages_out_of_order_name_the_command_to_run(tiny_run: Path) -> None:
