@@ -123,7 +123,7 @@ class AutoModel(ModelConfig):
 
     kind: Literal["auto"]
     members: int = Field(1, ge=1, description="networks of the ensemble that is trained in the end, one seed each")
-    tries: int = Field(12, ge=1, description="most candidates that are trained to choose from")
+    tries: int = Field(14, ge=1, description="most candidates that are trained to choose from")
     origins: int = Field(3, ge=1, le=10, description="dates inside the training part that candidates are scored after")
     steps: int = Field(240, ge=1, description="steps of the optimiser in the training of a candidate, at each origin")
 

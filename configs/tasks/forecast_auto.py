@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 USUAL_CONTEXT = 10  # steps, where the context is not known yet
 SIMPLEST_BASELINES = ("persistence", "climatology", "decaying_anomaly", "none")  # the simpler one first
 CHEAPEST_SIZES = (((16,), 1), ((8,), 3), ((16,), 3), ((16, 16), 3), ((32,), 3))  # (hidden, kernel), the fewest operations first
+WITHOUT_SEASONS = ("persistence", "moving_field")
+HISTORY = {"history": (64, 64)}
 CONTEXTS = (3, 6, 12)
 LONG_CONTEXT, MOST_CONTEXT = 24, 36  # steps; in place of the first a whole year, where that is not longer than the second
 YEAR_DAYS = 365.25
@@ -66,9 +68,10 @@ def build_space(run: ForecastRun, contexts: Sequence[int], known_days: float) ->
     """What is searched: `contexts` are those that the training part has room for, `known_days` what the first origin learns."""
     from pipelines.learning.model_choice import Space
 
-    # within a year nothing but the last value holds for the seasons to come, a level that was learnt least of all
-    baselines = SIMPLEST_BASELINES if known_days > YEAR_DAYS else SIMPLEST_BASELINES[:1]
-    return Space(baselines, tuple(contexts), CHEAPEST_SIZES, ("convlstm", "convgru"))
+    # within a year nothing but the last value, or its motion, holds for the seasons to come, a level that was learnt least of all
+    has_seasons = known_days > YEAR_DAYS
+    baselines, own_sizes = (SIMPLEST_BASELINES, HISTORY) if has_seasons else (WITHOUT_SEASONS, {})
+    return Space(baselines, tuple(contexts), CHEAPEST_SIZES, ("convlstm", "convgru"), own_sizes)
 
 
 def wished_contexts(run: ForecastRun, step_days: float | None = None) -> list[int]:
@@ -81,12 +84,8 @@ def wished_contexts(run: ForecastRun, step_days: float | None = None) -> list[in
 
 def with_candidate(run: ForecastRun, candidate: Candidate) -> ForecastRun:
     """The run as if `candidate` were stated, a single network."""
-    values = {
-        "kind": candidate.kind,
-        "hidden": list(candidate.hidden),
-        "kernel": candidate.kernel,
-        "baseline": candidate.baseline,
-    }
+    values: dict[str, Any] = {"kind": candidate.kind, "hidden": list(candidate.hidden), "baseline": candidate.baseline}
+    values |= {} if candidate.kind in HISTORY else {"kernel": candidate.kernel}
     return with_choice(run, {"model": values, "context": candidate.context})
 
 

@@ -1,6 +1,6 @@
 """Which network a series supports: candidates compared at rolling origins, one property after the other (docs/design/019).
 
-    corrected baseline -> context -> width -> cell, each with what was chosen before
+    corrected baseline -> context -> width -> kind, each with what was chosen before
 
 Of the candidates of a round the first one wins that the best one does not beat beyond the spread of the origins; they are listed
 with the simplest or cheapest first (one-standard-error rule: Hastie, Tibshirani & Friedman 2009, section 7.10). A candidate that
@@ -10,8 +10,8 @@ is far behind after its first origin is given up there.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -75,12 +75,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched, each list with the simplest or cheapest first. sizes: (hidden, kernel)."""
+    """What is searched, each list with the simplest or cheapest first. own_sizes: hidden of kinds without `sizes`."""
 
     baselines: tuple[str, ...]
     contexts: tuple[int, ...]
     sizes: tuple[tuple[tuple[int, ...], int], ...]
     kinds: tuple[str, ...]
+    own_sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def first(self) -> Candidate:
@@ -93,7 +94,8 @@ class Space:
         yield "corrected baseline", [{"baseline": one} for one in self.baselines]
         yield "context", [{"context": one} for one in self.contexts]
         yield "width", [{"hidden": hidden, "kernel": kernel} for hidden, kernel in self.sizes]
-        yield "cell", [{"kind": one} for one in self.kinds]
+        own = [{"kind": kind, "hidden": hidden, "kernel": 1} for kind, hidden in self.own_sizes.items()]
+        yield "kind", [*({"kind": one} for one in self.kinds), *own]
 
     def most(self) -> int:
         """How many candidates a search without a limit tries."""

@@ -112,7 +112,9 @@ def scored(errors: dict[str, float], calls: list[str], stop_at: int = 10**6) -> 
         if len(calls) == stop_at:
             raise KeyboardInterrupt
         network, samples = attempt.run.network, attempt.run.samples
-        calls.append(f"{network.baseline} {samples.context} {network.hidden} {network.kernel} {network.kind} {origin}")
+        calls.append(
+            f"{network.baseline} {samples.context} {network.hidden} {getattr(network, 'kernel', 1)} {network.kind} {origin}"
+        )
         return Score(errors.get(network.baseline, 1.0), 1.0, 10, 5)
 
     return score
