@@ -121,7 +121,6 @@ def test_all_mistakes_are_reported_with_line_key_and_remedy(mistakes: Mistakes) 
     assert found["source.path"] == ("run.yaml:4", "no folder at scenez", "did you mean scenes?")
     assert found["source.pattern"][:2] == ("run.yaml:5", "unknown date directive %Q")
     assert found["training.epochs"][:2] == ("run.yaml:13", "expected a whole number, found 'many'")
-    requested = "expected one of 'convlstm', 'convgru', 'trajgru', 'predrnn', 'simvp', found kind 'convlstn'"
     requested = "expected one of 'convlstm', 'convgru', 'trajgru', 'predrnn', 'simvp', 'history', 'auto', found kind 'convlstn'"
     assert found["model"] == ("run.yaml:14", requested, "did you mean 'convlstm'?")
     assert len(found) == 6
