@@ -14,6 +14,7 @@ from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
 from configs.tasks.forecast_covariates import build_scaling, check_model, covariates_of, sentence_of_scores
 from configs.trained import find_model
+from flows.covariates import samples_of
 from flows.folder import RunFolder, code_version, load_checkpoint, readable, require
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from flows.tasks.forecast_archive import keep_forecast
@@ -26,7 +27,7 @@ from flows.tasks.forecast_methods import (
     method_of,
     ready_method,
 )
-from flows.tasks.forecast_samples import cut, key_of_covariates, plan_samples, reopen, require_units, samples_of
+from flows.tasks.forecast_samples import cut, key_of_covariates, plan_samples, reopen, require_units
 from flows.trained import check_start, start
 from flows.trained import describe as describe_training
 from pipelines.calendar import date_text
@@ -122,7 +123,7 @@ class Forecast(TrainedTask):
         run, do = context.run, partial(context.steps.do, "train")
         snapshot = require(context.folder, "ingest")["snapshot"]
         dataset, plan, _ = do("plan windows and check the split", lambda _: plan_samples(context, snapshot))
-        samples = samples_of(context, dataset)
+        samples = samples_of(context.run, dataset)
         covariates = samples.covariates.measure(plan) if samples.covariates is not None else []
         statistics = do("measure the training part", lambda show: channel_statistics(dataset, plan, samples.variables, show))
         days = step_days(dataset, samples)
@@ -324,7 +325,7 @@ def choose_request(context: Invocation) -> Request:
     run, uri = context.run, context.folder.cube_uri
     issue, snapshot = run.prediction.issue, head_snapshot(uri)
     cube = open_cube(uri, snapshot)
-    samples, trained = samples_of(context, cube), find_model(context.folder.model)
+    samples, trained = samples_of(context.run, cube), find_model(context.folder.model)
     require_units(trained.metadata.get("covariates", ()), samples.covariates)
     last, dates = None if issue == "latest" else issue, run.prediction.dates
     request = choose_dates(cube, snapshot, samples, issue=last, dates=dates, step_days=trained.inputs.step_days)

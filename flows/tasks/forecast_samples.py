@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from configs.tasks import forecast as config
 from configs.trained import used_by
 from flows import code
+from flows.covariates import samples_of
 from flows.task import Invocation
 from pipelines.errors import RequestError, StateError
 from pipelines.files import write_json
@@ -21,18 +22,10 @@ if TYPE_CHECKING:
     from pipelines.samples.audit import Audit
     from pipelines.samples.covariates import Covariates
     from pipelines.samples.plan import WindowPlan
-    from pipelines.samples.prepare import SampleSettings
     from pipelines.samples.sampling import SampleCache
 
 PREPARED_WITH = ("baseline", "scaling", "covariates")  # parts of a forecaster's description
 PREPARED_BY = ("models.residual_forecaster", "pipelines.samples.cache")  # what the sample cache holds depends on
-
-
-def samples_of(context: Invocation, dataset: xr.Dataset) -> SampleSettings:
-    """What samples of an opened cube are made of, with the covariates on its grid. Raises MissingInput, RequestError."""
-    from pipelines.cube.store import grid_of
-
-    return config.build_samples(context.run, grid_of(dataset))
 
 
 def key_of_covariates(context: Invocation, snapshot: str, *, is_training: bool) -> dict[str, str]:
@@ -43,7 +36,7 @@ def key_of_covariates(context: Invocation, snapshot: str, *, is_training: bool) 
     if context.run.covariates.is_empty:
         return {}
     dataset = open_cube(context.folder.cube_uri, snapshot)
-    covariates = samples_of(context, dataset).covariates
+    covariates = samples_of(context.run, dataset).covariates
     assert covariates is not None
     if is_training:
         return {"covariates": covariates.key(float(to_days(dataset["time"].values)[-1]))}
@@ -86,7 +79,7 @@ def cut(
     """The sample cache, opened if it is there."""
     from pipelines.samples.cache import build_samples
 
-    settings, description = samples_of(context, dataset), forecaster.describe()
+    settings, description = samples_of(context.run, dataset), forecaster.describe()
     key = code.key({name: description[name] for name in PREPARED_WITH if name in description}, PREPARED_BY)
     inputs, share = (dataset, snapshot, context.folder.samples, plan, settings.variables), settings.min_valid_fraction
     return build_samples(
