@@ -238,10 +238,10 @@ class Forecaster:
         self, uri: str, source: MemorySource | None, dates: Date | Sequence[Date] | None, issue: Date | None,
         known: Sequence[str] = (),
     ) -> xr.Dataset:  # fmt: skip
-        from configs.tasks.forecast import build_samples
         from configs.trained import find_model
+        from flows.covariates import samples_of
         from models.checkpoint import FORECASTER, CheckpointDamaged
-        from pipelines.cube.store import grid_of, head_snapshot, open_cube
+        from pipelines.cube.store import head_snapshot, open_cube
         from pipelines.inference.job import choose_dates
         from pipelines.inference.predict import check_seam, predict_fields
         from pipelines.learning.conformal import Intervals
@@ -259,7 +259,7 @@ class Forecaster:
         targets = None if dates is None else [_as_datetime(date) for date in dates]
         step_days = find_model(self.folder.model).inputs.step_days
         cube = open_cube(uri, snapshot)
-        settings = build_samples(self.run, grid_of(cube))
+        settings = samples_of(self.run, cube)
         request = choose_dates(cube, snapshot, settings, issue=last, dates=targets, step_days=step_days)
         notes = [*known, *request.notes, *([] if source is None else later_dates(request, source, last))]
         try:

@@ -17,7 +17,7 @@ from configs.networks import AUTO, AutoModel, ConvLSTMModel, HistoryModel, Model
 from configs.run import CubeRun, StartedTraining, VariableConfig
 from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate
 from configs.tasks.forecast_baselines import DEFAULT_BASELINES, MOVING_BASELINES, WITHOUT_COVARIATES, Baseline, build_corrected
-from configs.tasks.forecast_covariates import CovariatesConfig, build_covariates
+from configs.tasks.forecast_covariates import CovariatesConfig
 from configs.yaml_positions import Key
 from pipelines.calendar import date_text
 from pipelines.errors import RequestError
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from models.covariates import CovariateScaling
     from models.residual_forecaster import ResidualForecaster
-    from pipelines.grid import Grid
     from pipelines.learning.evaluation import EvaluationSettings
     from pipelines.learning.training import TrainingSettings
+    from pipelines.samples.covariates import Covariates
     from pipelines.samples.prepare import ChannelStatistics, SampleSettings
     from pipelines.samples.sampling import WindowArrays
 
@@ -258,15 +258,14 @@ class ForecastRun(CubeRun):
 # ---------------------------------------------------------------- samples
 
 
-def build_samples(run: ForecastRun, grid: Grid | None = None) -> SampleSettings:
-    """What samples are made of, and where and when they may come from; with covariates where the cube's `grid` is given."""
+def build_samples(run: ForecastRun, covariates: Covariates | None = None) -> SampleSettings:
+    """What samples are made of, and where and when they may come from; see `flows.covariates` for those with covariates."""
     from pipelines.samples.plan import Sampling, Split
     from pipelines.samples.prepare import SampleSettings
 
     assert AUTO not in (run.samples.context, run.split.block_px, run.split.buffer_px), "resolved by `Forecast.resolve`"
     samples, split, sampling = run.samples, Split(**run.split.model_dump()), Sampling(**run.samples.steps.model_dump())
     lengths = {name: getattr(samples, name) for name in ("context", "horizon", "stride", "min_valid_fraction")}
-    covariates = build_covariates(run.covariates, grid) if grid is not None else None
     return SampleSettings(build_variables(samples.variables), split, sampling, **lengths, covariates=covariates)
 
 

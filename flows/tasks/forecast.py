@@ -15,6 +15,7 @@ from configs.tasks.forecast import ForecastRun
 from configs.tasks.forecast_auto import is_auto
 from configs.tasks.forecast_covariates import check_model, sentence_of_scores
 from configs.trained import find_model
+from flows.covariates import samples_of
 from flows.folder import RunFolder, code_version, load_checkpoint, readable, require
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from flows.tasks import forecast_choice as choice
@@ -29,7 +30,7 @@ from flows.tasks.forecast_methods import (
     method_of,
     ready_method,
 )
-from flows.tasks.forecast_samples import key_of_covariates, plan_samples, reopen, require_units, samples_of
+from flows.tasks.forecast_samples import key_of_covariates, plan_samples, reopen, require_units
 from flows.trained import describe as describe_training
 from pipelines.calendar import date_text
 from pipelines.learning.result import Evaluation
@@ -326,7 +327,7 @@ def choose_request(context: Invocation) -> Request:
     run, uri = context.run, context.folder.cube_uri
     issue, snapshot = run.prediction.issue, head_snapshot(uri)
     cube = open_cube(uri, snapshot)
-    samples, trained = samples_of(context, cube), find_model(context.folder.model)
+    samples, trained = samples_of(context.run, cube), find_model(context.folder.model)
     require_units(trained.metadata.get("covariates", ()), samples.covariates)
     last, dates = None if issue == "latest" else issue, run.prediction.dates
     request = choose_dates(cube, snapshot, samples, issue=last, dates=dates, step_days=trained.inputs.step_days)

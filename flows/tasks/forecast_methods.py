@@ -11,9 +11,9 @@ import numpy as np
 
 from configs.tasks import forecast as config
 from configs.trained import find_model
+from flows.covariates import samples_of
 from flows.folder import RunFolder, finished, read_json, require
 from flows.task import Invocation, Record
-from flows.tasks.forecast_samples import samples_of
 from pipelines.calendar import iso_utc
 from pipelines.errors import ArtefactDamaged, RequestError
 from pipelines.learning.result import Evaluation
@@ -154,7 +154,7 @@ def fit_baselines(
     from pipelines.cube.store import open_cube
 
     run, dataset = context.run, open_cube(context.folder.cube_uri, snapshot)
-    return fitted_baselines(names, dataset, samples_of(context, dataset), before, run.training.seed, progress)
+    return fitted_baselines(names, dataset, samples_of(run, dataset), before, run.training.seed, progress)
 
 
 def fitted_baseline(context: Invocation, request: Request, name: Baseline) -> Forecaster:
@@ -164,7 +164,7 @@ def fitted_baseline(context: Invocation, request: Request, name: Baseline) -> Fo
     from pipelines.predictors import InSpace
 
     run, after = context.run, parse_utc(request.issued_utc) + np.timedelta64(1, "us")
-    fitted = fitted_baseline(name, request.dataset, samples_of(context, request.dataset), after, run.training.seed)
+    fitted = fitted_baseline(name, request.dataset, samples_of(context.run, request.dataset), after, run.training.seed)
     return InSpace(fitted, len(request.grid.shape))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from configs.tasks import forecast as config
 from configs.trained import used_by
 from flows import code
+from flows.covariates import samples_of
 from flows.task import Invocation
 from pipelines.errors import RequestError, StateError
 from pipelines.files import write_json
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pipelines.samples.audit import Audit
     from pipelines.samples.covariates import Covariates
     from pipelines.samples.plan import WindowPlan
-    from pipelines.samples.prepare import SampleSettings
     from pipelines.samples.sampling import SampleCache
 
 PREPARED_WITH = ("baseline", "scaling", "covariates", "lags")  # parts of a forecaster's description
@@ -33,13 +33,6 @@ PREPARED_BY = (  # what the sample cache holds depends on
 )
 
 
-def samples_of(context: Invocation, dataset: xr.Dataset) -> SampleSettings:
-    """What samples of an opened cube are made of, with the covariates on its grid. Raises MissingInput, RequestError."""
-    from pipelines.cube.store import grid_of
-
-    return config.build_samples(context.run, grid_of(dataset))
-
-
 def key_of_covariates(context: Invocation, snapshot: str, *, is_training: bool) -> dict[str, str]:
     """What a stage depends on of the covariates' files, {} without any: of training nothing after the cube's last date."""
     from pipelines.calendar import to_days
@@ -48,7 +41,7 @@ def key_of_covariates(context: Invocation, snapshot: str, *, is_training: bool) 
     if context.run.covariates.is_empty:
         return {}
     dataset = open_cube(context.folder.cube_uri, snapshot)
-    covariates = samples_of(context, dataset).covariates
+    covariates = samples_of(context.run, dataset).covariates
     assert covariates is not None
     if is_training:
         return {"covariates": covariates.key(float(to_days(dataset["time"].values)[-1]))}
@@ -110,7 +103,7 @@ def cut(
     """The sample cache, opened if it is there. name: of one beside that of the run's own plan."""
     from pipelines.samples.cache import build_samples
 
-    settings, description = samples_of(context, dataset), forecaster.describe()
+    settings, description = samples_of(context.run, dataset), forecaster.describe()
     key = code.key({name: description[name] for name in PREPARED_WITH if name in description}, PREPARED_BY)
     inputs, share = (dataset, snapshot, context.folder.samples / name, plan, settings.variables), settings.min_valid_fraction
     return build_samples(

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 from configs.tasks import forecast as config
 from configs.tasks.forecast_covariates import build_scaling, check_model, covariates_of
 from configs.trained import find_model
+from flows.covariates import samples_of
 from flows.folder import load_checkpoint, require
 from flows.task import Invocation, Record, TrainedTask
-from flows.tasks.forecast_samples import cut, describe_shares, plan_samples, samples_of, split_facts
+from flows.tasks.forecast_samples import cut, describe_shares, plan_samples, split_facts
 from flows.trained import check_start, start
 from pipelines.errors import RequestError
 from pipelines.wording import counted
@@ -64,7 +65,7 @@ def fit_networks(task: TrainedTask, context: Invocation, key: str, save: Save) -
     snapshot = require(folder, "ingest")["snapshot"]
     dataset, plan, found = do("plan windows and check the split", lambda _: plan_samples(context, snapshot))
     context.steps.log(f"train: {describe_shares(found)}")
-    samples = samples_of(context, dataset)
+    samples = samples_of(context.run, dataset)
     covariates = samples.covariates.measure(plan) if samples.covariates is not None else []
     statistics = do("measure the training part", lambda show: channel_statistics(dataset, plan, samples.variables, show))
     days = step_days(dataset, samples)

@@ -131,17 +131,9 @@ def _load_static(asked: StaticFile, grid: Grid, _: tuple[int, int]) -> Static:
         if not np.nansum(values_SYX):
             there = ", ".join(f"{code:g}" for code in np.unique(values_YX[known_YX])[:12])
             raise RequestError(f"{where} holds none of its classes {list(asked.classes)} here, but {there}: correct `classes`")
-    return Static(
-        asked.name, channels, values_SYX.astype(np.float32), bool(asked.classes), asked.unit or unit, _digest(asked, grid)
-    )
-
-
-def _digest(asked: StaticFile, grid: Grid) -> str:
-    digest = hashlib.sha256(f"{asked.classes} {asked.resampling} {grid}".encode())
-    with asked.path.open("rb") as file:
-        while content := file.read(1 << 22):
-            digest.update(content)
-    return digest.hexdigest()
+    values_SYX = np.ascontiguousarray(values_SYX, np.float32)
+    digest = hashlib.sha256(values_SYX.astype("<f4").tobytes()).hexdigest()
+    return Static(asked.name, channels, values_SYX, bool(asked.classes), asked.unit or unit, digest)
 
 
 def _warped(asked: StaticFile, grid: Grid) -> tuple[np.ndarray, str]:

@@ -37,7 +37,7 @@ class Static:
     values_SHW: np.ndarray  # float32
     is_class: bool
     unit: str
-    digest: str  # of the file
+    digest: str  # of the values
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +189,7 @@ class Covariates:
         return of_static | {driver.name: driver.unit for driver in self.drivers}
 
     def key(self, until_day: float) -> str:
-        """Digest of the static files and of what the drivers say up to a day: rows that are added later change no model."""
+        """Digest of the static layers and of what the drivers say up to a day: rows that are added later change no model."""
         digest = hashlib.sha256()
         for layer in self.static:
             digest.update(f"{layer.channels} {layer.unit} {layer.digest}\n".encode())
