@@ -24,8 +24,8 @@ SERIES: dict[str, Series] = {
     "sinop-17-years": Series(
         "MODIS NDVI of farmland near Sinop, 17 years",
         "sinop-17-years",
-        "392 dates every 16 days; the split is that of `driftline init`, the network that of docs/design/021. The test is the last "
-        "fifth of the dates.",
+        "392 dates every 16 days; the split is that of `driftline init`, the network that of docs/design/021. The test is the "
+        "last fifth of the dates.",
     ),
     "porto-dos-gauchos": Series(
         "MODIS NDVI of Porto dos Gauchos, six years",

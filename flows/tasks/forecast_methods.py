@@ -138,7 +138,7 @@ def choose_baselines(context: Invocation, training: PartWindows, axes: int) -> t
     """The baselines of the evaluation, with those of a moving field where the training windows show one; and what they show."""
     from configs.tasks.forecast_baselines import MOVING_BASELINES, field_motion
 
-    names = list(context.run.evaluation.baselines)
+    names = list(config.baselines_of(context.run))
     if context.run.evaluation.moving == "no" or axes > 2:
         return names, None
     found = field_motion(lambda: training, len(training))

@@ -40,7 +40,7 @@ def test_a_run_leaves_everything_and_a_second_one_does_nothing(tiny_run: Path) -
     assert [name for name in LEAVES if not (folder / name).exists()] == []
     summary = read("summary.json")
     assert summary["sentence"].startswith(
-        "Mean red (tiny) is expected to rise from 0.408 to 0.432 between 2020-02-11 and 2020-03-08; "
+        "Mean red (tiny) is expected to rise from 0.408 to 0.441 between 2020-02-11 and 2020-03-08; "
     )
     assert [name for name in summary["products"]["files"] if not (folder / name).exists()] == []
     assert summary["products"]["cube_snapshot"] == summary["cube_snapshot"] == first["snapshot"]

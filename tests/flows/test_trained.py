@@ -61,7 +61,7 @@ def test_a_forecaster_is_used_scored_and_said_to_be_of_elsewhere(trained: str) -
     text = call("evaluate", config, "--model", trained)
     assert not Path("runs/other/products").exists()
     call("predict", config, "--model", trained, "--even-if-worse")
-    assert "trained on tiny (28 dates, 2018-01-05 to 2018-12-22), not trained here" in text
+    assert "trained on tiny (47 dates, 2018-01-05 to 2019-08-26), not trained here" in text
     assert "the model has seen this area (other) on dates up to 201" in text
     summary, own = read("runs/other/summary.json"), read(f"{trained}/stages/train.json")
     assert summary["model_hash"] == summary["products"]["model_hash"] == own["model_hash"]

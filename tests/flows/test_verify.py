@@ -18,7 +18,12 @@ from flows.task import open_invocation, remembering_folder
 from pipelines.errors import MissingInput
 
 RUN = Path("runs/tiny")
-BEST = ("evaluation.publish=best", "evaluation.verify_dates=6", "evaluation.baselines=[persistence]")
+BEST = (
+    "evaluation.publish=best",
+    "evaluation.verify_dates=6",
+    "evaluation.baselines=[persistence]",
+    "model.baseline=climatology",
+)
 
 
 def carry_out(verb: str, config: Path, *overrides: str, **options: Any) -> dict[str, Any]:

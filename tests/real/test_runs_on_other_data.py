@@ -32,11 +32,11 @@ def start(verb: str, name: str, source: Path, folder: Path, *options: str) -> di
     return json.loads(done.stdout)
 
 
-def check_summary(run: Path, name: str, leads: int) -> dict:
-    """What people and programs find in `runs/NAME`."""
+def check_summary(run: Path, name: str, leads: int, *moving: str) -> dict:
+    """What people and programs find in `runs/NAME`; moving: baselines that joined by themselves."""
     summary = json.loads((run / "summary.json").read_text())
     assert summary["name"] == name
-    assert set(summary["methods"]) == {"model", "persistence", "climatology"}
+    assert set(summary["methods"]) == {"model", "persistence", "climatology", *moving}
     assert [lead["lead"] for lead in summary["evaluation"]["metrics"]["model"]["by_lead"]] == list(range(1, leads + 1))
     assert {"outcomes", "must_beat", "is_publishable", "sentence", "margin"} <= set(summary["verdict"])
     assert json.loads((run / "split.json").read_text())["ok"]
@@ -78,7 +78,7 @@ def test_rain_of_radar(shared_data, tmp_path):
     source = shared_data("satellite/radar-netherlands")
     start("run", "radar", source, tmp_path, "--even-if-worse")
     run = tmp_path / "radar"
-    summary = check_summary(run, "radar", leads=6)
+    summary = check_summary(run, "radar", 6, "translation", "optical_flow", "moving_field")
     assert summary["products"]["issued_utc"] == "2010-08-26T04:55:00Z"
     cogs = sorted((run / "products").glob("*.tif"))
     assert [path.stem[-4:] for path in cogs] == ["0500", "0505", "0510", "0515", "0520", "0525"]

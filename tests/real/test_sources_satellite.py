@@ -162,7 +162,8 @@ def test_a_proposed_run_loads_and_its_source_reads(shared_data, place, kind, var
     assert (run.source.kind, run.samples.variables[0].name) == (kind, variable)
     source = build_source(run)
     scenes = source.list_scenes().scenes
-    assert len(scenes) >= run.samples.context + run.samples.horizon
+    assert (run.model.kind, run.samples.context) == ("auto", "auto")
+    assert len(scenes) >= 3 + run.samples.horizon
     assert run.split.validation_from < run.split.test_from
     reader = SceneReader(source, build_quality_mask(run), source.native_grid(), run.cube.on_other_grid)
     assert max(reader.read(scene).valid_YX.mean() for scene in (scenes[0], scenes[len(scenes) // 2])) > 0.01

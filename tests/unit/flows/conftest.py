@@ -53,6 +53,12 @@ class Fake:
     def plan(self, run: FakeRun, folder: RunFolder, verb: str) -> Any:
         raise NotImplementedError
 
+    def resolve(self, context: Invocation, stage: str) -> Invocation:
+        return context
+
+    def needs(self, run: FakeRun, stage: str) -> bool:
+        return True
+
     def check(self, context: Invocation, stage: str) -> None:
         if stage != "train":
             trained = require_unchanged(context, self)

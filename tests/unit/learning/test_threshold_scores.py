@@ -76,7 +76,9 @@ def moving_window(step: float, seed: int) -> SimpleNamespace:
     }  # fmt: skip
     known_KHW = torch.zeros(2, 32, 32, dtype=torch.bool)
     known_KHW[:, 8:-8, 8:-8] = True
-    return SimpleNamespace(**arguments, arguments=lambda: arguments, target_KCHW=frames[4:], target_valid_KHW=known_KHW)
+    return SimpleNamespace(
+        **arguments, arguments=lambda: arguments, target_KCHW=frames[4:], target_valid_KHW=known_KHW, covariates={}
+    )
 
 
 @pytest.mark.parametrize(("step", "moves"), [(2.0, True), (0.0, False)])

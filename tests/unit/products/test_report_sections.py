@@ -66,7 +66,8 @@ def test_intervals_of_all_methods_stand_side_by_side(evaluation: dict[str, Any],
 
 def test_gaps_of_minutes_are_given_in_minutes() -> None:
     found = {"shared_pixel_dates": {"train_test": 0}, "least_distance_px": 2, "least_gap_days": {"train_to_test": 5 / 1440}}
-    assert audit_facts(Audit(True, (), {**found, "parts": {}})) == {
+    assert audit_facts(Audit(True, (), {**found, "parts": {}, "block_px": 10, "buffer_px": 1})) == {
+        "side of a block in pixels": 10, "buffer in pixels": 1,
         "pixel-dates in both train and test": 0, "least distance in pixels": 2, "least gap train to test": "5 minutes",
     }  # fmt: skip
 
