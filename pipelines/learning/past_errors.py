@@ -16,6 +16,7 @@ import numpy as np
 from pipelines.calendar import seconds_of
 from pipelines.errors import RequestError
 from pipelines.learning.conformal import forecast_window
+from pipelines.memory import TRIMMED_EVERY, give_back
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.sampling import WindowArrays
@@ -112,6 +113,8 @@ def collect(
             for name, errors in found.items():
                 errors.add(window, forecast_window(forecasters[name], window), sampled)
             done += 1
+            if done % TRIMMED_EVERY == 0:
+                give_back()
             if progress:
                 progress(done, max(done, total))
     seen = next(iter(recent.values())).pixels
