@@ -10,8 +10,10 @@ from models.baselines.gradient_boosting import GradientBoosting
 from models.baselines.pointwise import ARGUMENTS, DecayingAnomaly, Persistence
 from models.checkpoint import rebuild_forecaster
 from models.covariates import CovariateScaling
+from models.history_forecaster import build_history_forecaster
 from models.networks.conv_gru_forecaster import ConvGRUSettings
 from models.networks.encoder_forecaster import ConvLSTMSettings
+from models.networks.pixel_history import PixelHistorySettings
 from models.residual_forecaster import Scaling, build_forecaster
 
 SCALING = CovariateScaling(("elevation",), ("rain", "sun"), ("sun",), (100.0, 5.0, 2.0), (50.0, 2.0, 1.0))
@@ -30,14 +32,22 @@ def given(seed: int = 0, space: tuple[int, int] = (1, 1)) -> dict[str, torch.Ten
 def build(network=None, covariates=SCALING):
     scaling = Scaling((0.4, 0.6), (0.3, 0.2), ("none", "none"), 16.0)
     network = network or ConvLSTMSettings(hidden=(4,))
-    made = build_forecaster(Persistence(), scaling, context=STEPS, horizon=TARGETS, network=network, covariates=covariates)
+    make = build_history_forecaster if isinstance(network, PixelHistorySettings) else build_forecaster
+    made = make(Persistence(), scaling, context=STEPS, horizon=TARGETS, network=network, covariates=covariates)
     torch.manual_seed(5)
     for member in made.members:
         torch.nn.init.normal_(member.head.weight, std=0.5)
     return made.eval()
 
 
-@pytest.mark.parametrize("network", [ConvLSTMSettings(hidden=(4,)), ConvGRUSettings(hidden=(4,))], ids=["convlstm", "convgru"])
+NETWORKS = {
+    "convlstm": ConvLSTMSettings(hidden=(4,)),
+    "convgru": ConvGRUSettings(hidden=(4,)),
+    "history": PixelHistorySettings((4,), 7),
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 def test_every_group_counts_and_a_description_builds_the_same_network(network, make_window):
     window, made = make_window(), build(network)
     y = made.forecast(**window.arguments(), covariates=given())
