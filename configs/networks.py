@@ -185,6 +185,7 @@ def _spelt_out(value: object) -> object:
 
 
 AUTO: Literal["auto"] = "auto"
+HISTORY_HALO_PX = 3  # as in `models.blocks.pixel_history`, which is heavier to import
 FrameModel = ConvLSTMModel | ConvGRUModel | TrajGRUModel | PredRNNModel | SimVPModel
 Model = FrameModel | HistoryModel
 ModelOrAuto = Annotated[
@@ -200,11 +201,17 @@ ModelOrAuto = Annotated[
 
 
 def halo_px(model: Model, steps: int) -> int | None:
-    """As `halo_px` of the forecaster: the radius of what a forecast over `steps` dates depends on; None: all of the image."""
-    if isinstance(model, HistoryModel):
-        from models.blocks.pixel_history import HALO_PX
+    """As `halo_px` of the forecaster: the radius of what a forecast over `steps` dates depends on; None: all of the image.
 
-        return HALO_PX
+    Of the usual networks without importing them, since an ingest asks too, which needs no torch.
+    """
+    match model:
+        case HistoryModel():
+            return HISTORY_HALO_PX
+        case ConvLSTMModel(patch_px=1):
+            return model.kernel // 2 * (steps - 1 + len(model.hidden))
+        case ConvGRUModel(patch_px=1):
+            return model.kernel // 2 * (2 * (steps + len(model.hidden)) - 3)
     import torch
 
     with torch.device("meta"):

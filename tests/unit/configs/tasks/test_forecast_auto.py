@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from configs.networks import ConvGRUModel, ConvLSTMModel, FrameModel, build_network, halo_px
+from configs.networks import ConvGRUModel, ConvLSTMModel, FrameModel, HistoryModel, build_network, halo_px
 from configs.tasks.forecast import ForecastRun
 from configs.tasks.forecast_auto import has_open_split, with_split
 from pipelines.samples.windows import assign_blocks
@@ -21,6 +21,12 @@ RUN: dict[str, Any] = {
 def test_the_halo_is_that_of_the_network(model: FrameModel) -> None:
     network = build_network(model, 5, 2).build(1, 2, 2, 2)
     assert network.halo_px(7) == (halo_px(model, 7),) * 2
+
+
+def test_the_halo_of_histories_is_that_of_their_means() -> None:
+    from models.blocks.pixel_history import HALO_PX
+
+    assert halo_px(HistoryModel(kind="history"), 7) == HALO_PX
 
 
 @pytest.mark.parametrize(
