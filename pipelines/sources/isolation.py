@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
@@ -154,8 +154,11 @@ class _Died(Exception):
 
 @dataclass(frozen=True)
 class _Worker:
+    """`is_used`: it has answered a call, and keeps some of the memory that it needed for that."""
+
     pid: int
     channel: socket.socket
+    is_used: bool = False
 
 
 class _Pool:
@@ -176,24 +179,31 @@ class _Pool:
         message = pickle.dumps(call, protocol=5)
         with self._turn(is_alone):
             worker = self._take(is_new=is_alone)
-            is_kept = False
-            try:
-                worker.channel.settimeout(min(TICK_S, seconds))
-                send(worker.channel, message, [])
-                text, buffers = receive(worker.channel, lambda size: np.empty(size, np.uint8), seconds)
-                answer: Answer = pickle.loads(text, buffers=buffers)
-                is_kept = answer.kind != "memory"
-                return answer
-            except TimeoutError:
-                raise
-            except (EOFError, OSError):
-                raise _Died(self._end(worker)) from None
-            finally:
-                if is_kept:
-                    with self._changed:
-                        self._idle.append(worker)
-                else:
-                    self._end(worker)
+            answer = self._ask_worker(worker, message, seconds)
+            if answer.kind == "memory" and worker.is_used:
+                answer = self._ask_worker(self._take(is_new=True), message, seconds)
+            return answer
+
+    def _ask_worker(self, worker: _Worker, message: bytes, seconds: float) -> Answer:
+        """Its answer; one that was short of memory, or did not answer, is ended."""
+        is_kept = False
+        try:
+            worker.channel.settimeout(min(TICK_S, seconds))
+            send(worker.channel, message, [])
+            text, buffers = receive(worker.channel, lambda size: np.empty(size, np.uint8), seconds)
+            answer: Answer = pickle.loads(text, buffers=buffers)
+            is_kept = answer.kind != "memory"
+            return answer
+        except TimeoutError:
+            raise
+        except (EOFError, OSError):
+            raise _Died(self._end(worker)) from None
+        finally:
+            if is_kept:
+                with self._changed:
+                    self._idle.append(replace(worker, is_used=True))
+            else:
+                self._end(worker)
 
     @contextmanager
     def _turn(self, is_alone: bool) -> Iterator[None]:

@@ -34,6 +34,7 @@ NEEDED = (  # imported by the server, so that a new worker takes milliseconds
     "pipelines.cube.encoding",
     "pipelines.sources.series",
     "pipelines.sources.image_pair",
+    "scipy.ndimage",  # for quality masks: tens of MB that no call's memory is meant for
 )
 OPTIONAL = ("pydicom", "pipelines.privacy.file")  # those of them that the program has imported, too
 NUMBER = struct.Struct("<q")
@@ -224,10 +225,12 @@ def _pickled(answer: Answer) -> tuple[bytes, list[pickle.PickleBuffer]]:
 
 
 def is_shortage(error: BaseException | None) -> bool:
-    """True if the error, or one that caused it, says that memory could not be allocated (numpy, GDAL, HDF5)."""
+    """True if the error, or one that caused it, says that memory could not be allocated (numpy, GDAL, HDF5, the linker)."""
     while error is not None:
-        text = str(error).lower() if isinstance(error, OSError | RuntimeError) or "CPLE" in type(error).__name__ else ""
-        if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocat" in text:
+        may_say = isinstance(error, OSError | RuntimeError | ImportError) or "CPLE" in type(error).__name__
+        text = str(error).lower() if may_say else ""
+        is_said = "allocat" in text or "failed to map segment" in text
+        if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or is_said:
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -39,7 +39,7 @@ def test_one_season_equals_random_forest_on_blocks_that_were_left_out(folder: Pa
     methods, difference = found["methods"], found["evaluation"]["differences"]["random_forest"]
     assert found["evaluation"]["labels"]["used"] == 222
     assert methods["model"]["accuracy"] >= 0.9
-    assert methods["random_forest"]["accuracy"] == pytest.approx(0.95, abs=0.02)
+    assert methods["random_forest"]["accuracy"] == pytest.approx(0.95, abs=0.04)  # of 37 points
     assert difference["low"] <= 0 <= difference["high"]
 
 

@@ -75,6 +75,29 @@ def test_what_exceeds_its_share_of_the_memory_is_read_alone_with_all_of_it():
     assert call(np.ones, needed, "u1", limits=Limits(64 * MB, 8)).sum() == needed
 
 
+KEPT = []
+
+
+def keep(size_bytes):
+    """What a decoder's cache does."""
+    KEPT.append(np.ones(size_bytes, "u1"))
+
+
+def not_mapped():
+    raise ImportError("_nd_image.so: failed to map segment from shared object")
+
+
+def test_memory_that_a_worker_has_kept_is_not_taken_from_the_next_call():
+    limits = Limits(64 * MB)
+    call(keep, 100 * MB, limits=limits)
+    assert call(np.ones, 150 * MB, "u1", limits=limits).sum() == 150 * MB
+
+
+def test_a_library_that_does_not_fit_is_a_lack_of_memory():
+    with pytest.raises(SceneRefused, match=r"needed more than 192 MB; raise cube\.memory_mb"):
+        call(not_mapped, limits=Limits(64 * MB))
+
+
 def test_a_worker_is_kept_and_arrays_come_back_writable():
     assert call(os.getpid) == call(os.getpid)
     image = call(ramp)
