@@ -205,6 +205,8 @@ def halo_px(model: Model, steps: int) -> int | None:
 
     Of the usual networks without importing them, since an ingest asks too, which needs no torch.
     """
+    if model.baseline == "moving_field":
+        return None
     match model:
         case HistoryModel():
             return HISTORY_HALO_PX

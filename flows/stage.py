@@ -105,6 +105,7 @@ def train(task: TrainedTask, context: Invocation) -> Record:
     made = task.fit(context, key) if used_by(context.run) is None else trained.take_over(task, context)
     trained.drop_card(context.folder)
     record = context.finish("train", {"key": key, "made_from": made_from, **made})
+    trained.drop_steps(context.folder)
     logger.info("trained %s: %s", context.run.name, record["model_hash"])
     return {**record, "skipped": False}
 

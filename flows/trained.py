@@ -6,6 +6,7 @@ For every task with the stage `train`: a task only says what it was trained on (
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from pipelines.files import write_bytes, write_json
 
 if TYPE_CHECKING:
     from models.contract import Ensemble
+
+STEPS = ("choosing", "earlier/resume")  # of `flows.tasks.forecast_training`
 
 # ---------------------------------------------------------------- what a checkpoint says
 
@@ -58,6 +61,12 @@ def drop_card(folder: RunFolder) -> None:
     """Removes the card of the model that another takes the place of."""
     for path in (folder.model / name for name in CARDS if folder.model.is_dir()):
         path.unlink(missing_ok=True)
+
+
+def drop_steps(folder: RunFolder) -> None:
+    """Removes what only an interrupted training of a forecaster goes on from, once its record is written: another one's steps."""
+    for path in STEPS:
+        shutil.rmtree(folder.model / path, ignore_errors=True)
 
 
 # ---------------------------------------------------------------- a run that uses a model

@@ -130,7 +130,9 @@ def remove_old(context: Invocation, archived: Mapping[str, Archived], found: Map
     done = [name for name in archived if name in found and found[name].targets and not found[name].awaited]
     old = [name for name in (list(archived)[:-keep] if keep else []) if name in done]
     for name in old:
-        shutil.rmtree(context.folder.archive / name)
+        going = context.folder.archive / f".{name}.removed"  # whole or gone: what a kill leaves of it, the next command sweeps
+        (context.folder.archive / name).rename(going)
+        shutil.rmtree(going)
     return len(old)
 
 

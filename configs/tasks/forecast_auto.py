@@ -22,7 +22,12 @@ HISTORY = {"history": (64, 64)}
 CONTEXTS = (3, 6, 12)
 LONG_CONTEXT, MOST_CONTEXT = 24, 36  # steps; in place of the first a whole year, where that is not longer than the second
 YEAR_DAYS = 365.25
-ASKED = ("samples", "split", "model", "training")  # sections that a choice depends on
+ASKED = ("samples", "split", "model", "training")  # sections that a choice depends on, without what it is made without:
+NOT_ASKED = {
+    "split": {"test_from"},
+    "model": {"members"},
+    "training": {"epochs", "patience", "batch", "learning_rate", "refit", "accelerator", "devices"},
+}
 
 
 def is_auto(run: ForecastRun) -> bool:
@@ -48,17 +53,20 @@ def with_split(run: ForecastRun, shape: Sequence[int]) -> ForecastRun:
 
     They do not depend on what is chosen: the choice is made within the training blocks.
     """
-    halo = halo_px(usual_model(run), usual_context(run) + run.samples.horizon) or max(shape)
+    halo = halo_px(usual_model(run), usual_context(run) + run.samples.horizon)
     split = run.split
-    block_px, buffer_px = block_sizes(shape, halo, split.block_px if isinstance(split.block_px, int) else None)
+    block_px, buffer_px = block_sizes(
+        shape, max(shape) if halo is None else halo, split.block_px if isinstance(split.block_px, int) else None
+    )
     sizes = {"block_px": block_px, "buffer_px": split.buffer_px if isinstance(split.buffer_px, int) else buffer_px}
     return run.model_copy(update={"split": split.model_copy(update=sizes)})
 
 
 def asked(run: ForecastRun) -> dict[str, Any]:
     """What a choice depends on of the config, JSON values; of the run before the choice."""
-    content = run.model_dump(mode="json")
-    return {section: content[section] for section in ASKED}
+    content = run.model_dump(mode="json", exclude=NOT_ASKED)
+    given = {} if run.covariates.is_empty else {"covariates": "without moving_field"}
+    return {**{section: content[section] for section in ASKED}, **given}
 
 
 # ---------------------------------------------------------------- candidates
@@ -70,7 +78,9 @@ def build_space(run: ForecastRun, contexts: Sequence[int], known_days: float) ->
 
     # within a year nothing but the last value, or its motion, holds for the seasons to come, a level that was learnt least of all
     has_seasons = known_days > YEAR_DAYS
-    baselines, own_sizes = (SIMPLEST_BASELINES, HISTORY) if has_seasons else (WITHOUT_SEASONS, {})
+    names, own_sizes = (SIMPLEST_BASELINES, HISTORY) if has_seasons else (WITHOUT_SEASONS, {})
+    # covariates stay in place, where the field moves
+    baselines = tuple(name for name in names if name != "moving_field" or run.covariates.is_empty)
     return Space(baselines, tuple(contexts), CHEAPEST_SIZES, ("convlstm", "convgru"), own_sizes)
 
 

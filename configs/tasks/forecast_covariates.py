@@ -87,16 +87,22 @@ class CovariatesConfig(Strict):
         if not self.is_empty and getattr(sections.get("model"), "baseline", None) == "moving_field":
             problem = "stay in place, but with `model.baseline: moving_field` the network follows the field"
             yield Finding(("covariates",), problem, "another baseline, or take them out")
+        variables = {variable.name for variable in getattr(sections.get("samples"), "variables", ())}
         names: set[str] = set()
         for part in ("static", "drivers"):
             for index, one in enumerate(getattr(self, part)):
                 if one.name in names:
                     yield Finding(("covariates", part, index, "name"), f"covariate {one.name!r} is listed twice")
+                if one.name in variables:
+                    problem = f"{one.name!r} is a variable that is forecast"
+                    yield Finding(("covariates", part, index, "name"), problem, "give the covariate another name")
                 names.add(one.name)
         for index, layer in enumerate(self.static):
             if (layer.kind == "class") != bool(layer.classes):
                 key: Key = ("covariates", "static", index, "classes")
                 yield Finding(key, "are the codes of `kind: class`, and of nothing else", "for example classes: [1, 2, 3]")
+            if len(set(layer.classes)) < len(layer.classes):
+                yield Finding(("covariates", "static", index, "classes"), f"{layer.classes} name a class twice", "each code once")
         for index, driver in enumerate(self.drivers):
             at: Key = ("covariates", "drivers", index)
             if (Path(driver.path).suffix.lower() in NETCDF) != (driver.variable is not None):

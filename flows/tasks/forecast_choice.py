@@ -16,7 +16,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from configs.networks import AutoModel
+import yaml
+
+from configs.networks import AUTO, AutoModel
 from configs.tasks import forecast as config
 from configs.tasks import forecast_auto as auto
 from configs.tasks.forecast import ForecastRun
@@ -56,10 +58,12 @@ def resolve(context: Invocation, stage: str) -> Invocation:
         run = auto.with_split(run, shape)
     if auto.is_auto(run) and stage != "choose":
         record = finished(folder, "choose") if stage == "ingest" else require(folder, "choose")
-        if record is not None and record["asked"] == json.loads(json.dumps(auto.asked(run))):
-            run = auto.with_choice(run, record["chosen"])
-        elif stage != "ingest":
-            problem = f"the model in {folder.path} was chosen for other settings of {', '.join(auto.ASKED)}"
+        asked = json.loads(json.dumps(auto.asked(run)))
+        if record is not None and record["asked"] == asked:
+            run = auto.with_choice(run, {**record["chosen"], "model": record["chosen"]["model"] | {"members": run.model.members}})
+        elif record is not None and stage != "ingest":
+            changed = [name for name in sorted({*asked, *record["asked"]}) if asked.get(name) != record["asked"].get(name)]
+            problem = f"the model in {folder.path} was chosen for other settings of {', '.join(changed)}"
             raise RequestError(f"{problem}; run `driftline train CONFIG`, which chooses again, or set them back")
     return context if run is context.run else replace(context, run=run)
 
@@ -80,9 +84,22 @@ def raster_shape(folder: RunFolder, *, must_exist: bool) -> tuple[int, ...]:
 
 
 def choice_of(folder: RunFolder) -> Record:
-    """What chosen.json says, {} where nothing was chosen."""
+    """What chosen.json says, {} where nothing was chosen, or the run's config states another network by now."""
     record = finished(folder, "choose")
-    return {} if record is None or first_altered(folder, record) else readable(folder.choice)
+    if record is None or first_altered(folder, record) or not is_followed(folder, record["chosen"]):
+        return {}
+    return readable(folder.choice)
+
+
+def is_followed(folder: RunFolder, chosen: Record) -> bool:
+    """Whether the resolved config leaves the network open, as before the choice, or has what was chosen."""
+    stated = yaml.safe_load(folder.config.read_text(encoding="utf-8")) if folder.config.exists() else {}
+    model, context = stated.get("model") or {}, (stated.get("samples") or {}).get("context")
+    if model.get("kind") == AUTO:
+        return True
+    apart = ("members", "use", "as_is")
+    found, known = ({name: of[name] for name in of if name not in apart} for of in (model, chosen["model"]))
+    return bool(found == known and context == chosen["context"])
 
 
 # ---------------------------------------------------------------- the stage
@@ -124,8 +141,8 @@ def choose(task: Task, context: Invocation) -> Record:
         context.steps.skip("choose", "up to date")
         return {**record, "skipped": True}
     found = find_network(context, key)
-    model = auto.with_candidate(run, found.chosen).network.model_copy(update={"members": run.model.members})
-    chosen = {"model": model.model_dump(mode="json"), "context": found.chosen.context}
+    model = auto.with_candidate(run, found.chosen).network
+    chosen = {"model": model.model_dump(mode="json", exclude={"members"}), "context": found.chosen.context}
     write_json(folder.choice, {**found.to_json(), "model": chosen["model"]})
     content = {"key": key, "asked": auto.asked(run), "chosen": chosen, "files": fingerprints(folder, [folder.choice.name])}
     context.steps.log(f"choose: {found.sentence}")

@@ -104,6 +104,8 @@ def cut(
     from pipelines.samples.cache import build_samples
 
     settings, description = samples_of(context.run, dataset), forecaster.describe()
+    if settings.covariates is not None and not name:
+        settings.covariates.require_for_scores(plan)
     key = code.key({name: description[name] for name in PREPARED_WITH if name in description}, PREPARED_BY)
     inputs, share = (dataset, snapshot, context.folder.samples / name, plan, settings.variables), settings.min_valid_fraction
     return build_samples(

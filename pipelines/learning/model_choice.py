@@ -36,7 +36,7 @@ class Candidate:
     @property
     def text(self) -> str:
         """`climatology, context 12, convlstm [8] k3`."""
-        return f"{self.baseline}, context {self.context}, {self.kind} {list(self.hidden)} k{self.kernel}"
+        return text_of(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,8 @@ class Found:
         """What was chosen, among how many, and at what cost."""
         one = self.chosen
         of = "nothing, the level itself" if one.baseline == "none" else one.baseline
-        what = f"{one.kind} of {list(one.hidden)} channels, kernel {one.kernel}, {one.context} dates of context, correcting {of}"
+        kernel = f", kernel {one.kernel}" if has_kernel(one.kind) else ""
+        what = f"{one.kind} of {list(one.hidden)} channels{kernel}, {one.context} dates of context, correcting {of}"
         if not self.trials:
             return f"{what}: the usual one, since the training part has too few dates to compare candidates"
         cost = f"{round(self.cpu_seconds)} CPU seconds"
@@ -198,6 +199,17 @@ def beats(errors: Sequence[float], others: Sequence[float]) -> bool:
 
 
 # ---------------------------------------------------------------- JSON
+
+
+def text_of(candidate: Mapping[str, Any]) -> str:
+    """Of a candidate as JSON values, see `Candidate.text`."""
+    kernel = f" k{candidate['kernel']}" if has_kernel(candidate["kind"]) else ""
+    return f"{candidate['baseline']}, context {candidate['context']}, {candidate['kind']} {list(candidate['hidden'])}{kernel}"
+
+
+def has_kernel(kind: str) -> bool:
+    """Networks over each pixel's history have none."""
+    return kind != "history"
 
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:

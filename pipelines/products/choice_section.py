@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.learning.model_choice import text_of
 from pipelines.products.canvas import FAINT, INK, drawing, tidy, title
 from pipelines.products.charts import COLOURS
 from pipelines.products.json_values import Json
@@ -69,7 +70,7 @@ def row_of(trial: Json, origins: int) -> dict[str, Any]:
     problem = next((score["problem"] for score in scores if score["problem"]), "")
     remark = "chosen" if trial["is_chosen"] else problem or ("far behind, given up" if len(scores) < origins else "")
     return {
-        "name": f"{trial['baseline']}, context {trial['context']}, {trial['kind']} {list(trial['hidden'])} k{trial['kernel']}",
+        "name": text_of(trial),
         "errors": errors,
         "mean": sum(errors) / len(errors) if len(errors) == origins else None,
         **{f"origin_{number}": error for number, error in enumerate(errors, start=1)},

@@ -33,6 +33,8 @@ MOST_BYTES = 2 << 30  # of a layer on the cube's grid, or of a driver's cells at
 UNKNOWN_TEXTS = ("", "na", "nan", "null", "none")
 MOST_OUTSIDE = 1.0  # cells by which the cube may reach beyond a driver's grid
 SHORTEST = 0.5  # step between values of a mean or sum, of the median one: shorter ones are of another series
+STAND_INS = (-32768.0, -9999.9, -9999.0, -999.9, -999.0, -99.9)  # of missing values in tables of weather services
+MOST_VALUE = 3e38  # that float32 holds
 LATTICE = 9  # points along each side of the cube
 
 
@@ -142,6 +144,9 @@ def _warped(asked: StaticFile, grid: Grid) -> tuple[np.ndarray, str]:
     Raises SceneRefused, MissingInput.
     """
     with open_raster(asked.path, (1,), asked.name) as dataset:
+        if dataset.crs is None:
+            remedy = "write the one that it is in into it, e.g. gdal_edit.py -a_srs EPSG:32635"
+            raise SceneRefused(asked.name, "no-crs", f"{asked.path.name} has no CRS, so nothing says where it lies: {remedy}")
         layer = open_raster_layer(dataset, 1, BandRequest(()), asked.name, asked.name)
         how: Resampling = "nearest" if asked.classes else asked.resampling
         stored = resample(layer, layer.facts, grid, slice(0, grid.shape_yx[0]), how)
@@ -169,8 +174,8 @@ def _load_driver(asked: DriverFile, grid: Grid, _: tuple[int, int]) -> Driver:
         raise RequestError(
             f"{where} is in {series.unit!r} by its file, the config says {asked.unit!r}: correct `unit`, or convert the values"
         )
-    if series.days_L.size < 2 or not np.isfinite(series.values_LG).any():
-        raise RequestError(f"{where}: {asked.path.name} holds {series.days_L.size} times with values, at least two are needed")
+    if (seen := int(np.isfinite(series.values_LG).any(axis=1).sum())) < 2:
+        raise RequestError(f"{where}: {asked.path.name} holds {seen} times with values, at least two are needed")
     order = np.argsort(series.days_L, kind="stable")
     days_L = series.days_L[order]
     if (twice := np.flatnonzero(np.diff(days_L) == 0)).size:
@@ -203,7 +208,7 @@ def _table(asked: DriverFile) -> Series:
         except ValueError as e:
             expected = "expected a date such as 2020-06-30 or 2020-06-30T12:00, and a number"
             raise RequestError(f"{asked.path.name}, line {line}: {expected}, got {stamp!r} and {text!r}") from e
-        if not 1678 <= date.year <= 2261 or math.isinf(value):
+        if not 1678 <= date.year <= 2261 or abs(value) > MOST_VALUE:
             raise RequestError(f"{asked.path.name}, line {line}: {stamp!r} and {text!r} are no date and number that can be used")
         has_time = len(stamp) > 10
         if days and has_time == are_days:
@@ -213,7 +218,17 @@ def _table(asked: DriverFile) -> Series:
             date = (date if date.tzinfo else date.replace(tzinfo=zone)).astimezone(UTC).replace(tzinfo=None)
         days.append(float(to_days(np.array(np.datetime64(date, "us")))))
         values.append(value)
+    refuse_stand_ins(np.array(values), asked)
     return Series(np.array(days), np.array(values, np.float32)[:, None], None, "", are_days)
+
+
+def refuse_stand_ins(values_L: np.ndarray, asked: DriverFile) -> None:
+    """Raises RequestError for a number that stands in for missing values: one of the usual ones, far below all others."""
+    for number in STAND_INS:
+        others = values_L[np.isfinite(values_L) & (values_L != number)]
+        if (count := int((values_L == number).sum())) and others.size and others.min() > number / 2:
+            lines = f"{number:g} on {count} of {len(values_L)} lines"
+            raise RequestError(f"{asked.path.name} holds {lines}, as if for a missing value: leave those cells empty")
 
 
 def _netcdf(asked: DriverFile, grid: Grid) -> Series:

@@ -252,10 +252,19 @@ class Covariates:
         for driver in self.drivers:
             values = np.concatenate([np.ravel(self._images((driver,), tile, tuple(days.tolist()))) for tile in tiles])
             missing = float(np.isnan(values).mean()) if values.size else 1.0
-            require_enough(driver, missing, days)
+            require_enough(driver, missing, days, "training")
             about = driver.name, driver.known, driver.unit, driver.summary, driver.span
             found.append(_described(*about, missing, *_moments(values)))
         return found
+
+    def require_for_scores(self, plan: WindowPlan) -> None:
+        """Raises RequestError for a driver that ends before the dates on which it is to be scored, or has a gap there."""
+        days_N, split = plan.days_N, plan.split
+        first, last = split.validation_from_day, split.validation_until_day + split.gap_days
+        for part, days in (("validation", days_N[(days_N >= first) & (days_N < last)]), ("test", days_N[days_N >= last])):
+            for driver in self.drivers if len(days) else ():
+                missing = float(np.isnan(summarise(driver, edges_of(days))).mean())
+                require_enough(driver, missing, days, part)
 
     # ------------------------------------------------------------ a forecast
 
@@ -281,12 +290,12 @@ class Covariates:
         return replace(self, drivers=tuple(drivers), notes=tuple(notes))
 
 
-def require_enough(driver: Driver, missing: float, days: np.ndarray) -> None:
-    """Raises RequestError where more of the intervals between training dates is missing than `max_missing` allows."""
+def require_enough(driver: Driver, missing: float, days: np.ndarray, part: str) -> None:
+    """Raises RequestError where more of the intervals between the dates of a part is missing than `max_missing` allows."""
     if missing > driver.max_missing:
         raise RequestError(
             f"covariates: the driver {driver.name} ({driver.span}) has no value for {missing:.0%} of the intervals between "
-            f"training dates ({iso_date(days[0])} to {iso_date(days[-1])}), its max_missing allows {driver.max_missing:.0%}: "
+            f"{part} dates ({iso_date(days[0])} to {iso_date(days[-1])}), its max_missing allows {driver.max_missing:.0%}: "
             "give it a longer series, raise max_missing, or leave it out"
         )
 

@@ -139,7 +139,7 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(here: Path, monkeypatch:
     assert (found["chosen"]["baseline"], found["chosen"]["context"]) == ("climatology", 3), "all contexts are equal"
     assert not Path("runs/chosen/choice").exists()
     assert carry_out("choose", *WIDE)["skipped"]
-    with pytest.raises(RequestError, match=r"chosen for other settings of samples, split, model, training"):
+    with pytest.raises(RequestError, match=r"chosen for other settings of split; run"):
         carry_out("evaluate", *WIDE, "split.seed=4")
 
 
@@ -169,11 +169,24 @@ def test_later_stages_have_what_was_chosen_and_say_so(here: Path, monkeypatch: p
     assert carry_out("run", *WIDE)["skipped"]
     assert load_run(folder / "config.yaml", inputs_must_exist=False).model == run.model, "also after another ingest"
 
+    more = open_invocation("chosen.yaml", [*WIDE, "model.members=2", "training.epochs=9"])
+    assert forecast_choice.resolve(more, "train").run.network.members == 2, "nothing is chosen anew"
+    check_a_network_that_is_stated_later_was_not_chosen()
+
     used = open_invocation("chosen.yaml", ["samples.context=auto", "name=other", "model.use=runs/chosen"])
     assert (used.run.model.baseline, used.run.samples.context) == ("persistence", 3)
     assert not task_of("forecast").needs(used.run, "choose")
     with pytest.raises(RequestError, match="the model of chosen is stated, nothing is to be chosen"):
         carry_out("choose", "model={hidden: [4]}")
+
+
+def check_a_network_that_is_stated_later_was_not_chosen() -> None:
+    carry_out("run", "model={hidden: [4]}")
+    assert "How the model was chosen" not in Path("runs/chosen/report.html").read_text()
+    assert "choice" not in json.loads(Path("runs/chosen/model/model.json").read_text())
+    assert "choice_candidates" not in json.loads(Path("runs/chosen/summary.json").read_text())["computed"]
+    assert not carry_out("run", *WIDE)["skipped"]
+    assert "How the model was chosen" in Path("runs/chosen/report.html").read_text()
 
 
 def test_a_series_too_short_to_compare_gets_the_usual_network(here: Path) -> None:

@@ -51,10 +51,14 @@ def test_numbers_and_classes_of_another_grid_lie_on_that_of_the_cube(tmp_path):
     ({"max_missing": 0.2}, r"cover has no value for 25% of the cube's pixels .* raise max_missing"),
     ({"classes": (4, 5)}, r"holds none of its classes \[4, 5\] here, but 1, 3"),
     ({"unit": "m"}, None),
+    ({"crs": None}, r"c.tif has no CRS, so nothing says where it lies: write .* gdal_edit.py"),
 ])  # fmt: skip
 def test_a_layer_that_does_not_fit_is_refused_with_what_is_wrong(tmp_path, changes, message):
     codes = np.repeat(np.array([[0, 0, 1, 3, 3, 9]], "uint8"), 6, axis=0)
-    file = StaticFile("cover", write(tmp_path / "c.tif", codes, nodata=0), max_missing=0.5, resampling="nearest")
+    crs = {"crs": "EPSG:32635", **changes}["crs"]
+    changes = {name: value for name, value in changes.items() if name != "crs"}
+    path = write(tmp_path / "c.tif", codes, crs, nodata=0)
+    file = StaticFile("cover", path, max_missing=0.5, resampling="nearest")
     if message is None:
         assert load((replace(file, **changes),), (), GRID).units == {"cover": "m"}, "the file states none"
         return
@@ -83,6 +87,9 @@ def test_a_table_of_days_counts_for_the_day_after_and_is_read_again_when_it_chan
     ("date,value\n2020-01-02T00:00,1\n2020-01-03T00:00,1\n2020-01-04T00:00,1\n2020-01-04T06:00,1\n", {},
      "are 1 day apart, after 2020-01-04 6 hours: bring them to one step"),
     ("date,value\n2020-01-01,1\n", {}, "at least two are needed"),
+    ("date,value\n2020-01-01,\n2020-01-02,\n", {}, "rain.csv holds 0 times with values"),
+    ("date,value\n2020-01-01,1\n2020-01-02,-9999\n2020-01-03,2\n", {}, "holds -9999 on 1 of 3 lines, as if for a missing"),
+    ("date,value\n2020-01-01,1e39\n", {}, "line 2: '2020-01-01' and '1e39' are no date and number"),
     ("date,value\n2020-01-01,1\n", {"zone": "Mars/Base"}, "no time zone 'Mars/Base'"),
 ])  # fmt: skip
 def test_a_table_that_cannot_be_read_is_refused_by_its_line(tmp_path, text, how, message):

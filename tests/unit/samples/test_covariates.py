@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.calendar import from_days
 from pipelines.errors import RequestError
 from pipelines.grid import Grid
 from pipelines.samples.cache import build_samples, decoded_blocks
 from pipelines.samples.covariates import Covariates, Driver, Static, context_days, summarise
+from pipelines.samples.plan import Sampling, Split, WindowPlan
 from pipelines.tiles import Box
 
 GRID = Grid("EPSG:32635", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0), (6, 4))
@@ -86,6 +88,18 @@ def test_a_future_that_is_not_there_is_refused_or_the_climatology_and_said():
     assert "rain ends on 2016-10-2" in known.notes[0]
     late = Covariates(GRID, drivers=(driver(days, days, known="past"),)).ready(days[-1] + [0.0, 10.0], targets, days[-1])
     assert "no value for 1 of the 2 steps of context" in late.notes[0]
+
+
+def test_a_driver_that_ends_before_the_dates_of_the_scores_is_refused():
+    days = np.arange(17000.0, 18000.0)
+    split = Split(8, 0, np.datetime64("2018-01-01"), np.datetime64("2018-10-01"))
+    times = from_days(np.arange(17000.0, 18000.0, 10))
+    plan = WindowPlan(times, (8, 8), split, Sampling(), 2, 1, 1, ())
+    Covariates(GRID, drivers=(driver(days, days),)).require_for_scores(plan)
+    for kept, part in ((600, "validation"), (850, "test")):
+        ended = Covariates(GRID, drivers=(driver(days[:kept], days[:kept]),))
+        with pytest.raises(RequestError, match=rf"rain .* of the intervals between {part} dates \(2018-"):
+            ended.require_for_scores(plan)
 
 
 def test_steps_without_an_observation_have_a_date():

@@ -6,7 +6,7 @@ import pytest
 
 from configs.networks import ConvGRUModel, ConvLSTMModel, FrameModel, HistoryModel, build_network, halo_px
 from configs.tasks.forecast import ForecastRun
-from configs.tasks.forecast_auto import has_open_split, with_split
+from configs.tasks.forecast_auto import asked, build_space, has_open_split, with_split
 from pipelines.samples.windows import assign_blocks
 
 RUN: dict[str, Any] = {
@@ -49,6 +49,31 @@ def test_blocks_follow_the_raster_and_buffers_the_halo(
     assert has_open_split(run) == (len(stated) < 2)
     split = with_split(run, shape).split
     assert (split.block_px, split.buffer_px) == found
+
+
+@pytest.mark.parametrize(("model", "buffer_px"), [({"kernel": 1}, 0), ({"kernel": 1, "baseline": "moving_field"}, 6)])
+def test_a_network_without_halo_needs_no_buffer_and_a_moving_field_the_widest(model: dict[str, Any], buffer_px: int) -> None:
+    run = ForecastRun.model_validate({**RUN, "model": model})
+    assert with_split(run, (400, 400)).split.buffer_px == buffer_px
+
+
+def test_what_a_choice_is_made_without_does_not_make_it_anew() -> None:
+    changes: list[dict[str, Any]] = [
+        {"model": {"kind": "auto", "members": 3}},
+        {"training": {"epochs": 7, "batch": 4, "refit": False}},
+        {"split": {**RUN["split"], "test_from": "2020-02-01"}},
+        {"evaluation": {"margin": 0.02}},
+    ]
+    runs = [ForecastRun.model_validate({**RUN, "model": "auto", **change}) for change in ({}, *changes)]
+    assert all(asked(run) == asked(runs[0]) for run in runs)
+    assert asked(ForecastRun.model_validate({**RUN, "model": "auto", "training": {"loss": "mae"}})) != asked(runs[0])
+
+
+def test_with_covariates_a_moving_field_is_no_candidate() -> None:
+    driver = {"name": "rain", "path": "rain.csv", "known": "future"}
+    runs = [ForecastRun.model_validate({**RUN, "model": "auto", **more}) for more in ({}, {"covariates": {"drivers": [driver]}})]
+    assert [build_space(run, [6], 100.0).baselines for run in runs] == [("persistence", "moving_field"), ("persistence",)]
+    assert asked(runs[0]) != asked(runs[1])
 
 
 def test_three_quarters_of_the_pixels_of_training_blocks_learn_whatever_the_raster() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from configs.tasks.forecast import SamplesConfig
 from configs.tasks.forecast_covariates import CovariatesConfig, build_scaling, check_model
 from pipelines.errors import RequestError
 
@@ -16,9 +17,12 @@ COVER = {"name": "cover", "path": "cover.tif", "kind": "class", "classes": [3, 4
     ({"static": [COVER | {"kind": "number"}]}, ["covariates.static.0.classes"]),
     ({"drivers": [RAIN | {"path": "rain.nc"}]}, ["covariates.drivers.0.variable"]),
     ({"drivers": [RAIN | {"known": "past", "missing": "climatology"}]}, ["covariates.drivers.0.missing"]),
+    ({"static": [COVER | {"classes": [3, 3]}]}, ["covariates.static.0.classes"]),
+    ({"drivers": [RAIN | {"name": "ndvi"}]}, ["covariates.drivers.0.name"]),
 ])  # fmt: skip
 def test_what_a_section_cannot_mean_is_found_at_its_key(section, wrong):
-    found = CovariatesConfig.model_validate(section).check({})
+    samples = SamplesConfig.model_validate({"variables": [{"name": "ndvi", "bands": ["v"]}]})
+    found = CovariatesConfig.model_validate(section).check({"samples": samples})
     assert [".".join(map(str, finding.key)) for finding in found] == wrong
 
 
