@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -154,20 +154,20 @@ def choose(task: Task, context: Invocation) -> Record:
 def find_network(context: Invocation, key: str) -> Found:
     """Searches; see `pipelines.learning.model_choice`."""
     from pipelines.learning.model_choice import Found, Trial, race, search
-    from pipelines.samples.origins import contexts_with_room, days_before, rolling_origins
+    from pipelines.samples.origins import contexts_with_room, days_before
     from pipelines.samples.prepare import step_days
 
     run, folder, do = context.run, context.folder, partial(context.steps.do, "choose")
     model: AutoModel = run.model
     past, settings = open_past(run, folder), settings_with(run, 1)
     wished = auto.wished_contexts(run, step_days(past, settings)) if past.sizes["time"] > 1 else [1]
+    if past["image"].nbytes <= MOST_LOADED:
+        past = do("read the training part", lambda _: past.load())
     contexts = contexts_with_room(past, settings, wished, model.origins)
-    origins = rolling_origins(past, settings, contexts, model.origins)
+    origins = origins_with_truth(context, past, contexts)
     space = auto.build_space(run, contexts or few_contexts(run, past, wished), days_before(past, settings, origins))
     if not origins:
         return Found(space.first, (), 0)
-    if past["image"].nbytes <= MOST_LOADED:
-        past = do("read the training part", lambda _: past.load())
     known = Kept(folder, key)
 
     def attempt(candidate: Candidate, leader: Trial | None) -> Trial:
@@ -183,6 +183,29 @@ def find_network(context: Invocation, key: str) -> Found:
         return trial
 
     return search(space, attempt, origins=len(origins), tries=model.tries)
+
+
+def origins_with_truth(context: Invocation, past: xr.Dataset, contexts: Sequence[int]) -> tuple[Origin, ...]:
+    """The newest origins at which every part has a usable window; those in a cloudy season are passed over."""
+    from pipelines.samples.origins import Origin, plan_origin, rolling_origins
+    from pipelines.samples.plan import PARTS
+    from pipelines.samples.prepare import read_windows
+    from pipelines.samples.refit import valid_share
+
+    settings, most = settings_with(context.run, max(contexts, default=1)), context.run.model.origins
+    found = list[Origin]()
+    for origin in rolling_origins(past, settings, contexts, 2 * most):
+        try:
+            known, plan = plan_origin(past, settings, origin)
+            parts = (read_windows(known, plan, settings.variables, part) for part in PARTS)
+            if all(any(valid_share(one) >= settings.min_valid_fraction for one in windows) for windows in parts):
+                found.append(origin)
+                continue
+            problem = f"clouds leave no window with {settings.min_valid_fraction:.0%} of its target pixels"
+        except RequestError as e:
+            problem = str(e)
+        context.steps.log(f"choose: an origin is passed over: {problem}")
+    return tuple(found[:most])
 
 
 def few_contexts(run: ForecastRun, past: xr.Dataset, wished: list[int]) -> tuple[int, ...]:

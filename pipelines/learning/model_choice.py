@@ -123,8 +123,10 @@ class Found:
         kernel = f", kernel {one.kernel}" if has_kernel(one.kind) else ""
         what = f"{one.kind} of {list(one.hidden)} channels{kernel}, {one.context} dates of context, correcting {of}"
         if not self.trials:
-            return f"{what}: the usual one, since the training part has too few dates to compare candidates"
-        cost = f"{round(self.cpu_seconds)} CPU seconds"
+            return f"{what}: the usual one, since the training part has too few usable dates to compare candidates"
+        if leading(self.trials, self.origins) is None:
+            return f"{what}: the usual one, since no candidate could be scored at every origin ({self.trials[0].problem})"
+        cost = counted(round(self.cpu_seconds), "CPU second")
         among = f"{counted(len(self.trials), 'candidate')} at {counted(self.origins, 'origin')} inside the training part, {cost}"
         return f"{what}: chosen from {among}"
 

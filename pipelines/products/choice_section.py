@@ -33,8 +33,10 @@ def choice_section(choice: Json, drafts: Path) -> Section:
         return Section("choice", title, text)
     if choice["untried"]:
         text.append(f"Not tried, since `model.tries` was reached: {len(choice['untried'])}.")
-    drawn = [(row["name"], row["errors"], row["remark"] == "chosen") for row in rows if row["errors"]]
-    draw_candidates(drawn, drafts / "candidates.png")
+    chosen = [row["name"] for row, trial in zip(rows, choice["trials"], strict=True) if trial["is_chosen"]]
+    drawn = [(row["name"], row["errors"], row["name"] in chosen) for row in rows if row["errors"]]
+    if drawn:
+        draw_candidates(drawn, drafts / "candidates.png")
     columns = [
         Column("name", "candidate", "text"),
         Column("mean", "mean error", better="low"),
@@ -43,10 +45,9 @@ def choice_section(choice: Json, drafts: Path) -> Section:
         Column("cpu_seconds", "CPU seconds", "whole"),
         Column("remark", "", "text"),
     ]
-    strong = [row["name"] for row in rows if row["remark"] == "chosen"]
-    table = Table("Candidates in the order of the search, the newest origin first", columns, rows, strong=strong)
+    table = Table("Candidates in the order of the search, the newest origin first", columns, rows, strong=chosen)
     picture = Picture(drafts / "candidates.png", "Mean absolute error of every candidate at the origins")
-    return Section("choice", title, [*text, HOW], pictures=[picture], tables=[table])
+    return Section("choice", title, [*text, HOW], pictures=[picture] if drawn else [], tables=[table])
 
 
 def draw_candidates(candidates: Sequence[tuple[str, Sequence[float], bool]], path: Path) -> None:
@@ -68,7 +69,8 @@ def row_of(trial: Json, origins: int) -> dict[str, Any]:
     scores = trial["scores"]
     errors = [score["error"] for score in scores if score["error"] is not None]
     problem = next((score["problem"] for score in scores if score["problem"]), "")
-    remark = "chosen" if trial["is_chosen"] else problem or ("far behind, given up" if len(scores) < origins else "")
+    behind = problem or ("far behind, given up" if len(scores) < origins else "")
+    remark = "; ".join(part for part in ("chosen" if trial["is_chosen"] else "", behind) if part)
     return {
         "name": text_of(trial),
         "errors": errors,

@@ -105,6 +105,19 @@ def test_nothing_after_the_training_part_is_read(here: Path) -> None:
     assert len(errors[0]) == 2
 
 
+def test_an_origin_in_a_cloudy_season_is_passed_over(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = seasonal(np.random.default_rng(1))
+    known = int((np.datetime64("2018-08-01") - np.datetime64("2014-01-05")) / np.timedelta64(EVERY, "D")) + 1
+    values[known - 15 : known] = 0
+    values[known - 15 : known, :2] = 3000  # some of it is usable, less than the half that is asked for
+    write_series(values)
+    carry_out("ingest", "source.nodata=1")
+    calls: list[str] = []
+    monkeypatch.setattr(forecast_choice.Attempt, "score", scored({}, calls))
+    carry_out("choose", "source.nodata=1", "samples.min_valid_fraction=0.5")
+    assert {call[call.index("until=") :] for call in calls} == {f"until={end})" for end in (known - 13, known - 26)}
+
+
 def scored(errors: dict[str, float], calls: list[str], stop_at: int = 10**6) -> Callable[..., Score]:
     """In place of a training: errors by corrected baseline; the process is stopped at one of the calls."""
 
@@ -193,5 +206,5 @@ def test_a_series_too_short_to_compare_gets_the_usual_network(here: Path) -> Non
     write_series(seasonal(np.random.default_rng(1)))
     carry_out("ingest")
     early = carry_out("choose", "split.validation_from=2014-04-20", "split.test_from=2014-08-01")
-    assert "too few dates to compare candidates" in early["message"]
+    assert "too few usable dates to compare candidates" in early["message"]
     assert (choice()["chosen"]["baseline"], choice()["chosen"]["context"]) == ("persistence", 4)
