@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 Batch = dict[str, torch.Tensor]  # each with a leading axis of samples
+FILLED_UP = "filled_up"  # of several ranks: whether a sample is there for equal sizes only
 
 
 class WindowSet(Protocol):
@@ -29,8 +30,8 @@ class EpochBatches:
     Not a torch DataLoader: windows come out of memory maps in microseconds, so worker processes cost more than they
     give, and resuming needs the order of epoch e without having lived through the epochs before it.
 
-    With `world` > 1 every batch is divided among the ranks (short ones are filled up from their own start), so the number of
-    optimiser steps does not depend on the number of devices.
+    With `world` > 1 every batch is divided among the ranks (short ones are filled up from their own start, as FILLED_UP says), so
+    the number of optimiser steps does not depend on the number of devices.
     """
 
     def __init__(self, windows: WindowSet, batch: int, seed: int, *, shuffle: bool):
@@ -48,8 +49,11 @@ class EpochBatches:
         # members share the windows: each sees symmetries of its own
         self.windows.set_epoch(int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]))
         for indices in self.indices():
-            mine = np.resize(indices, -(-len(indices) // self.world) * self.world)[self.rank :: self.world]
-            yield self.windows.gather(mine.tolist())
+            size = -(-len(indices) // self.world) * self.world
+            batch = self.windows.gather(np.resize(indices, size)[self.rank :: self.world].tolist())
+            if self.world > 1:
+                batch = batch | {FILLED_UP: torch.arange(self.rank, size, self.world) >= len(indices)}
+            yield batch
 
     def indices(self) -> list[np.ndarray]:
         """The window indices of each batch of this epoch, over all ranks."""

@@ -24,7 +24,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from pipelines.files import publish
 from pipelines.learning.epoch_batches import Batch, EpochBatches
-from pipelines.learning.micro_batches import MicroBatches, backward_in_parts, forward
+from pipelines.learning.micro_batches import MicroBatches, backward, backward_in_parts, forward
+from pipelines.learning.ranks import gathered, of_whole_batch
 from pipelines.learning.schedules import Sampling, moving_average, rate_schedule
 from pipelines.predictors import HasAuxiliaryLoss, Trainable
 
@@ -91,8 +92,8 @@ def frame_weight(batch: Batch) -> torch.Tensor:
 class MemberTask(LightningModule):
     """Member `i` of a forecaster with its loss, optimiser and schedules.
 
-    On one device a training step computes the gradient itself, in parts where memory needs it (`micro_batches`); of several
-    devices Lightning does, which averages over them.
+    On one device a training step computes the gradient itself, in parts where memory needs it (`micro_batches`); on several
+    devices Lightning does, which averages over them: each has the loss of the whole batch and the gradient of its own part.
     """
 
     def __init__(
@@ -117,6 +118,8 @@ class MemberTask(LightningModule):
     def _sums(self, y: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss, and (loss x total weight, total weight) for the mean over an epoch."""
         target, weight = self._target_of(batch), self._weight_of(batch)
+        if self.trainer.world_size > 1:
+            y, target, weight = (of_whole_batch(one, batch) for one in (y, target, weight))
         loss = self._loss(y, target, weight)
         count = weight.sum().float()
         return loss, torch.stack([loss.detach() * count, count])
@@ -140,7 +143,7 @@ class MemberTask(LightningModule):
 
     def _loss_of_whole(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         loss, sums = self._sums(self._compute(batch), batch)
-        auxiliary = self._auxiliary_loss()
+        loss, auxiliary = loss * self.trainer.world_size, self._auxiliary_loss()
         return loss if auxiliary is None else loss + auxiliary, sums  # the curve shows the loss alone, as of the validation part
 
     def _loss_and_gradient(self, batch: Batch, parts: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,7 +153,7 @@ class MemberTask(LightningModule):
         scale = scaler.scale if scaler is not None else lambda loss: loss
         if len(parts) == 1:
             loss, sums = self._loss_of_whole(batch)
-            scale(loss).backward()
+            backward([scale(loss)], [None])
             return loss.detach(), sums
         found: list[torch.Tensor] = []
 
@@ -328,15 +331,6 @@ def describe_row(row: Row) -> str:
     """`epoch 3: validation loss 0.412, accuracy 0.871`."""
     names = [name for name in row if name not in ("epoch", "training_loss", "learning_rate") and row[name] is not None]
     return f"epoch {row['epoch']:.0f}: " + ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in names)
-
-
-def gathered(parts: list[torch.Tensor], world: int) -> list[torch.Tensor]:
-    """The parts of all ranks."""
-    if world == 1:
-        return parts
-    found: list[list[torch.Tensor]] = [[]] * world
-    torch.distributed.all_gather_object(found, parts)
-    return [one for own in found for one in own]
 
 
 def best_of(curve: Sequence[Row]) -> Row | None:

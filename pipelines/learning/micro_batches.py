@@ -76,17 +76,23 @@ def backward_in_parts(
             outputs.append(compute(part))
     y = torch.cat(outputs).requires_grad_()
     loss = loss_of(y)
-    scale(loss).backward()
+    backward([scale(loss)], [None])
     assert y.grad is not None
     count = len(y)
     for part, state, gradient in zip(parts, states, y.grad.split([len(one) for one in outputs]), strict=True):
         set_random_state(state)
         again, added = compute(part), auxiliary()
         if added is None:
-            again.backward(gradient)
+            backward([again], [gradient])
         else:
-            torch.autograd.backward([again, scale(added * (len(again) / count))], [gradient, None])
+            backward([again, scale(added * (len(again) / count))], [gradient, None])
     return loss.detach()
+
+
+def backward(tensors: list[Tensor], gradients: list[Tensor | None]) -> None:
+    """In the precision of the forward pass, whatever is in force here."""
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        torch.autograd.backward(tensors, gradients)
 
 
 def samples_in(batch: Batch) -> int:
