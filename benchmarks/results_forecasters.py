@@ -117,7 +117,7 @@ def make_row(name: str, protocol: Protocol, members: Mapping[str, Mapping[str, A
     from models.losses import masked_mse, masked_mse_mae
     from models.residual_forecaster import Scaling, build_forecaster
     from pipelines.learning.member import frame_weight
-    from pipelines.learning.schedules import Sampling
+    from pipelines.learning.schedules import ScheduledSampling
     from pipelines.learning.training import TrainingSettings, train
 
     model: FrameModel = TypeAdapter(FrameModel).validate_python({**members[name], "baseline": "none"})
@@ -130,7 +130,7 @@ def make_row(name: str, protocol: Protocol, members: Mapping[str, Mapping[str, A
     validation = SequenceSet(forecaster, training_digits, protocol.validation, VALIDATION_SEED)
     settings = TrainingSettings(
         epochs=protocol.epochs, batch=protocol.batch, learning_rate=protocol.learning_rate, optimizer=protocol.optimizer,
-        patience=protocol.epochs, seed=SEED, sampling=Sampling("reverse", "exponential") if name in REVERSED else None,
+        patience=protocol.epochs, seed=SEED, sampling=ScheduledSampling("reverse", "exponential") if name in REVERSED else None,
     )  # fmt: skip
     loss = NormalisedLoss(masked_mse_mae, forecaster.normalise) if protocol.loss == "mse_mae" else masked_mse
     learn = partial(train, target_of=itemgetter("target_KCHW"), weight_of=frame_weight)

@@ -11,7 +11,7 @@ from configs.networks import AutoModel, HistoryModel, PredRNNModel, SimVPModel
 from configs.schema import Finding, Sections, Strict
 
 if TYPE_CHECKING:
-    from pipelines.learning.schedules import Sampling
+    from pipelines.learning.schedules import ScheduledSampling
 
 
 class SamplingConfig(Strict):
@@ -39,7 +39,7 @@ class SamplingConfig(Strict):
             problem = "is not for model.baseline: moving_field, which is corrected at the issue date, not where targets lie"
             yield Finding(where, problem, "another baseline, or take it out")
 
-    def build(self) -> Sampling:
-        from pipelines.learning.schedules import Sampling
+    def build(self) -> ScheduledSampling:
+        from pipelines.learning.schedules import ScheduledSampling
 
-        return Sampling(**self.model_dump())
+        return ScheduledSampling(**self.model_dump())

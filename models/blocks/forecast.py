@@ -36,7 +36,7 @@ class Channels:
 
 @dataclass(frozen=True)
 class Shown:
-    """In training: which frames are read as they were, instead of as the network forecasts them; see `Sampling` of training."""
+    """In training: which frames are read as they were, not as the network forecasts them (`pipelines.learning.schedules`)."""
 
     context_BT: Tensor | None  # bool; the first frame is always shown; None: all
     targets_BK: Tensor  # bool

@@ -26,7 +26,7 @@ from pipelines.files import publish
 from pipelines.learning.epoch_batches import Batch, EpochBatches
 from pipelines.learning.micro_batches import MicroBatches, backward, backward_in_parts, forward
 from pipelines.learning.ranks import gathered, of_whole_batch
-from pipelines.learning.schedules import Sampling, moving_average, rate_schedule
+from pipelines.learning.schedules import ScheduledSampling, moving_average, rate_schedule
 from pipelines.predictors import HasAuxiliaryLoss, Trainable
 
 VALIDATION_LOSS = "validation_loss"
@@ -64,7 +64,7 @@ class TrainingSettings:
     schedule: str = "one_cycle"  # "one_cycle" | "cosine" | "constant", of the learning rate
     ema: float = 0.0  # decay of the mean of the weights that is evaluated and kept; 0: the weights themselves
     micro_batch: int | None = None  # samples that go through the network at a time; None: the batch
-    sampling: Sampling | None = None  # for networks that read their own forecasts
+    sampling: ScheduledSampling | None = None  # for networks that read their own forecasts
 
     def described(self) -> dict[str, Any]:
         """The settings as plain values; the later ones only where they differ from what once was the only way."""

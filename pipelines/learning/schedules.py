@@ -48,7 +48,7 @@ def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor]
 
 
 @dataclass(frozen=True)
-class Sampling:
+class ScheduledSampling:
     """How often a network reads true frames instead of its own forecasts, over the steps of a training.
 
     scheduled: of target frames ever less often, from always to never (Bengio et al. 2015, arXiv:1506.03099, section 2.4).
@@ -64,7 +64,7 @@ class Sampling:
     def chances(self, step: int, steps: int) -> tuple[float, float]:
         """Of reading the truth (of a frame of the context, of a target).
 
-        >>> Sampling("reverse").chances(25, 100)
+        >>> ScheduledSampling("reverse").chances(25, 100)
         (0.75, 0.25)
         """
         share = min(step / max(self.until * steps, 1), 1)

@@ -15,11 +15,11 @@ from tiny_forecaster import TinyForecaster, TinyWindows, mean_absolute_error
 from models.losses import dice, masked_huber
 from pipelines.errors import RequestError
 from pipelines.learning.member import frame_weight
-from pipelines.learning.schedules import Sampling
+from pipelines.learning.schedules import ScheduledSampling
 from pipelines.learning.training import MemberReport, TrainingSettings, train
 
 SETTINGS = TrainingSettings(epochs=3, batch=8, learning_rate=1e-2, accelerator="cpu")
-ALL_ON = replace(SETTINGS, ema=0.9, sampling=Sampling("reverse", "sigmoid", 0.9))
+ALL_ON = replace(SETTINGS, ema=0.9, sampling=ScheduledSampling("reverse", "sigmoid", 0.9))
 
 
 def run(folder: Path, settings: TrainingSettings, forecaster=None, loss=mean_absolute_error, progress=None):
@@ -239,7 +239,7 @@ def test_what_is_no_lack_of_memory_or_cannot_be_divided_is_raised(tmp_path):
 @pytest.mark.parametrize("curve", ["linear", "exponential", "sigmoid"])
 @pytest.mark.parametrize(("kind", "first", "last"), [("scheduled", (1, 1), (1, 0)), ("reverse", (0.5, 0.5), (1, 0))])
 def test_the_chances_change_over_the_first_steps(kind, curve, first, last):
-    sampling = Sampling(kind, curve, 0.5)
+    sampling = ScheduledSampling(kind, curve, 0.5)
     course = [sampling.chances(step, 100) for step in range(101)]
     assert course[0] == pytest.approx(first, abs=0.01)
     assert course[50:] == [last] * 51
@@ -250,7 +250,7 @@ def test_the_chances_change_over_the_first_steps(kind, curve, first, last):
 def test_sampling_changes_training_and_nothing_that_is_evaluated(network, tmp_path):
     plain, report = run_frames(tmp_path / "plain", SETTINGS, network)
     for kind in ("scheduled", "reverse"):
-        sampled, curve = run_frames(tmp_path / kind, replace(SETTINGS, sampling=Sampling(kind)), network)
+        sampled, curve = run_frames(tmp_path / kind, replace(SETTINGS, sampling=ScheduledSampling(kind)), network)
         assert curve.curve[0] == report.curve[0]
         assert curve.curve[1]["training_loss"] != report.curve[1]["training_loss"]
         assert bool(torch.isfinite(weights_of(sampled)).all())

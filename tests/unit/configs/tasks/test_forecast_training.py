@@ -7,7 +7,7 @@ import pytest
 from configs.load import load_run
 from configs.tasks.forecast import ForecastRun, build_training_settings
 from pipelines.errors import RequestError
-from pipelines.learning.schedules import Sampling
+from pipelines.learning.schedules import ScheduledSampling
 
 RUN: dict[str, Any] = {
     "name": "a",
@@ -28,7 +28,7 @@ def test_the_settings_are_those_of_the_section() -> None:
     training = {"schedule": "cosine", "ema": 0.99, "micro_batch": 4, "sampling": SAMPLING}
     settings = build_training_settings(ForecastRun.model_validate({**RUN, "model": {"kind": "predrnn"}, "training": training}))
     assert (settings.schedule, settings.ema, settings.micro_batch) == ("cosine", 0.99, 4)
-    assert settings.sampling == Sampling("reverse", "sigmoid", 0.8)
+    assert settings.sampling == ScheduledSampling("reverse", "sigmoid", 0.8)
 
 
 @pytest.mark.parametrize(
