@@ -27,7 +27,7 @@ import xarray as xr
 from benchmarks.criteria import verdict
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import bands_of, open_cube
-from pipelines.learning.member import EpochBatches
+from pipelines.learning.epoch_batches import EpochBatches
 from pipelines.samples.cache import build_samples
 from pipelines.samples.plan import Sampling, Split, WindowPlan
 from pipelines.samples.sampling import SampleCache

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 Channels = Annotated[int, Field(ge=1, le=4096)]
 CorrectedBaseline = Literal["none", "persistence", "climatology", "decaying_anomaly", "moving_field"]
 PatchPx = Annotated[int, Field(ge=1, le=16)]
+FEEDBACK = "the part that forecasts also reads its last forecast, which training.sampling needs; the halo is larger"
 PATCH = "side of the squares that are one pixel of the network; 2: a quarter of the cost"
+
+
+def is_off(value: bool) -> bool:
+    """A run without a setting that came later reads as one of before."""
+    return not value
 
 
 def is_one(value: int) -> bool:
@@ -34,6 +40,7 @@ class ConvLSTMModel(ModelConfig):
     forget_bias: float = Field(1.0, description="first bias of the forget gate; larger: remembers longer at first")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of channels dropped between layers in training")
     frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
+    feedback: bool = Field(False, exclude_if=is_off, description=FEEDBACK)
     patch_px: PatchPx = Field(1, exclude_if=is_one, description=PATCH)
     baseline: CorrectedBaseline = Field("decaying_anomaly", description="the one that the network corrects")
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
@@ -46,6 +53,7 @@ class ConvGRUModel(ModelConfig):
     hidden: list[Channels] = Field([16], min_length=1, description="channels of each layer")
     kernel: Literal[1, 3, 5, 7] = Field(3, description="side of the convolutions, in pixels")
     frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
+    feedback: bool = Field(False, exclude_if=is_off, description=FEEDBACK)
     patch_px: PatchPx = Field(1, exclude_if=is_one, description=PATCH)
     baseline: CorrectedBaseline = Field("decaying_anomaly", description="the one that the network corrects")
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
@@ -60,6 +68,7 @@ class TrajGRUModel(ModelConfig):
     links: int = Field(5, ge=1, le=32, description="places from which each pixel's state comes")
     max_flow: float = Field(4.0, gt=0, le=64, description="largest shift of the state per step and axis, in pixels (patches)")
     frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
+    feedback: bool = Field(False, exclude_if=is_off, description=FEEDBACK)
     patch_px: PatchPx = Field(1, exclude_if=is_one, description=PATCH)
     baseline: CorrectedBaseline = Field("decaying_anomaly", description="the one that the network corrects")
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
@@ -210,9 +219,9 @@ def halo_px(model: Model, steps: int) -> int | None:
     match model:
         case HistoryModel():
             return HISTORY_HALO_PX
-        case ConvLSTMModel(patch_px=1):
+        case ConvLSTMModel(patch_px=1, feedback=False):
             return model.kernel // 2 * (steps - 1 + len(model.hidden))
-        case ConvGRUModel(patch_px=1):
+        case ConvGRUModel(patch_px=1, feedback=False):
             return model.kernel // 2 * (2 * (steps + len(model.hidden)) - 3)
     import torch
 
@@ -239,11 +248,11 @@ def build_settings(model: FrameModel, context: int, horizon: int) -> Settings:
 
     match model:
         case ConvLSTMModel() as m:
-            return ConvLSTMSettings(tuple(m.hidden), m.kernel, m.peepholes, m.forget_bias, m.dropout, m.frame_dropout)
+            return ConvLSTMSettings(tuple(m.hidden), m.kernel, m.peepholes, m.forget_bias, m.dropout, m.frame_dropout, m.feedback)
         case ConvGRUModel() as m:
-            return ConvGRUSettings(tuple(m.hidden), m.kernel, m.frame_dropout)
+            return ConvGRUSettings(tuple(m.hidden), m.kernel, m.frame_dropout, m.feedback)
         case TrajGRUModel() as m:
-            return TrajGRUSettings(tuple(m.hidden), m.kernel, m.links, m.max_flow, m.frame_dropout)
+            return TrajGRUSettings(tuple(m.hidden), m.kernel, m.links, m.max_flow, m.frame_dropout, m.feedback)
         case PredRNNModel() as m:
             return PredRNNSettings(tuple(m.hidden), m.kernel, m.layer_norm, m.forget_bias, m.decoupling, m.frame_dropout)
         case SimVPModel() as m:

@@ -198,6 +198,27 @@ class TrainingDefaults(Strict):
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU if there is one")
     devices: int = Field(1, ge=1, description="GPUs, or processes on CPUs, that share each batch")
     seed: Seed = Field(0, description="of all that is random in training")
+    # the following are not written out while they change nothing: trainings do not depend on them
+    schedule: Literal["one_cycle", "cosine", "constant"] = Field(
+        "one_cycle",
+        exclude_if=lambda value: value == "one_cycle",
+        description="of the learning rate over all steps; cosine: rises in the first 5 % of them, then falls to 0",
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        exclude_if=lambda value: value == 0,
+        description="decay per step of the mean of the weights that is evaluated and kept in place of the last ones, such as "
+        "0.999; 0: none",
+    )
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        exclude_if=lambda value: value is None,
+        description="windows or samples that go through the network at a time: less memory, the same steps, more time; default: "
+        "`batch`, and less where memory is short",
+    )
 
 
 class StartedTraining(TrainingDefaults):

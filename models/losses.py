@@ -55,6 +55,11 @@ def masked_mse(y: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return weighted_mean((y - _seen(y, target, weight)).square(), weight)
 
 
+def masked_mse_mae(y: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """MSE + MAE, scalar: large errors weigh as in the MSE, and what is probably 0 becomes 0, not a faint mean."""
+    return masked_mse(y, target, weight) + masked_mae(y, target, weight)
+
+
 def masked_huber(y: Tensor, target: Tensor, weight: Tensor, delta: float = 1.0) -> Tensor:
     """Huber loss, scalar: half the square up to `delta`, linear beyond (Huber 1964); `delta` in the units of `y`."""
     return weighted_mean(F.huber_loss(y, _seen(y, target, weight), reduction="none", delta=delta), weight)

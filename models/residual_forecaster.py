@@ -27,6 +27,7 @@ from models.baselines.pointwise import (
     context_arrays,
     context_days,
 )
+from models.blocks.forecast import Shown
 from models.contract import Description, Ensemble, Halo, Network, over_space, seeded
 from models.covariates import CovariateScaling, as_channels
 from models.networks.encoder_forecaster import ConvLSTMSettings
@@ -266,8 +267,22 @@ class ResidualForecaster(Ensemble):
         return *context, torch.cat(futures, dim=2), batch["time_KF"], batch["elapsed_K"]
 
     def compute_member(self, member: int, batch: dict[str, Tensor]) -> Tensor:
-        """y_BKCHW of one network without residual scaling, the input of the training loss. Physical values, differentiable."""
-        return self.correct(batch["baseline_KCHW"], self._in_place(self.members[member](*self._network_inputs(batch)), batch))
+        """y_BKCHW of one network without residual scaling, the input of the training loss. Physical values, differentiable.
+
+        With shown_K (bool, each target) and maybe shown_T (each frame) the network reads these instead of its own forecasts,
+        where they are valid; the batch then has the targets too.
+        """
+        network, inputs, shown = self.members[member], self._network_inputs(batch), self._shown(batch)
+        residual_BKCHW = network(*inputs) if shown is None else network(*inputs, shown=shown)
+        return self.correct(batch["baseline_KCHW"], self._in_place(residual_BKCHW, batch))
+
+    def _shown(self, batch: dict[str, Tensor]) -> Shown | None:
+        if "shown_K" not in batch:
+            return None
+        if isinstance(self.baseline, MovingField):
+            raise ValueError("a correction of a moving field is made at the issue date, where no true frame of a target lies")
+        truth_BKCHW = self.normalise(batch["target_KCHW"]) - self.normalise(batch["baseline_KCHW"])
+        return Shown(batch.get("shown_T"), batch["shown_K"], truth_BKCHW, batch["target_valid_KHW"] > 0)
 
     def residual(self, batch: dict[str, Tensor]) -> Tensor:
         """Mean residual of the members, (B, K, C, H, W), normalised units, without residual scaling."""

@@ -112,13 +112,14 @@ def _siamese(recurrence: str, kernel: int) -> Case:
     return Case(lambda: SiameseDCRN(SiameseDCRNConfig(BANDS, (3, 4, 4), 0.0, recurrence, kernel)), "change")
 
 
-def _convlstm(hidden: tuple[int, ...], kernel: int) -> Case:
-    config = EncoderForecasterConfig(BANDS, BANDS, BANDS, hidden, kernel, peepholes=kernel == 5)
+def _convlstm(hidden: tuple[int, ...], kernel: int, *, feedback: bool = False) -> Case:
+    config = EncoderForecasterConfig(BANDS, BANDS, BANDS, hidden, kernel, peepholes=kernel == 5, feedback=feedback)
     return Case(lambda: EncoderForecaster(config), "forecast")
 
 
-def _convgru(hidden: tuple[int, ...], kernel: int) -> Case:
-    return Case(lambda: ConvGRUForecaster(ConvGRUForecasterConfig(BANDS, BANDS, BANDS, hidden, kernel)), "forecast")
+def _convgru(hidden: tuple[int, ...], kernel: int, *, feedback: bool = False) -> Case:
+    config = ConvGRUForecasterConfig(BANDS, BANDS, BANDS, hidden, kernel, feedback=feedback)
+    return Case(lambda: ConvGRUForecaster(config), "forecast")
 
 
 def _trajgru(hidden: tuple[int, ...], kernel: int, **settings: float) -> Case:
@@ -165,11 +166,14 @@ CASES = {
     "convlstm, two layers": _convlstm((3, 4), 3),
     "convlstm, wide": _convlstm((4,), 5),
     "convlstm, pointwise": _convlstm((4,), 1),
+    "convlstm, feedback": _convlstm((3, 4), 3, feedback=True),
     "convgru": _convgru((3,), 3),
     "convgru, two layers": _convgru((3, 4), 3),
     "convgru, wide": _convgru((4,), 5),
+    "convgru, feedback": _convgru((3,), 3, feedback=True),
     "trajgru": _trajgru((3,), 3),
     "trajgru, two layers": _trajgru((3, 2), 1, max_flow=2.5),
+    "trajgru, feedback": _trajgru((3,), 1, max_flow=2.5, feedback=True),
     "predrnn": _predrnn((3,), 3),
     "predrnn, two layers": _predrnn((3, 3), 3, layer_norm=True, decoupling=0.0),
     "simvp": _simvp(3),

@@ -18,6 +18,7 @@ from configs.run import CubeRun, StartedTraining, VariableConfig
 from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate
 from configs.tasks.forecast_baselines import DEFAULT_BASELINES, MOVING_BASELINES, WITHOUT_COVARIATES, Baseline, build_corrected
 from configs.tasks.forecast_covariates import CovariatesConfig
+from configs.tasks.forecast_sampling import SamplingConfig
 from configs.yaml_positions import Key
 from pipelines.calendar import date_text
 from pipelines.errors import RequestError
@@ -133,8 +134,10 @@ class TrainingConfig(StartedTraining):
     batch: int = Field(16, ge=1, description="windows per step of the optimiser")
     learning_rate: float = Field(1e-3, gt=0, description="of AdamW, at its peak")
     weight_decay: float = Field(1e-4, ge=0, description="of AdamW")
-    loss: Literal["mae", "mse", "huber", "intense_mae"] = Field(
-        "huber", description="what training makes small; intense_mae: MAE that weighs large values more, which MAE dries out"
+    loss: Literal["mae", "mse", "mse_mae", "huber", "intense_mae"] = Field(
+        "huber",
+        description="what training makes small; mse_mae: their sum, of standardised values; intense_mae: MAE that weighs large "
+        "values more, which MAE dries out",
     )
     patience: int = Field(6, ge=1, description="epochs without a smaller validation loss after which training ends")
     augment: bool = Field(True, description="rotate and mirror training windows")
@@ -146,6 +149,16 @@ class TrainingConfig(StartedTraining):
         description="train once more on training and validation dates, with what was chosen before: as the baselines, which are "
         "fitted up to the test too",
     )
+    sampling: SamplingConfig | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="of networks that read their own forecasts (predrnn, or model.feedback); default: they do in training too",
+    )
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        if self.sampling is not None:
+            yield from self.sampling.check(sections)
 
 
 Publish = Literal["best", "network", "beyond_doubt"]  # as `pipelines.learning.choice`, which is heavier to import
@@ -328,9 +341,9 @@ class NormalisedLoss:
 
 
 def build_loss(run: ForecastRun, forecaster: ResidualForecaster) -> NormalisedLoss:
-    from models.losses import intense_mae, masked_huber, masked_mae, masked_mse
+    from models.losses import intense_mae, masked_huber, masked_mae, masked_mse, masked_mse_mae
 
-    losses = {"mae": masked_mae, "mse": masked_mse, "huber": masked_huber, "intense_mae": intense_mae}
+    losses = {"mae": masked_mae, "mse": masked_mse, "mse_mae": masked_mse_mae, "huber": masked_huber, "intense_mae": intense_mae}
     return NormalisedLoss(losses[run.training.loss], forecaster.normalise)
 
 
@@ -344,7 +357,8 @@ def build_target(run: ForecastRun) -> Callable[[dict[str, Tensor]], Tensor]:
 def build_training_settings(run: ForecastRun) -> TrainingSettings:
     from pipelines.learning.training import TrainingSettings
 
-    return TrainingSettings(**run.training.model_dump(exclude={"loss", "augment", "centre_dates", "refit", "start_from"}))
+    own, sampling = {"loss", "augment", "centre_dates", "refit", "start_from", "sampling"}, run.training.sampling
+    return TrainingSettings(**run.training.model_dump(exclude=own), sampling=None if sampling is None else sampling.build())
 
 
 # ---------------------------------------------------------------- evaluation

@@ -3,7 +3,7 @@
 Shapes as in `models.blocks.forecast`.
 """
 
-from torch import Tensor, cat
+from torch import Tensor, cat, stack
 
 from models.blocks.forecast import ForecasterNetwork
 from models.cells.recurrent_stack import State
@@ -21,9 +21,24 @@ class TimeAsChannels(ForecasterNetwork):
         after: State = self.encoder(context, state, valid_BT1HW=valid_BT1HW)[1]
         return after
 
-    def decode(self, state: State, futures_BKCHW: Tensor, time_BKF: Tensor, elapsed_BK: Tensor) -> tuple[Tensor, State]:
-        h_BKDHW, after = self.forecaster(cat([futures_BKCHW, as_channels(time_BKF, futures_BKCHW)], dim=2), state)
+    def decode(
+        self, state: State, futures_BKCHW: Tensor, time_BKF: Tensor, elapsed_BK: Tensor, last_BCHW: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        known_BKCHW = cat([futures_BKCHW, as_channels(time_BKF, futures_BKCHW)], dim=2)
+        if self.reads_its_forecasts:
+            return self._decode_reading(state, known_BKCHW, last_BCHW)
+        h_BKDHW, after = self.forecaster(known_BKCHW, state)
         return self.head(h_BKDHW.flatten(0, 1)).unflatten(0, h_BKDHW.shape[:2]), after
+
+    def _decode_reading(self, state: State, known_BKCHW: Tensor, last_BCHW: Tensor | None) -> tuple[Tensor, State]:
+        """As `decode`; every step reads the correction before."""
+        last_BCHW = self.next_frame(state, known_BKCHW.shape[3:]) if last_BCHW is None else last_BCHW
+        corrections = []
+        for k in range(known_BKCHW.shape[1]):
+            h_B1DHW, state = self.forecaster(cat([known_BKCHW[:, k], last_BCHW], dim=1)[:, None], state)
+            last_BCHW = self.head(h_B1DHW[:, 0])
+            corrections.append(last_BCHW)
+        return stack(corrections, dim=1), state
 
 
 def as_channels(time_BTF: Tensor, like_BTCHW: Tensor) -> Tensor:

@@ -23,12 +23,9 @@ def next_state(gates_BGHW: Tensor, c_BDHW: Tensor) -> tuple[Tensor, Tensor]:
     >>> c.item()  # half of it is forgotten, nothing comes in
     0.5
     """
-    if gates_BGHW.dtype == c_BDHW.dtype:
-        h_BDHW, c_new_BDHW = LSTMGates.apply(gates_BGHW, c_BDHW)  # type: ignore[no-untyped-call]
-        return h_BDHW, c_new_BDHW
-    i, f, o, g = gates_BGHW.chunk(4, dim=1)  # mixed precision
-    c_new_BDHW = torch.sigmoid(f) * c_BDHW + torch.sigmoid(i) * torch.tanh(g)
-    return torch.sigmoid(o) * torch.tanh(c_new_BDHW), c_new_BDHW
+    gates_BGHW = gates_BGHW.to(c_BDHW.dtype)  # of mixed precision: the state stays float32
+    h_BDHW, c_new_BDHW = LSTMGates.apply(gates_BGHW, c_BDHW)  # type: ignore[no-untyped-call]
+    return h_BDHW, c_new_BDHW
 
 
 class LSTMGates(torch.autograd.Function):

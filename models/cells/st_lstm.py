@@ -65,7 +65,8 @@ class STLSTMCell(RecurrentCell):
         c_new, m_new = torch.sigmoid(f_x + f_h) * c + to_c, torch.sigmoid(f_xm + f_m) * m + to_m
         both = torch.cat([c_new, m_new], dim=1)
         o = torch.sigmoid(o_x + o_h + of_output(self.to_output(both)))
-        return (o * torch.tanh(self.mix(both)), c_new, m_new), (to_c, to_m)
+        h_new = o * torch.tanh(self.mix(both).to(c.dtype))  # of mixed precision: the state stays float32
+        return (h_new, c_new, m_new), (to_c, to_m)
 
     def advance(self, x_BCHW: Tensor, state: LayerState) -> LayerState:
         return self.advance_telling(x_BCHW, state)[0]

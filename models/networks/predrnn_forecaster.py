@@ -46,6 +46,8 @@ class PredRNNForecasterConfig(PredRNNSettings, Channels):
 
 
 class PredRNNForecaster(StatefulForecaster):
+    reads_its_forecasts = True
+
     def __init__(self, config: PredRNNForecasterConfig):
         super().__init__()
         self.config, self.axes, self.frame_dropout = config, config.axes, config.frame_dropout
@@ -77,7 +79,10 @@ class PredRNNForecaster(StatefulForecaster):
 
     def auxiliary_loss(self) -> Tensor | None:
         alike, self._alike = self._alike, []
-        return self.config.decoupling * torch.stack(alike).mean() if alike else None
+        of_context = super().auxiliary_loss()
+        parts = [self.config.decoupling * torch.stack(alike).mean()] if alike else []
+        parts += [] if of_context is None else [of_context]
+        return torch.stack(parts).sum() if parts else None
 
     def encode(
         self, frames_BTCHW: Tensor, valid_BTHW: Tensor, time_BTF: Tensor, elapsed_BT: Tensor, state: State | None = None
@@ -93,16 +98,22 @@ class PredRNNForecaster(StatefulForecaster):
         assert state is not None, "a context has at least one step"
         return state
 
-    def decode(self, state: State, futures_BKCHW: Tensor, time_BKF: Tensor, elapsed_BK: Tensor) -> tuple[Tensor, State]:
+    def next_frame(self, state: State, space: Sequence[int]) -> Tensor:
+        correction_BCHW: Tensor = self.head(state[len(self.stack.cells) - 1][0])
+        return correction_BCHW
+
+    def decode(
+        self, state: State, futures_BKCHW: Tensor, time_BKF: Tensor, elapsed_BK: Tensor, last_BCHW: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         rest_BKCHW = zeros_of(futures_BKCHW, self.config.frame_channels - self.config.outputs + 1)
         known_BKCHW = torch.cat([rest_BKCHW, futures_BKCHW, as_channels(time_BKF, futures_BKCHW)], dim=2)
         corrections: list[Tensor] = []
-        top = state[len(self.stack.cells) - 1][0]
+        last_BCHW = self.next_frame(state, futures_BKCHW.shape[3:]) if last_BCHW is None else last_BCHW
         for k in range(known_BKCHW.shape[1]):
-            last_BCHW = corrections[-1] if corrections else self.head(top)
             top, state, increments = self.stack.step(torch.cat([last_BCHW, known_BKCHW[:, k]], dim=1), state)
             self._compare(increments)
-            corrections.append(self.head(top))
+            last_BCHW = self.head(top)
+            corrections.append(last_BCHW)
         return torch.stack(corrections, dim=1), state
 
     def _compare(self, increments: list[Increments]) -> None:

@@ -1,4 +1,4 @@
-"""One network of the ensemble as Lightning sees it, its batches, and what of its training survives a kill.
+"""One network of the ensemble as Lightning sees it, and what of its training survives a kill.
 
 After every epoch the whole state (weights, optimiser, schedule, best weights so far, curve) is published in one
 file by rename. It is Lightning's own checkpoint, read with `weights_only=True`: tensors and plain values, no code.
@@ -10,23 +10,27 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from pipelines.files import publish
+from pipelines.learning.epoch_batches import Batch, EpochBatches
+from pipelines.learning.micro_batches import MicroBatches, backward, backward_in_parts, forward
+from pipelines.learning.ranks import gathered, of_whole_batch
+from pipelines.learning.schedules import ScheduledSampling, moving_average, rate_schedule
 from pipelines.predictors import HasAuxiliaryLoss, Trainable
 
 VALIDATION_LOSS = "validation_loss"
 Row = dict[str, float | None]  # epoch (0 = untrained), training_loss, validation_loss, learning_rate, and a score by its name
-Batch = dict[str, torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
@@ -34,6 +38,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": partial(torch.optim.SGD, momentum=0.9),
     "rmsprop": torch.optim.RMSprop,
 }
+LATER_SETTINGS = ("schedule", "ema", "micro_batch", "sampling")  # than the first state files
 LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric")
 
 
@@ -56,6 +61,15 @@ class TrainingSettings:
     seed: int = 0
     optimizer: str = "adamw"  # of OPTIMIZERS
     stop_after: int | None = None
+    schedule: str = "one_cycle"  # "one_cycle" | "cosine" | "constant", of the learning rate
+    ema: float = 0.0  # decay of the mean of the weights that is evaluated and kept; 0: the weights themselves
+    micro_batch: int | None = None  # samples that go through the network at a time; None: the batch
+    sampling: ScheduledSampling | None = None  # for networks that read their own forecasts
+
+    def described(self) -> dict[str, Any]:
+        """The settings as plain values; the later ones only where they differ from what once was the only way."""
+        later = {one.name: one.default for one in fields(self) if one.name in LATER_SETTINGS}
+        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
 
 
 @dataclass(frozen=True)
@@ -70,65 +84,17 @@ class Score:
     of_all: Callable[[Sequence[torch.Tensor]], float | None]
 
 
-class WindowSet(Protocol):
-    """Windows of one part, as `pipelines.samples` gives them.
-
-    `shapes` has one hashable per window (windows of equal shape may share a batch); `gather(indices)` is a dict of tensors
-    with a leading B, of which `train` reads target and weight; `set_epoch` changes the augmentation, if there is any.
-    """
-
-    @property
-    def shapes(self) -> Sequence[Any]: ...
-    def __len__(self) -> int: ...
-    def gather(self, indices: list[int]) -> Batch: ...
-    def set_epoch(self, epoch: int) -> None: ...
-
-
 def frame_weight(batch: Batch) -> torch.Tensor:
     """The weight of frames' pixels, (B, K, 1, H, W): whether they were seen; all channels of a pixel count alike."""
     return batch["target_valid_KHW"][:, :, None]
 
 
-class EpochBatches:
-    """The batches of one epoch, an iterable with a length.
-
-    Not a torch DataLoader: windows come out of memory maps in microseconds, so worker processes cost more than they
-    give, and resuming needs the order of epoch e without having lived through the epochs before it.
-
-    With `world` > 1 every batch is divided among the ranks (short ones are filled up from their own start), so the number of
-    optimiser steps does not depend on the number of devices.
-    """
-
-    def __init__(self, windows: WindowSet, batch: int, seed: int, *, shuffle: bool):
-        self.windows, self.batch, self.seed, self.shuffle = windows, batch, seed, shuffle
-        self.epoch, self.rank, self.world = 0, 0, 1
-        groups: dict[Any, list[int]] = {}
-        for index, shape in enumerate(windows.shapes):
-            groups.setdefault(shape, []).append(index)
-        self.groups = [np.array(group) for group in groups.values()]
-
-    def __len__(self) -> int:
-        return sum(-(-len(group) // self.batch) for group in self.groups)
-
-    def __iter__(self) -> Iterator[Batch]:
-        # members share the windows: each sees symmetries of its own
-        self.windows.set_epoch(int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]))
-        for indices in self.indices():
-            mine = np.resize(indices, -(-len(indices) // self.world) * self.world)[self.rank :: self.world]
-            yield self.windows.gather(mine.tolist())
-
-    def indices(self) -> list[np.ndarray]:
-        """The window indices of each batch of this epoch, over all ranks."""
-        order = np.random.default_rng([self.seed, self.epoch])
-        batches = []
-        for group in self.groups:
-            shuffled = order.permutation(group) if self.shuffle else group
-            batches += [shuffled[start : start + self.batch] for start in range(0, len(group), self.batch)]
-        return [batches[i] for i in order.permutation(len(batches))] if self.shuffle else batches
-
-
 class MemberTask(LightningModule):
-    """Member `i` of a forecaster with its loss, optimiser and schedule (one cycle, Smith & Topin 2018)."""
+    """Member `i` of a forecaster with its loss, optimiser and schedules.
+
+    On one device a training step computes the gradient itself, in parts where memory needs it (`micro_batches`); on several
+    devices Lightning does, which averages over them: each has the loss of the whole batch and the gradient of its own part.
+    """
 
     def __init__(
         self, forecaster: Trainable, i: int, loss: Loss, settings: TrainingSettings, steps: int,
@@ -136,17 +102,24 @@ class MemberTask(LightningModule):
     ):  # fmt: skip
         super().__init__()
         self.member: nn.Module = forecaster.members[i]
+        self.average = averaged(self.member, settings.ema) if settings.ema else None
         self._around = (forecaster,)  # in a tuple: not registered, its other members are none of this task's parameters
-        self._compute = partial(forecaster.compute_member, i)
+        self._compute_member = partial(forecaster.compute_member, i)
         self._loss, self._settings, self._steps = loss, settings, steps
         self._target_of, self._weight_of = target_of, weight_of
         self.training_sums = self.validation_sums = torch.zeros(2)
         self.validation_loss = math.nan
         self._score, self._parts, self.scores = score, list[torch.Tensor](), Row()
+        self.micro = MicroBatches(settings.micro_batch)
+
+    def _compute(self, batch: Batch) -> torch.Tensor:
+        return self._compute_member(batch).float()
 
     def _sums(self, y: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss, and (loss x total weight, total weight) for the mean over an epoch."""
         target, weight = self._target_of(batch), self._weight_of(batch)
+        if self.trainer.world_size > 1:
+            y, target, weight = (of_whole_batch(one, batch) for one in (y, target, weight))
         loss = self._loss(y, target, weight)
         count = weight.sum().float()
         return loss, torch.stack([loss.detach() * count, count])
@@ -159,22 +132,82 @@ class MemberTask(LightningModule):
         self.training_sums = torch.zeros(2, device=self.device)
 
     def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
-        loss, sums = self._sums(self._compute(batch).float(), batch)
+        if self._settings.sampling is not None:
+            batch = self._settings.sampling.drawn(batch, self.trainer.global_step, self._steps)
+        if self.trainer.world_size == 1:
+            loss, sums = self.micro.within_memory(batch, partial(self._loss_and_gradient, batch))
+        else:
+            loss, sums = self._loss_of_whole(batch)
         self.training_sums = self.training_sums + sums
-        auxiliary = self.member.auxiliary_loss() if isinstance(self.member, HasAuxiliaryLoss) else None
-        return loss if auxiliary is None else loss + auxiliary  # the curve shows the loss alone, as of the validation part
+        return loss
+
+    def _loss_of_whole(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, sums = self._sums(self._compute(batch), batch)
+        loss, auxiliary = loss * self.trainer.world_size, self._auxiliary_loss()
+        return loss if auxiliary is None else loss + auxiliary, sums  # the curve shows the loss alone, as of the validation part
+
+    def _loss_and_gradient(self, batch: Batch, parts: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of the batch, detached, and the sums of the epoch's mean; the parameters have its gradient and no other."""
+        self.member.zero_grad()
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # of 16-mixed
+        scale = scaler.scale if scaler is not None else lambda loss: loss
+        if len(parts) == 1:
+            loss, sums = self._loss_of_whole(batch)
+            backward([scale(loss)], [None])
+            return loss.detach(), sums
+        found: list[torch.Tensor] = []
+
+        def loss_of(y: torch.Tensor) -> torch.Tensor:
+            loss, sums = self._sums(y, batch)
+            found.append(sums)
+            return loss
+
+        loss = backward_in_parts(parts, self._compute, loss_of, self._auxiliary_loss, scale)
+        return loss, found[0]
+
+    def _auxiliary_loss(self) -> torch.Tensor | None:
+        return self.member.auxiliary_loss() if isinstance(self.member, HasAuxiliaryLoss) else None
+
+    def optimizer_zero_grad(self, *arguments: Any) -> None:
+        if self.trainer.world_size > 1:  # else the gradient is there already
+            super().optimizer_zero_grad(*arguments)
+
+    def backward(self, loss: torch.Tensor, *arguments: Any, **named: Any) -> None:
+        if self.trainer.world_size > 1:
+            super().backward(loss, *arguments, **named)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.average is not None:
+            self.average.update_parameters(self.member)
+
+    def _exchange_weights(self) -> None:
+        """The averaged weights into the member and its own into the average, or back."""
+        if self.average is None:
+            return
+        with torch.no_grad():
+            for own, mean in zip(self.member.parameters(), self.average.module.parameters(), strict=True):
+                held = own.clone()
+                own.copy_(mean)
+                mean.copy_(held)
+
+    def evaluated_weights(self) -> dict[str, torch.Tensor]:
+        """Those that the validation part has seen, copies on the CPU."""
+        of = self.member if self.average is None else self.average.module
+        return {name: value.detach().cpu().clone() for name, value in of.state_dict().items()}
 
     def on_validation_epoch_start(self) -> None:
         self.validation_sums = torch.zeros(2, device=self.device)
         self._parts = []
+        self._exchange_weights()
 
     def validation_step(self, batch: Batch, _index: int) -> None:
-        y = self._compute(batch).float()
+        y = self.micro.within_memory(batch, partial(forward, compute=self._compute))
         self.validation_sums = self.validation_sums + self._sums(y, batch)[1]
         if self._score is not None:
             self._parts.append(self._score.of_batch(y, batch).cpu())
 
     def on_validation_epoch_end(self) -> None:
+        self._exchange_weights()
         loss = self.mean_of(self.validation_sums)
         self.validation_loss = float(loss)
         self.log(VALIDATION_LOSS, loss, sync_dist=True)  # equal on all ranks already; for early stopping
@@ -186,6 +219,12 @@ class MemberTask(LightningModule):
         total = self.trainer.strategy.reduce(sums, reduce_op="sum")
         return total[0] / total[1]
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["driftline_micro_batch"] = self.micro.size
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.micro.size = checkpoint.get("driftline_micro_batch", self.micro.size)
+
     def configure_optimizers(self) -> Any:
         rate = self._settings.learning_rate
         weights = [p for p in self.member.parameters() if p.requires_grad and p.ndim > 1]
@@ -193,10 +232,14 @@ class MemberTask(LightningModule):
         groups = [{"params": weights, "weight_decay": self._settings.weight_decay}, {"params": biases, "weight_decay": 0.0}]
         optimizer = OPTIMIZERS[self._settings.optimizer]([group for group in groups if group["params"]], lr=rate)
         has_momentum = self._settings.optimizer != "rmsprop"
-        cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, rate, total_steps=max(self._steps, 2), pct_start=0.15, cycle_momentum=has_momentum
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+        schedule = rate_schedule(self._settings.schedule, optimizer, rate, self._steps, has_momentum=has_momentum)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def averaged(member: nn.Module, decay: float) -> AveragedModel:
+    """A copy of `member` that follows the mean of its weights; the optimiser does not see it."""
+    average = AveragedModel(member, multi_avg_fn=moving_average(decay))
+    return average.requires_grad_(requires_grad=False)
 
 
 class EpochEnd(Callback):
@@ -254,7 +297,7 @@ class EpochEnd(Callback):
     def _add_row(self, trainer: Trainer, task: MemberTask, row: Row) -> None:
         self.curve = [*self.curve, row]
         if self.keeps_last or best_of(self.curve) is row:
-            self.best = {name: value.detach().cpu().clone() for name, value in task.member.state_dict().items()}
+            self.best = task.evaluated_weights()
         figures = {name: value for name, value in row.items() if name != "epoch" and value is not None}
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=int(row["epoch"] or 0))
@@ -288,15 +331,6 @@ def describe_row(row: Row) -> str:
     """`epoch 3: validation loss 0.412, accuracy 0.871`."""
     names = [name for name in row if name not in ("epoch", "training_loss", "learning_rate") and row[name] is not None]
     return f"epoch {row['epoch']:.0f}: " + ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in names)
-
-
-def gathered(parts: list[torch.Tensor], world: int) -> list[torch.Tensor]:
-    """The parts of all ranks."""
-    if world == 1:
-        return parts
-    found: list[list[torch.Tensor]] = [[]] * world
-    torch.distributed.all_gather_object(found, parts)
-    return [one for own in found for one in own]
 
 
 def best_of(curve: Sequence[Row]) -> Row | None:

@@ -32,18 +32,16 @@ from torch import nn
 
 from pipelines.errors import ArtefactDamaged, RequestError, StateError, StorageFull
 from pipelines.files import is_full, replacing
+from pipelines.learning.epoch_batches import Batch, EpochBatches, WindowSet
 from pipelines.learning.member import (
     LIGHTNING_LOGGERS,
     VALIDATION_LOSS,
-    Batch,
-    EpochBatches,
     EpochEnd,
     Loss,
     MemberTask,
     Row,
     Score,
     TrainingSettings,
-    WindowSet,
     best_of,
     describe_row,
     load_epoch_state,
@@ -111,6 +109,11 @@ def train(
     count = len(forecaster.members)
     reports = []
     for i, member in enumerate(forecaster.members):
+        if settings.sampling is not None and not getattr(member, "reads_its_forecasts", False):
+            raise RequestError(
+                "training.sampling needs a network that reads its own forecasts frame by frame: model.kind predrnn, or convlstm, "
+                f"convgru or trajgru with model.feedback: true; {type(member).__name__} does not"
+            )
         training = EpochBatches(train_set, settings.batch, settings.seed + i, shuffle=True)
         validation = EpochBatches(validation_set, settings.batch, settings.seed + i, shuffle=False)
         steps = settings.epochs * len(training)
@@ -149,6 +152,10 @@ def _check_request(train_set: WindowSet, validation_set: WindowSet, settings: Tr
             )
     if settings.precision not in PRECISIONS:
         raise RequestError(f"training.precision is {settings.precision!r}; expected one of {', '.join(PRECISIONS)}")
+    if settings.devices > 1 and settings.micro_batch is not None:
+        raise RequestError(
+            "training.micro_batch is for one device, training.devices divides a batch already; take one of them out"
+        )
     is_gpu_here = torch.cuda.is_available()
     if settings.accelerator == "gpu" and not is_gpu_here:
         raise RequestError("training.accelerator is gpu, but PyTorch sees no GPU here; use `auto` or `cpu`")
@@ -165,7 +172,7 @@ def _fingerprint(
     """What the course of training depends on, as far as it can be told without reading all the data."""
     shapes = {name: list(value.shape) for name, value in member.state_dict().items()}
     groups = [[len(group) for group in part.groups] for part in (training, validation)]
-    text = json.dumps([asdict(settings), training.seed, shapes, groups, key], sort_keys=True)
+    text = json.dumps([settings.described(), training.seed, shapes, groups, key], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from pipelines.learning.box_metrics import mean_precision, score_boxes
-from pipelines.learning.member import Batch, Score
+from pipelines.learning.epoch_batches import Batch
+from pipelines.learning.member import Score
 from pipelines.samples.boxes import COLUMNS, Boxes
 
 MOST_SAMPLES = 1 << 20  # of a batch

@@ -17,7 +17,7 @@ import torch
 
 from pipelines.calendar import iso_date
 from pipelines.errors import RequestError
-from pipelines.learning.member import Batch
+from pipelines.learning.epoch_batches import Batch
 from pipelines.learning.training import Loss, TrainingSettings, train
 from pipelines.monitoring.areas import MonitoredCube, read_dates
 from pipelines.monitoring.calibration import LEAST_PIXELS, SPREADS, YEAR_DAYS, left_out_years, stable_history

@@ -75,7 +75,7 @@ def test_a_model_that_is_to_be_chosen_is_one_word_or_a_section(
 
 def test_each_kind_of_model_has_its_own_keys(mistakes: Mistakes) -> None:
     found = mistakes(GOOD + "model: {kind: convgru, peepholes: true}\n")
-    known = "use, as_is, kind, hidden, kernel, frame_dropout, patch_px, baseline, members"
+    known = "use, as_is, kind, hidden, kernel, frame_dropout, feedback, patch_px, baseline, members"
     assert found == {"model.peepholes": ("run.yaml:13", "unknown key", f"valid keys here: {known}")}
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 from tiny_forecaster import TinyWindows
 
-from pipelines.learning.member import EpochBatches
+from pipelines.learning.epoch_batches import EpochBatches
 
 
 def drawn(batches):

@@ -285,5 +285,5 @@ def test_two_devices_train_one_model(tmp_path):
         if "terminate called without an active exception" not in done.stderr:
             break
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["9", "9", "True", "8.0"]  # last progress, total, learnt, validated by both
+    assert done.stdout.split() == ["15", "15", "True", "8.0", "True"]  # last progress, total, learnt, validated by both, as alone
     assert done.stderr == ""

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipelines.learning.member import Batch
+from pipelines.learning.epoch_batches import Batch
 from pipelines.samples.sampling import WindowArrays
 from pipelines.tiles import Box
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.learning.member import EpochBatches
+from pipelines.learning.epoch_batches import EpochBatches
 from pipelines.samples.cache import build_samples
 from pipelines.samples.sampling import augmented
 
