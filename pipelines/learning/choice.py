@@ -18,7 +18,7 @@ from pipelines.progress import Progress
 from pipelines.samples.sampling import WindowArrays
 
 Publish = Literal["best", "network", "beyond_doubt"]
-COMBINED_WITHIN = 0.1  # what it is the mean of: methods with an error on validation of at most so much above the smallest
+COMBINED_WITHIN = 0.15  # what it is the mean of: methods with an error on validation of at most so much above the smallest
 LEAST_METHODS = 3  # the network and two baselines: with one baseline the choice is between the two
 SIMPLEST_FIRST = (
     "persistence", "same_date_last_year", "climatology", "median_anomaly", "decaying_anomaly", "harmonic", "translation",
