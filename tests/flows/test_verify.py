@@ -178,7 +178,7 @@ def test_a_combination_is_published_archived_and_gives_way_to_its_baseline(tiny_
     assert f"published is {baseline}. The evaluation had chosen the combination, the mean of" in sentence
     rivals = {(one["method"], one["rival"]) for one in carry_out("verify", tiny_run, *COMBINED)["by_issue"]}
     assert rivals == {(f"combination of {of}", baseline), (baseline, f"combination of {of}")}
-    alone = carry_out("run", tiny_run, *COMBINED, "evaluation.combine=no")
+    alone = carry_out("run", tiny_run, *COMBINED, "evaluation.combine=false")
     assert alone["method"] != "combination"
     assert "combination" not in read("evaluation.json")["methods"]
 
