@@ -151,7 +151,7 @@ class Forecast(TrainedTask):
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         from configs.tasks.forecast_baselines import describe_baselines, sentence_of
         from flows.tasks.forecast_training import earlier_model
-        from pipelines.learning.choice import ErrorSums, validation_errors
+        from pipelines.learning.choice import ErrorSums, tally_errors
         from pipelines.learning.evaluation import evaluate
         from pipelines.learning.forecast_intervals import calibrate
 
@@ -166,7 +166,7 @@ class Forecast(TrainedTask):
         fit = partial(fit_baselines, context, snapshot, names)
         twin = earlier_model(context, forecaster)
         earlier = {config.MODEL: twin, **do("fit the baselines", lambda show: fit(split.train_until, show))}
-        errors = do("compare on the validation part", lambda show: validation_errors(earlier, validation, show))
+        errors = do("compare on the validation part", lambda show: tally_errors(earlier, validation, show))
         members = members_to_combine(context, errors)
         earlier, seen = with_combination(earlier, members), ErrorSums()
         limits_C, transforms_C = zip(*((one.valid_range, one.transform) for one in run.samples.variables), strict=True)

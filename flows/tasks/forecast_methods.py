@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from configs.tasks.forecast_baselines import Baseline
     from models.residual_forecaster import ResidualForecaster
     from pipelines.inference.job import Request
+    from pipelines.learning.choice import ErrorSums
     from pipelines.learning.conformal import Intervals
     from pipelines.learning.field_motion import FieldMotion
     from pipelines.learning.verification import Scored, Standing
@@ -176,11 +177,11 @@ def choose_baselines(context: Invocation, training: PartWindows, axes: int) -> t
     return [*names, *(name for name in MOVING_BASELINES if found.moves and name not in names)], found
 
 
-def members_to_combine(context: Invocation, errors: Mapping[str, float]) -> tuple[config.Method, ...]:
+def members_to_combine(context: Invocation, errors: ErrorSums) -> tuple[config.Method, ...]:
     """What the combination is the mean of, by the errors on the validation part; () where there is none."""
     from pipelines.learning.choice import choose_members
 
-    members = choose_members(errors) if context.run.evaluation.combine else ()
+    members = choose_members(errors.means(), errors.dates) if context.run.evaluation.combine else ()
     if members:
         context.steps.log(f"evaluate: the combination is the mean of {members_text(members)}")
     return cast("tuple[config.Method, ...]", members)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from operator import length_hint
@@ -18,7 +19,7 @@ from pipelines.progress import Progress
 from pipelines.samples.sampling import WindowArrays
 
 Publish = Literal["best", "network", "beyond_doubt"]
-COMBINED_WITHIN = 0.15  # what it is the mean of: methods with an error on validation of at most so much above the smallest
+COMBINED_WITHIN, MOST_WITHIN = 0.5, 0.2  # over the root of the validation dates, at most; see `choose_members`
 LEAST_METHODS = 3  # the network and two baselines: with one baseline the choice is between the two
 SIMPLEST_FIRST = (
     "persistence", "same_date_last_year", "climatology", "median_anomaly", "decaying_anomaly", "harmonic", "translation",
@@ -52,13 +53,19 @@ class ErrorSums:
 
     def __init__(self) -> None:
         self._absolute: dict[str, np.ndarray] = {}
-        self._pixels, self._truth = 0, np.zeros((1, 2))
+        self._pixels, self._truth, self._days = 0, np.zeros((1, 2)), set[float]()
+
+    @property
+    def dates(self) -> int:
+        """How many target dates have a valid pixel."""
+        return len(self._days)
 
     def add(self, window: WindowArrays, forecasts: Mapping[str, np.ndarray]) -> None:
         """One window; `forecasts` are the y_KCHW of every method."""
         target_CKHW, valid_KHW = np.moveaxis(window.target_KCHW.numpy(), 1, 0), window.target_valid_KHW.numpy()
         seen_CP = target_CKHW[:, valid_KHW].astype(np.float64)
         self._pixels += seen_CP.shape[1]
+        self._days |= {day for day, valid in zip(window.target_days_K.tolist(), valid_KHW, strict=True) if valid.any()}
         self._truth = self._truth + np.stack([seen_CP.sum(axis=1), (seen_CP**2).sum(axis=1)], axis=1)
         for name, y_KCHW in forecasts.items():
             error_CP = np.moveaxis(y_KCHW, 1, 0)[:, valid_KHW] - seen_CP
@@ -76,29 +83,38 @@ class ErrorSums:
         return {name: float((sums_C / self._pixels / spread_C).mean()) for name, sums_C in self._absolute.items()}
 
 
-def validation_errors(
+def tally_errors(
     forecasters: Mapping[str, Forecaster], windows: Iterable[WindowArrays], progress: Progress | None = None
-) -> dict[str, float]:
-    """Mean absolute error of every forecaster, as `ErrorSums`. Raises RequestError if no window has a valid target pixel."""
+) -> ErrorSums:
+    """The errors of every forecaster."""
     errors = ErrorSums()
     for done, window in enumerate(windows, start=1):
         errors.add(window, forecast_by_all(forecasters, window))
         if progress:
             progress(done, max(done, length_hint(windows)))
-    return errors.means()
+    return errors
 
 
-def choose_members(errors: Mapping[str, float], within: float = COMBINED_WITHIN) -> tuple[str, ...]:
-    """Those whose mean is a candidate: methods with an error of at most 1 + `within` times the smallest.
+def validation_errors(
+    forecasters: Mapping[str, Forecaster], windows: Iterable[WindowArrays], progress: Progress | None = None
+) -> dict[str, float]:
+    """Mean absolute error of every forecaster, as `ErrorSums`. Raises RequestError if no window has a valid target pixel."""
+    return tally_errors(forecasters, windows, progress).means()
 
+
+def choose_members(errors: Mapping[str, float], dates: int) -> tuple[str, ...]:
+    """Those whose mean is a candidate: methods that so few target dates do not tell from the one with the smallest error.
+
+    Their error is above that by a share of at most 0.5 over the root of `dates`, and never by more than 20 %: 10 % of 25 dates.
     () where that is one alone, or there are not three to choose from.
 
-    >>> choose_members({"model": 0.1, "gradient_boosting": 0.105, "persistence": 0.2})
+    >>> choose_members({"model": 0.1, "gradient_boosting": 0.105, "persistence": 0.2}, 25)
     ('model', 'gradient_boosting')
     """
     known = {name: error for name, error in errors.items() if name not in NOT_COMBINED}
-    if len(known) < LEAST_METHODS:
+    if len(known) < LEAST_METHODS or dates < 1:
         return ()
+    within = min(COMBINED_WITHIN / math.sqrt(dates), MOST_WITHIN)
     good = tuple(name for name, error in known.items() if error <= min(known.values()) * (1 + within))
     return good if len(good) > 1 else ()
 
@@ -123,7 +139,7 @@ def choose(
     found = f"on the validation part the network's error is {_compared(gain)} that of the best baseline, {least}"
     simplest = f"; {best}, which is simpler, is equal within {margin * 100:g} %" if best != least else ""
     single = (network, found) if gain >= margin else (best, f"{found}{simplest}")
-    wanted = [*_combined(errors, network, least), single]
+    wanted = [*_combined(errors, network, least, margin), single]
 
     def outcome(name: str, baseline: str) -> str:
         of_name = skills.get(name, {})
@@ -149,10 +165,10 @@ def choose(
     return Choice(published, best, reason, dict(errors), members)
 
 
-def _combined(errors: Mapping[str, float], network: str, least: str) -> list[tuple[str, str]]:
-    """The combination, and what speaks for it, where it is as good as the best single method: that was picked, it was not."""
+def _combined(errors: Mapping[str, float], network: str, least: str, margin: float) -> list[tuple[str, str]]:
+    """The combination, and what speaks for it, where no single method, which was picked, is better by the margin."""
     single = min(network, least, key=lambda name: errors[name])
-    if COMBINATION not in errors or errors[COMBINATION] > errors[single]:
+    if COMBINATION not in errors or errors[COMBINATION] > errors[single] * (1 + margin):
         return []
     gain = 1 - errors[COMBINATION] / errors[single] if errors[single] > 0 else 0.0
     found = f"{_compared(gain)} that of the best single method, {named(single, network)}"
