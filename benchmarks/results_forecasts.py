@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.forecasts_rows import SERIES, Series
 from benchmarks.run_rows import Row, asked_for, config_of, costs_of, date_of, grid, run_row, wrapped
 
-MODEL = "model"
+MODEL, COMBINATION = "model", "combination"
 MOST_SEEDS = 3
 README = "demo"  # the series that the README shows
 NO_METHODS = ("climatological", "constant")  # intervals to compare with
@@ -35,7 +35,8 @@ that was killed and went on says "at least". How it is measured: [evaluation.md]
 COLUMNS = """MAE: with its 95 % interval over target dates. Skill: of the network over the method, 1 - MAE / MAE, with the
 paired 95 % interval over target dates. Covered: share of the test pixels inside the 90 % interval, and from which to which
 share that is on the single dates (10th to 90th percentile of the dates). Width, interval score and CRPS are in the unit of the
-variable, smaller is better. **Bold**: what is published. *Italics*: intervals that anybody could give, around no forecast of
+variable, smaller is better. **Bold**: what is published. The combination is the mean of the methods that it names ([design note
+024](../design/024-combined-forecasts.md)). *Italics*: intervals that anybody could give, around no forecast of
 their own: quantiles of each pixel's past values in the season, and quantiles of the network's errors on validation.
 """
 
@@ -51,6 +52,7 @@ def read_run(run: Path) -> Row:
         "published": evaluation["shipped"],
         "metrics": {name: {**found["overall"], **interval_of_mae(dates, name)} for name, found in details["metrics"].items()},
         "skill": {name: found["overall"] for name, found in details["skill"].items()},
+        "combined_skill": {name: found["overall"] for name, found in details.get("combined_skill", {}).items()},
         "choice": details["choice"],
         "intervals": {key: details["intervals"][key] for key in ("nominal", "calibration_dates", "is_bounded", "methods")},
         "counts": details["counts"],
@@ -148,7 +150,23 @@ def said(name: str) -> str:
 
 def chosen(row: Row) -> str:
     published = row["published"]
-    return f"Published is {'the ' if published == MODEL else ''}{said(published)}: {reason_of(row)}."
+    told = f"Published is {with_article(published)}: {reason_of(row)}."
+    if not (members := row["choice"].get("members")):
+        return told
+    skills = {name: of for name, of in row["combined_skill"].items() if name in (MODEL, best_baseline(row))}
+    over = [f"{with_article(name)} {with_bounds(of['skill'], of['low'], of['high'])}" for name, of in skills.items()]
+    mean_of = ", ".join(said(name) for name in members)
+    return f"{told} The combination is the mean of {mean_of}; its skill over {', over '.join(over)}."
+
+
+def with_article(name: str) -> str:
+    return f"the {said(name)}" if name in (MODEL, COMBINATION) else said(name)
+
+
+def best_baseline(row: Row) -> str:
+    """The baseline with the smallest error on the test part."""
+    errors = {name: float(found["mae"]) for name, found in row["metrics"].items() if name not in (MODEL, COMBINATION)}
+    return min(errors, key=lambda name: errors[name])
 
 
 def reason_of(row: Row) -> str:
@@ -164,12 +182,15 @@ def seeds_of(rows: Mapping[int, Row]) -> str:
     errors = [row["metrics"][MODEL]["mae"] for row in rows.values()]
     if len(rows) == 1:
         return f"Seed {next(iter(rows))} alone."
-    best = [min(float(found["mae"]) for name, found in row["metrics"].items() if name != MODEL) for row in rows.values()]
+    best = [row["metrics"][best_baseline(row)]["mae"] for row in rows.values()]
+    combined = [row["metrics"][COMBINATION]["mae"] for row in rows.values() if COMBINATION in row["metrics"]]
+    of_combined = f"of the combination {listed(combined, 4)}, " if combined else ""
     covered = [row["intervals"]["methods"][row["published"]]["coverage"] for row in rows.values()]
     published = ", ".join(said(row["published"]) for row in rows.values())
     return (
         f"Seeds {', '.join(map(str, rows))}: MAE of the network {listed(errors, 4)} (mean {mean(errors):.4f}, standard deviation "
-        f"{stdev(errors):.4f}), of the best baseline {listed(best, 4)}; published: {published}, covered {listed(covered, 3)}."
+        f"{stdev(errors):.4f}), {of_combined}of the best baseline {listed(best, 4)}; "
+        f"published: {published}, covered {listed(covered, 3)}."
     )
 
 
@@ -186,7 +207,7 @@ def costs(row: Row) -> str:
 
 def overview(rows: Mapping[tuple[str, int], Row]) -> Iterator[str]:
     """A line per series: the errors, what is published, and how its intervals do."""
-    heads = ["series", "persistence", "best baseline", "network", "published", "its MAE", "covered", "width"]
+    heads = ["series", "persistence", "best baseline", "network", "combination", "published", "its MAE", "covered", "width"]
     cells = []
     for name, series in SERIES.items():
         if (name, series.seeds[0]) not in rows:
@@ -194,10 +215,11 @@ def overview(rows: Mapping[tuple[str, int], Row]) -> Iterator[str]:
         row = rows[name, series.seeds[0]]
         metrics, published = row["metrics"], row["published"]
         errors = {method: float(found["mae"]) for method, found in metrics.items()}
-        best = min((method for method in errors if method != MODEL), key=lambda method: errors[method])
+        best, combined = best_baseline(row), errors.get(COMBINATION)
         interval = row["intervals"]["methods"][published]
         cells.append([
-            name, f"{errors['persistence']:.4f}", f"{errors[best]:.4f} ({said(best)})", f"{errors[MODEL]:.4f}", said(published),
+            name, f"{errors['persistence']:.4f}", f"{errors[best]:.4f} ({said(best)})", f"{errors[MODEL]:.4f}",
+            "" if combined is None else f"{combined:.4f}", said(published),
             f"{errors[published]:.4f}", f"{interval['coverage']:.3f}", f"{interval['mean_width']:.3g}",
         ])  # fmt: skip
     yield from grid(heads, cells)
@@ -208,25 +230,26 @@ def readme_lines(row: Row) -> list[str]:
     counts, metrics, published = row["counts"], row["metrics"], row["published"]
     order = sorted(metrics, key=lambda name: (name != published, float(metrics[name]["mae"])))
     interval = row["intervals"]["methods"][published]
-    best = min((name for name in metrics if name != MODEL), key=lambda name: float(metrics[name]["mae"]))
-    lines = wrapped(f"Here that is {'the ' if published == MODEL else ''}{said(published)}: {reason_of(row)}.")
+    lines = wrapped(f"Here that is {with_article(published)}: {reason_of(row)}.")
     lines += ["", *wrapped(f"{counts['windows']} windows, {counts['dates']} target dates"), ""]
     lines += [*grid([said(name) for name in order], [[f"{metrics[name]['mae']:.3f}" for name in order]]), ""]
     lines += wrapped(
         f"The 90 % intervals of what is published cover {100 * interval['coverage']:.0f} % of the held-out pixels and are "
         f"{interval['mean_width']:.2f} NDVI wide on average."
     )
-    for name in dict.fromkeys(("persistence", best)):
-        lines += ["", *wrapped(against(row["skill"][name], name))]
+    is_combined = published == COMBINATION
+    ours, skills = (COMBINATION, row["combined_skill"]) if is_combined else ("network", row["skill"])
+    for name in dict.fromkeys(("persistence", best_baseline(row))):
+        lines += ["", *wrapped(against(ours, skills[name], name))]
     return lines
 
 
-def against(skill: Mapping[str, Any], name: str) -> str:
+def against(ours: str, skill: Mapping[str, Any], name: str) -> str:
     said_of = {"beats": "beats", "equal": "equals", "loses": "loses to", "not distinguishable": "is not distinguishable from"}
     size = f"{100 * abs(skill['skill']):.1f} % {'smaller' if skill['skill'] > 0 else 'larger'}"
     ends = f"95 % interval of the skill {skill['low']:.2f} to {skill['high']:.2f}"
     dates = f"{skill['dates']} dates counted as {skill['effective_dates']:.0f} independent ones"
-    return f"The network {said_of[skill['outcome']]} {said(name)}: its error is {size} ({ends}, {dates})."
+    return f"The {ours} {said_of[skill['outcome']]} {said(name)}: its error is {size} ({ends}, {dates})."
 
 
 def document(rows: Mapping[tuple[str, int], Row]) -> list[str]:

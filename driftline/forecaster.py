@@ -266,7 +266,8 @@ class Forecaster:
             forecaster, _ = FORECASTER.load(self.folder.model)
         except (CheckpointDamaged, FileNotFoundError) as e:
             raise ArtefactDamaged(f"{e} ({self.folder.model})") from e
-        model_hash, intervals = FORECASTER.hash(self.folder.model), Intervals.from_json(evaluation.details["calibration"])
+        calibrated = evaluation.details.get("calibrations", {}).get("model", evaluation.details["calibration"])  # of the network
+        model_hash, intervals = FORECASTER.hash(self.folder.model), Intervals.from_json(calibrated)
         if (lead_K := request.steps.lead_K) is not None:
             forecaster, intervals = forecaster.of_leads(lead_K), intervals.of_leads(lead_K)
         intervals = intervals.at(request.steps.target_days_K)

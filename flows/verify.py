@@ -14,7 +14,7 @@ from configs.tasks import forecast as config
 from flows import Json, publish
 from flows.folder import finished, require
 from flows.task import Invocation, Record, Task
-from flows.tasks.forecast_methods import read_scores, standing_of
+from flows.tasks.forecast_methods import LEARNT, read_scores, standing_of
 from pipelines.calendar import date_text
 from pipelines.errors import MissingInput
 from pipelines.files import write_json
@@ -110,17 +110,17 @@ def conclude(context: Invocation, evaluation: Evaluation | None, found: Mapping[
             f"{counted(dates, 'target date')} from split.test_from ({date_text(since)}) on can be scored so far; network and "
             f"baseline are compared from {LEAST_DATES} on."
         )
-    said = standing.sentence(chosen.confidence)
+    said, ours = standing.sentence(chosen.confidence), standing.ours
     shipped = evaluation.shipped if evaluation else config.MODEL
-    if shipped != config.MODEL:
+    if shipped not in LEARNT:
         return f"{said}: {shipped} is published, as the evaluation chose."
     if standing.loses and chosen.publish == "network":
-        return f"{said}: the network is published all the same, as evaluation.publish asks."
+        return f"{said}: {ours} is published all the same, as evaluation.publish asks."
     if standing.loses:
         return f"{said}: the next forecast is that of {standing.baseline}."
     is_back = bool((finished(context.folder, "predict") or {}).get("fallback"))
     words = {"beats": "it beats it", "equal": "they are equal", "not distinguishable": "they are not distinguishable"}
-    end = "the next forecast is that of the network again" if is_back else "the network stays published"
+    end = f"the next forecast is that of {ours} again" if is_back else f"{ours} stays published"
     return f"{said}: {words[standing.outcome]}, {end}."
 
 
@@ -154,7 +154,7 @@ def table_lines(rows: list[Json]) -> Iterator[str]:
 
 
 def method_text(name: str) -> str:
-    return "network" if name == config.MODEL else name
+    return "network" if name == config.MODEL else name.partition(" of ")[0]  # of a combination; its members are in --json
 
 
 def number(value: float | None) -> str:

@@ -6,12 +6,18 @@ Pipelines and models do not import each other, so each package states here, as a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
+
+    Values = TypeVar("Values", Tensor, np.ndarray)
 
 
 class Forecaster(Protocol):
@@ -60,6 +66,41 @@ class InSpace:
     @property
     def uses_covariates(self) -> bool:
         return bool(getattr(self.of_images, "uses_covariates", False))
+
+
+@dataclass(frozen=True)
+class Combination:
+    """The mean of several forecasts, by name: where they err differently it is better than each (docs/design/024).
+
+    It needs what any member needs of a window, and has no finite halo where one of them has none.
+    """
+
+    members: Mapping[str, Forecaster]
+
+    @property
+    def stride_px(self) -> tuple[int, ...]:
+        return tuple(math.lcm(*of_axis) for of_axis in zip(*(one.stride_px for one in self.members.values()), strict=True))
+
+    def halo_px(self, steps: int) -> tuple[int, ...] | None:
+        halos = [one.halo_px(steps) for one in self.members.values()]
+        known = [halo_px for halo_px in halos if halo_px is not None]
+        return tuple(map(max, zip(*known, strict=True))) if len(known) == len(halos) else None
+
+    def forecast(
+        self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor,
+        covariates: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        arguments = x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K
+        return mean_of([one.forecast(*arguments, **given_to(one, covariates or {})) for one in self.members.values()])
+
+    @property
+    def uses_covariates(self) -> bool:
+        return any(getattr(one, "uses_covariates", False) for one in self.members.values())
+
+
+def mean_of(forecasts: Sequence[Values]) -> Values:
+    """What a `Combination` forecasts, from the forecasts of its members."""
+    return reduce(add, forecasts) / len(forecasts)
 
 
 class Trainable(Protocol):

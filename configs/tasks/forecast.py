@@ -5,7 +5,7 @@ Packages are imported where they are needed: a command that only reads a cube mu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -184,8 +184,15 @@ class EvaluationConfig(Strict):
     threshold_unit: str = Field("", description="the unit of `thresholds`, for the report")
     publish: Publish = Field(
         "best",
-        description="best: what has the smallest error on the validation part, the network or a baseline; network: always that; "
-        "beyond_doubt: the network where it beats every baseline on the test part at `confidence`, else the best baseline",
+        description="best: what has the smallest error on the validation part, the network, a baseline or the mean of several; "
+        "network: always that; beyond_doubt: the network, or a mean with it, where it beats every baseline on the test part at "
+        "`confidence`, else the best baseline",
+    )
+    combine: bool = Field(
+        True,
+        # not written out while it is the default: runs of before stay what they are
+        exclude_if=lambda value: value,
+        description="whether the mean of the best forecasts, network and baselines, is one of the methods that may be published",
     )
     margin: Fraction = Field(
         0.01, description="smallest difference that matters, a share of the baseline's error; a smaller one is called equal"
@@ -364,11 +371,18 @@ def build_training_settings(run: ForecastRun) -> TrainingSettings:
 # ---------------------------------------------------------------- evaluation
 
 MODEL: Literal["model"] = "model"  # the network's name beside the baselines in every table
-Method = Baseline | Literal["model"]
+COMBINATION: Literal["combination"] = "combination"  # the mean of several methods, likewise
+Method = Baseline | Literal["model", "combination"]
 # baselines that forecast a training window from other dates than its own: their errors of all the past make the intervals
 FROM_THE_PAST: tuple[Baseline, ...] = (
     "persistence", "climatology", "same_date_last_year", "median_anomaly", "decaying_anomaly", "harmonic", *MOVING_BASELINES,
 )  # fmt: skip
+
+
+def from_the_past(members: Sequence[Method]) -> tuple[Method, ...]:
+    """Those of `FROM_THE_PAST`, and the combination of `members` where all of them are."""
+    is_alike = bool(members) and all(name in FROM_THE_PAST for name in members)
+    return (*FROM_THE_PAST, COMBINATION) if is_alike else FROM_THE_PAST
 
 
 def build_evaluation_settings(run: ForecastRun) -> EvaluationSettings:

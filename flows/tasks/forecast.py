@@ -22,18 +22,23 @@ from flows.tasks import forecast_choice as choice
 from flows.tasks.forecast_archive import keep_forecast
 from flows.tasks.forecast_methods import (
     as_published,
+    challenger_of,
     change_of_method,
     choose_baselines,
     describe,
     fallback_of,
     fit_baselines,
+    members_of,
+    members_to_combine,
     method_of,
+    name_of,
     ready_method,
+    with_combination,
 )
 from flows.tasks.forecast_samples import key_of_covariates, plan_samples, reopen, require_units
 from flows.trained import describe as describe_training
 from pipelines.calendar import date_text
-from pipelines.learning.result import Evaluation
+from pipelines.learning.result import Evaluation, members_text
 from pipelines.products.section import Section
 from pipelines.wording import counted
 
@@ -146,7 +151,7 @@ class Forecast(TrainedTask):
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         from configs.tasks.forecast_baselines import describe_baselines, sentence_of
         from flows.tasks.forecast_training import earlier_model
-        from pipelines.learning.choice import validation_errors
+        from pipelines.learning.choice import ErrorSums, tally_errors
         from pipelines.learning.evaluation import evaluate
         from pipelines.learning.forecast_intervals import calibrate
 
@@ -161,21 +166,25 @@ class Forecast(TrainedTask):
         fit = partial(fit_baselines, context, snapshot, names)
         twin = earlier_model(context, forecaster)
         earlier = {config.MODEL: twin, **do("fit the baselines", lambda show: fit(split.train_until, show))}
-        errors = do("compare on the validation part", lambda show: validation_errors(earlier, validation, show))
+        errors = do("compare on the validation part", lambda show: tally_errors(earlier, validation, show))
+        members = members_to_combine(context, errors)
+        earlier, seen = with_combination(earlier, members), ErrorSums()
         limits_C, transforms_C = zip(*((one.valid_range, one.transform) for one in run.samples.variables), strict=True)
-        scaled = partial(calibrate, limits_C=limits_C, transforms_C=transforms_C, seed=run.training.seed)
-        calibrate_all = partial(scaled, earlier, config.FROM_THE_PAST, training, validation, run.evaluation.interval)
+        scaled = partial(calibrate, limits_C=limits_C, transforms_C=transforms_C, seed=run.training.seed, seen=seen.add)
+        past = config.from_the_past(members)
+        calibrate_all = partial(scaled, earlier, past, training, validation, run.evaluation.interval)
         intervals = do("calibrate the intervals", calibrate_all)
         baselines = do("fit the baselines up to the test", lambda show: fit(split.validation_until, show))
         fitted = describe_baselines(baselines)
         if "gradient_boosting" in fitted:
             context.steps.log(f"evaluate: {sentence_of(fitted['gradient_boosting'])}")
-        methods = {config.MODEL: forecaster, **baselines}
-        on_test = partial(evaluate, methods, test, settings, validation=errors, intervals=intervals)
+        methods = with_combination({config.MODEL: forecaster, **baselines}, members)
+        on_test = partial(evaluate, methods, test, settings, validation=seen.means(), intervals=intervals)
         evaluation = do("evaluate on the test part", lambda show: on_test(progress=show))
         if motion:
             evaluation = replace(evaluation, details={**evaluation.details, "field_motion": motion.to_json()})
-        return evaluation, {"snapshot": snapshot, "model_hash": trained["model_hash"], "baselines": fitted}
+        about = {"snapshot": snapshot, "model_hash": trained["model_hash"], "baselines": fitted}
+        return evaluation, {**about, "challenger": name_of(evaluation, challenger_of(evaluation))}
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """Raises NotPublished if the tiles of a network without a finite halo do not agree, unless `even_if_worse`."""
@@ -188,11 +197,12 @@ class Forecast(TrainedTask):
         model_hash = require(folder, "train")["model_hash"]
         network, metadata = do("load the model", lambda _: load_model(context))
         method = method_of(context, evaluation)
+        name = name_of(evaluation, method)
         request = do("choose dates", lambda _: choose_request(context))
         forecaster, intervals = ready_method(context, evaluation, request, network, method)
         about = request.snapshot, model_hash, config_hash(run), code_version(), request.issued_utc, request.scene_ids
-        lineage = Lineage(*about, method="network" if method == config.MODEL else method)
-        made_by = model_hash if method == config.MODEL else f"{model_hash} {method}"
+        lineage = Lineage(*about, method="network" if method == config.MODEL else name)
+        made_by = model_hash if method == config.MODEL else f"{model_hash} {name}"
         sizes = tile_side(request.grid, chosen.tile_px), run.split.margin_px
         settings = folder.staging, *sizes, chosen.workers, made_by
         staged = do("predict tiles", lambda show: predict_fields(request, forecaster, intervals, *settings, show))
@@ -201,7 +211,8 @@ class Forecast(TrainedTask):
         measured = evaluation.methods[method] if evaluation else {}
         figures = {name: value for name, value in measured.items() if isinstance(value, int | float)}
         fields = ForecastFields(run.name, request, staged, lineage, run.evaluation.interval, figures)
-        card = describe(context, fields, network, metadata) if method == config.MODEL else None
+        uses_network = config.MODEL in (members_of(evaluation) if method == config.COMBINATION else (method,))
+        card = describe(context, fields, network, metadata) if uses_network else None
         write = partial(publish_forecast, fields, card, building.products, building.pictures, at=folder.products)
         course = do("write products and pictures", lambda _: write())
         changed = change_of_method(context, evaluation, method)
@@ -238,6 +249,7 @@ class Forecast(TrainedTask):
                 **trained.get("split", {}),
                 **choice.computed_of(folder),
                 **({"covariates": run.covariates.sentence()} if not run.covariates.is_empty else {}),
+                **({"combination": members_text(members)} if (members := members_of(evaluation)) else {}),
             },
             cube=cube_facts(folder.cube_uri, trained["snapshot"]),
             settings={**settings_of(run), **choice.settings_of(folder)},

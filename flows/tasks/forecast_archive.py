@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from configs.tasks import forecast as config
 from flows.folder import require
 from flows.task import Invocation
-from flows.tasks.forecast_methods import ready_method
+from flows.tasks.forecast_methods import LEARNT, challenger_of, name_of, ready_method
 from pipelines.calendar import is_elapsed
 from pipelines.errors import ArtefactDamaged, RequestError, StateError
 from pipelines.learning.result import Evaluation
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 
 def rival_of(evaluation: Evaluation | None, method: config.Method) -> config.Method | None:
-    """What a forecast is compared with later: the network's rival is the best baseline, a baseline's rival the network.
+    """What a forecast is compared with later: of the network, or of a combination, the best baseline, of a baseline the network.
 
-    None where nothing could be evaluated, or the evaluation had no baseline.
+    Of a baseline that a combination gave way to the combination. None where nothing could be evaluated, or the evaluation had no
+    baseline.
     """
-    if method != config.MODEL:
-        return config.MODEL
+    if method not in LEARNT:
+        return challenger_of(evaluation)
     name = evaluation.details.get("choice", {}).get("baseline") if evaluation else None
     return name or None
 
@@ -47,15 +48,17 @@ def keep_forecast(
     if is_elapsed(request.target_utc[0]):
         context.steps.log("predict: not archived: no file states a date, so no later frame can be known as the truth")
         return
+    rival = rival_of(evaluation, method)
+    names = {"method": name_of(evaluation, method), "rival": name_of(evaluation, rival) if rival else ""}
     about = describe(
-        request, config.build_samples(run).steps, method=method, rival=rival_of(evaluation, method) or "",
+        request, config.build_samples(run).steps, **names,
         model_hash=require(folder, "train")["model_hash"], interval=run.evaluation.interval,
         archived_utc=datetime.now(UTC).isoformat(timespec="microseconds"),
     )  # fmt: skip
     if (folder.archive / about.name / ABOUT).exists():
         return
     fields: dict[Who, Staged] = {"published": staged}
-    if rival := rival_of(evaluation, method):
+    if rival:
         try:
             fields["rival"] = predict_rival(context, evaluation, request, network, rival)
         except (RequestError, ArtefactDamaged, StateError) as e:  # what is published does not depend on it
@@ -73,9 +76,9 @@ def predict_rival(
     from pipelines.inference.predict import predict_fields
 
     chosen = context.run.prediction
-    made_by = f"{require(context.folder, 'train')['model_hash']} {rival}"
+    made_by = f"{require(context.folder, 'train')['model_hash']} {name_of(evaluation, rival)}"
     forecaster, intervals = ready_method(context, evaluation, request, network, rival)
     sizes = tile_side(request.grid, chosen.tile_px), context.run.split.margin_px
     settings = context.folder.rival, *sizes, chosen.workers, made_by
-    said = f"predict tiles of {'the network' if rival == config.MODEL else rival}, for the archive"
+    said = f"predict tiles of {'the network' if rival == config.MODEL else name_of(evaluation, rival)}, for the archive"
     return context.steps.do("predict", said, lambda show: predict_fields(request, forecaster, intervals, *settings, show))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -16,12 +17,13 @@ from flows.folder import RunFolder, finished, read_json, require
 from flows.task import Invocation, Record
 from pipelines.calendar import iso_utc
 from pipelines.errors import ArtefactDamaged, RequestError
-from pipelines.learning.result import Evaluation
+from pipelines.learning.result import Evaluation, members_text
 
 if TYPE_CHECKING:
     from configs.tasks.forecast_baselines import Baseline
     from models.residual_forecaster import ResidualForecaster
     from pipelines.inference.job import Request
+    from pipelines.learning.choice import ErrorSums
     from pipelines.learning.conformal import Intervals
     from pipelines.learning.field_motion import FieldMotion
     from pipelines.learning.verification import Scored, Standing
@@ -32,10 +34,14 @@ if TYPE_CHECKING:
     from pipelines.samples.sampling import PartWindows
 
 
+LEARNT: tuple[config.Method, ...] = (config.MODEL, config.COMBINATION)  # what gives way to a baseline, once it has become worse
+
+
 def method_of(context: Invocation, evaluation: Evaluation | None) -> config.Method:
     """What is published: what the evaluation chose, the network where nothing could be scored, and with `--even-if-worse`.
 
-    Of a network that has become worse than its baseline on dates that arrived since (`driftline verify`) the baseline.
+    Of a network or combination that has become worse than its baseline on dates that arrived since (`driftline verify`) the
+    baseline.
     """
     if evaluation is None:
         return config.MODEL
@@ -44,8 +50,23 @@ def method_of(context: Invocation, evaluation: Evaluation | None) -> config.Meth
         return config.MODEL
     fallback = fallback_of(context)
     is_known = fallback is not None and fallback.baseline == evaluation.details.get("choice", {}).get("baseline")
-    chosen = fallback.baseline if fallback and is_known and evaluation.shipped == config.MODEL else evaluation.shipped
+    chosen = fallback.baseline if fallback and is_known and evaluation.shipped in LEARNT else evaluation.shipped
     return cast("config.Method", chosen)
+
+
+def challenger_of(evaluation: Evaluation | None) -> config.Method:
+    """What is compared with the best baseline as the truth arrives: the network, unless the evaluation chose a combination."""
+    return config.COMBINATION if evaluation is not None and evaluation.shipped == config.COMBINATION else config.MODEL
+
+
+def members_of(evaluation: Evaluation | None) -> tuple[config.Method, ...]:
+    """Of the combination, () where there is none."""
+    return tuple(evaluation.details.get("choice", {}).get("members", ())) if evaluation else ()
+
+
+def name_of(evaluation: Evaluation | None, method: config.Method) -> str:
+    """The method in archive and products: a combination with its members, so that no other one is taken for it."""
+    return f"combination of {members_text(members_of(evaluation))}" if method == config.COMBINATION else method
 
 
 def fallback_of(context: Invocation) -> Standing | None:
@@ -57,7 +78,10 @@ def fallback_of(context: Invocation) -> Standing | None:
 
 
 def standing_of(context: Invocation) -> Standing | None:
-    """How the run's network did on dates that arrived after its forecasts, as `driftline verify` left it; None: not known."""
+    """How the run's network, or the combination that was chosen, did on dates that arrived after its forecasts.
+
+    As `driftline verify` left it; None: not known.
+    """
     if not context.folder.verification.exists():
         return None
     from pipelines.learning.verification import Rules, standing
@@ -65,7 +89,8 @@ def standing_of(context: Invocation) -> Standing | None:
 
     run, model_hash = context.run, require(context.folder, "train")["model_hash"]
     chosen = run.evaluation
-    rules = Rules(config.MODEL, as_utc(run.split.test_from), chosen.verify_dates, chosen.confidence, chosen.margin)
+    challenger = (finished(context.folder, "evaluate") or {}).get("challenger", config.MODEL)
+    rules = Rules(challenger, as_utc(run.split.test_from), chosen.verify_dates, chosen.confidence, chosen.margin)
     return standing(read_scores(context.folder).values(), model_hash, rules)
 
 
@@ -86,12 +111,13 @@ def read_scores(folder: RunFolder) -> dict[str, Scored]:
 def change_of_method(context: Invocation, evaluation: Evaluation | None, method: config.Method) -> dict[str, str]:
     """What the record of a forecast says of a network that gave way to its baseline (`fallback`), or that is back (`again`)."""
     found, before = standing_of(context), finished(context.folder, "predict") or {}
-    if found is None or evaluation is None or evaluation.shipped != config.MODEL:
+    if found is None or evaluation is None or evaluation.shipped not in LEARNT:
         return {}
     sentence = found.sentence(context.run.evaluation.confidence)
-    if method != config.MODEL:
+    if method not in LEARNT:
         return {"fallback": f"{sentence}: published is {method}."}
-    return {"again": f"{sentence}: the network is published again."} if before.get("fallback") else {}
+    is_back = before.get("fallback") and method == evaluation.shipped
+    return {"again": f"{sentence}: {found.ours} is published again."} if is_back else {}
 
 
 def as_published(evaluation: Evaluation, predicted: Record) -> Evaluation:
@@ -102,7 +128,7 @@ def as_published(evaluation: Evaluation, predicted: Record) -> Evaluation:
     details = dict(evaluation.details)
     for one, of_all in (("intervals", "intervals_of"), ("calibration", "calibrations")):
         details[one] = details.get(of_all, {}).get(method, details.get(one))
-    before = evaluation.verdict.sentence.replace("Published is the network", "The evaluation had chosen the network", 1)
+    before = evaluation.verdict.sentence.replace("Published is ", "The evaluation had chosen ", 1)
     verdict = replace(evaluation.verdict, published=method, sentence=f"{why} {before}")
     return replace(evaluation, shipped=method, verdict=verdict, details=details)
 
@@ -110,16 +136,21 @@ def as_published(evaluation: Evaluation, predicted: Record) -> Evaluation:
 def ready_method(
     context: Invocation, evaluation: Evaluation | None, request: Request, network: ResidualForecaster, method: config.Method
 ) -> tuple[Forecaster, Intervals]:
-    """The method ready to answer the request, a baseline fitted anew, and its intervals."""
+    """The method ready to answer the request, baselines fitted anew, and its intervals."""
     from pipelines.learning.conformal import Intervals
+    from pipelines.predictors import Combination
 
-    do, forecaster = partial(context.steps.do, "predict"), cast("Forecaster", network)
+    do, lead_K = partial(context.steps.do, "predict"), request.steps.lead_K
     intervals = Intervals.from_json(calibration_of(context, evaluation, method))
-    if method != config.MODEL:
-        forecaster = do(f"fit the baseline {method}", lambda _: fitted_baseline(context, request, method))
-    if (lead_K := request.steps.lead_K) is not None:
+    wanted = members_of(evaluation) if method == config.COMBINATION else (method,)
+    names = cast("list[Baseline]", [name for name in wanted if name not in LEARNT])
+    found: dict[str, Forecaster] = {config.MODEL: network if lead_K is None else network.of_leads(lead_K)}
+    if names:
+        said = f"fit the baseline{'s' * (len(names) > 1)} {', '.join(names)}"
+        found |= do(said, lambda show: refitted_baselines(context, request, names, show))
+    if lead_K is not None:
         intervals = intervals.of_leads(lead_K)
-        forecaster = network.of_leads(lead_K) if method == config.MODEL else forecaster
+    forecaster = Combination({name: found[name] for name in wanted}) if method == config.COMBINATION else found[method]
     return forecaster, intervals.at(request.steps.target_days_K)
 
 
@@ -146,6 +177,24 @@ def choose_baselines(context: Invocation, training: PartWindows, axes: int) -> t
     return [*names, *(name for name in MOVING_BASELINES if found.moves and name not in names)], found
 
 
+def members_to_combine(context: Invocation, errors: ErrorSums) -> tuple[config.Method, ...]:
+    """What the combination is the mean of, by the errors on the validation part; () where there is none."""
+    from pipelines.learning.choice import choose_members
+
+    members = choose_members(errors.means(), errors.dates) if context.run.evaluation.combine else ()
+    if members:
+        context.steps.log(f"evaluate: the combination is the mean of {members_text(members)}")
+    return cast("tuple[config.Method, ...]", members)
+
+
+def with_combination(forecasters: Mapping[str, Forecaster], members: Sequence[config.Method]) -> dict[str, Forecaster]:
+    """The forecasters, and the mean of those that are named."""
+    from pipelines.predictors import Combination
+
+    known = dict(forecasters)
+    return {**known, config.COMBINATION: Combination({name: known[name] for name in members})} if members else known
+
+
 def fit_baselines(
     context: Invocation, snapshot: str, names: list[Baseline], before: np.datetime64, progress: Progress
 ) -> dict[str, Forecaster]:
@@ -157,15 +206,16 @@ def fit_baselines(
     return fitted_baselines(names, dataset, samples_of(run, dataset), before, run.training.seed, progress)
 
 
-def fitted_baseline(context: Invocation, request: Request, name: Baseline) -> Forecaster:
-    """The baseline that is published, fitted on the training blocks with targets up to the issue date."""
-    from configs.tasks.forecast_baselines import fitted_baseline
+def refitted_baselines(context: Invocation, request: Request, names: list[Baseline], progress: Progress) -> dict[str, Forecaster]:
+    """The baselines that are published, fitted on the training blocks with targets up to the issue date."""
+    from configs.tasks.forecast_baselines import fitted_baselines
     from pipelines.calendar import parse_utc
     from pipelines.predictors import InSpace
 
     run, after = context.run, parse_utc(request.issued_utc) + np.timedelta64(1, "us")
-    fitted = fitted_baseline(name, request.dataset, samples_of(context.run, request.dataset), after, run.training.seed)
-    return InSpace(fitted, len(request.grid.shape))
+    samples = samples_of(context.run, request.dataset)
+    fitted = fitted_baselines(names, request.dataset, samples, after, run.training.seed, progress)
+    return {name: InSpace(one, len(request.grid.shape)) for name, one in fitted.items()}
 
 
 def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualForecaster, metadata: Record) -> ModelCard:

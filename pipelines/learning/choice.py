@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from operator import length_hint
@@ -10,89 +11,173 @@ from typing import Any, Literal
 import numpy as np
 
 from pipelines.errors import RequestError
-from pipelines.learning.conformal import forecast_window
+from pipelines.learning.conformal import forecast_by_all
 from pipelines.learning.intervals import Interval
+from pipelines.learning.result import COMBINATION
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.sampling import WindowArrays
 
 Publish = Literal["best", "network", "beyond_doubt"]
+COMBINED_WITHIN, MOST_WITHIN = 0.5, 0.2  # over the root of the validation dates, at most; see `choose_members`
+LEAST_METHODS = 3  # the network and two baselines: with one baseline the choice is between the two
 SIMPLEST_FIRST = (
     "persistence", "same_date_last_year", "climatology", "median_anomaly", "decaying_anomaly", "harmonic", "translation",
     "optical_flow", "moving_field", "boosting_without_covariates", "gradient_boosting",
 )  # fmt: skip
+NOT_COMBINED = ("boosting_without_covariates",)  # it is there to show what covariates are worth
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The method that is published, the best baseline, and why. errors: mean absolute error of every method on validation."""
+    """The method that is published, the best baseline, and why. errors: mean absolute error of every method on validation.
+
+    members: of the combination, whether it is published or not; () where there is none.
+    """
 
     published: str
     baseline: str
     reason: str
     errors: Mapping[str, float]
+    members: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
+class ErrorSums:
+    """Mean absolute errors over valid target pixels, collected window by window.
+
+    Of several variables the mean, each over its spread.
+    """
+
+    def __init__(self) -> None:
+        self._absolute: dict[str, np.ndarray] = {}
+        self._pixels, self._truth, self._days = 0, np.zeros((1, 2)), set[float]()
+
+    @property
+    def dates(self) -> int:
+        """How many target dates have a valid pixel."""
+        return len(self._days)
+
+    def add(self, window: WindowArrays, forecasts: Mapping[str, np.ndarray]) -> None:
+        """One window; `forecasts` are the y_KCHW of every method."""
+        target_CKHW, valid_KHW = np.moveaxis(window.target_KCHW.numpy(), 1, 0), window.target_valid_KHW.numpy()
+        seen_CP = target_CKHW[:, valid_KHW].astype(np.float64)
+        self._pixels += seen_CP.shape[1]
+        self._days |= {day for day, valid in zip(window.target_days_K.tolist(), valid_KHW, strict=True) if valid.any()}
+        self._truth = self._truth + np.stack([seen_CP.sum(axis=1), (seen_CP**2).sum(axis=1)], axis=1)
+        for name, y_KCHW in forecasts.items():
+            error_CP = np.moveaxis(y_KCHW, 1, 0)[:, valid_KHW] - seen_CP
+            self._absolute[name] = self._absolute.get(name, np.zeros(1)) + np.abs(error_CP).sum(axis=1)
+
+    def means(self) -> dict[str, float]:
+        """By method. Raises RequestError if no window has a valid target pixel."""
+        if self._pixels == 0:
+            raise RequestError("no validation window has a valid target pixel; mend `split` or the quality mask")
+        spread_C = np.ones(1)
+        if len(self._truth) > 1:
+            mean_C = self._truth[:, 0] / self._pixels
+            spread_C = np.sqrt(np.maximum(self._truth[:, 1] / self._pixels - mean_C**2, 0))
+            spread_C = np.where(spread_C > 0, spread_C, 1.0)
+        return {name: float((sums_C / self._pixels / spread_C).mean()) for name, sums_C in self._absolute.items()}
+
+
+def tally_errors(
+    forecasters: Mapping[str, Forecaster], windows: Iterable[WindowArrays], progress: Progress | None = None
+) -> ErrorSums:
+    """The errors of every forecaster."""
+    errors = ErrorSums()
+    for done, window in enumerate(windows, start=1):
+        errors.add(window, forecast_by_all(forecasters, window))
+        if progress:
+            progress(done, max(done, length_hint(windows)))
+    return errors
+
+
 def validation_errors(
     forecasters: Mapping[str, Forecaster], windows: Iterable[WindowArrays], progress: Progress | None = None
 ) -> dict[str, float]:
-    """Mean absolute error of every forecaster over valid target pixels; of several variables the mean, each over its spread.
+    """Mean absolute error of every forecaster, as `ErrorSums`. Raises RequestError if no window has a valid target pixel."""
+    return tally_errors(forecasters, windows, progress).means()
 
-    Raises RequestError if no window has a valid target pixel.
+
+def choose_members(errors: Mapping[str, float], dates: int) -> tuple[str, ...]:
+    """Those whose mean is a candidate: methods that so few target dates do not tell from the one with the smallest error.
+
+    Their error is above that by a share of at most 0.5 over the root of `dates`, and never by more than 20 %: 10 % of 25 dates.
+    () where that is one alone, or there are not three to choose from.
+
+    >>> choose_members({"model": 0.1, "gradient_boosting": 0.105, "persistence": 0.2}, 25)
+    ('model', 'gradient_boosting')
     """
-    absolute: dict[str, np.ndarray] = {name: np.zeros(1) for name in forecasters}
-    pixels, truth = 0, np.zeros((1, 2))
-    for done, window in enumerate(windows, start=1):
-        target_CKHW, valid_KHW = np.moveaxis(window.target_KCHW.numpy(), 1, 0), window.target_valid_KHW.numpy()
-        seen_CP = target_CKHW[:, valid_KHW].astype(np.float64)
-        pixels += seen_CP.shape[1]
-        truth = truth + np.stack([seen_CP.sum(axis=1), (seen_CP**2).sum(axis=1)], axis=1)
-        for name, forecaster in forecasters.items():
-            error_CP = np.moveaxis(forecast_window(forecaster, window), 1, 0)[:, valid_KHW] - seen_CP
-            absolute[name] = absolute[name] + np.abs(error_CP).sum(axis=1)
-        if progress:
-            progress(done, max(done, length_hint(windows)))
-    if pixels == 0:
-        raise RequestError("no validation window has a valid target pixel; mend `split` or the quality mask")
-    spread_C = np.ones(1)
-    if len(truth) > 1:
-        mean_C = truth[:, 0] / pixels
-        spread_C = np.sqrt(np.maximum(truth[:, 1] / pixels - mean_C**2, 0))
-        spread_C = np.where(spread_C > 0, spread_C, 1.0)
-    return {name: float((sums_C / pixels / spread_C).mean()) for name, sums_C in absolute.items()}
+    known = {name: error for name, error in errors.items() if name not in NOT_COMBINED}
+    if len(known) < LEAST_METHODS or dates < 1:
+        return ()
+    within = min(COMBINED_WITHIN / math.sqrt(dates), MOST_WITHIN)
+    good = tuple(name for name, error in known.items() if error <= min(known.values()) * (1 + within))
+    return good if len(good) > 1 else ()
 
 
-def choose(errors: Mapping[str, float], skills: Mapping[str, Interval], network: str, publish: Publish, margin: float) -> Choice:
-    """What `evaluation.publish` takes. errors: on validation; skills: of the network over each baseline on the test part.
+def choose(
+    errors: Mapping[str, float], skills: Mapping[str, Mapping[str, Interval]], network: str, publish: Publish, margin: float,
+    members: tuple[str, ...] = (),
+) -> Choice:  # fmt: skip
+    """What `evaluation.publish` takes. errors: on validation, that of the combination of `members` among them.
+
+    skills: of the network, and of the combination, over each baseline on the test part.
 
     >>> choose({"model": 0.1, "persistence": 0.2}, {}, "model", "best", 0.01).published
     'model'
     """
-    baselines = sorted((name for name in errors if name != network), key=_simplicity)
+    baselines = sorted((name for name in errors if name not in (network, COMBINATION)), key=_simplicity)
     if not baselines:
-        return Choice(network, "", "there is no baseline to compare it with", dict(errors))
+        return Choice(network, "", "there is no baseline to compare it with", dict(errors), members)
     least = min(baselines, key=lambda name: errors[name])
     best = next(name for name in baselines if errors[name] <= errors[least] * (1 + margin))
     gain = 1 - errors[network] / errors[least] if errors[least] > 0 else 0.0
     found = f"on the validation part the network's error is {_compared(gain)} that of the best baseline, {least}"
     simplest = f"; {best}, which is simpler, is equal within {margin * 100:g} %" if best != least else ""
-    published, reason = (network, found) if gain >= margin else (best, f"{found}{simplest}")
+    single = (network, found) if gain >= margin else (best, f"{found}{simplest}")
+    wanted = [*_combined(errors, network, least, margin), single]
+
+    def outcome(name: str, baseline: str) -> str:
+        of_name = skills.get(name, {})
+        return of_name[baseline].outcome(margin) if baseline in of_name else ""
+
     if publish == "network":
         published, reason = network, f"as evaluation.publish asks, whatever its error; {found}"
-    elif publish == "beyond_doubt" and (doubtful := [name for name in baselines if _outcome(skills, name, margin) != "beats"]):
-        published, reason = best, f"on the test part the network does not beat {', '.join(doubtful)} beyond doubt"
     elif publish == "beyond_doubt":
-        published, reason = network, "on the test part it beats every baseline beyond doubt"
-    elif published == network and _outcome(skills, best, margin) == "loses":
-        published, reason = best, f"{found}, and on the test part the network loses to it"
-    return Choice(published, best, reason, dict(errors))
+        tried = [COMBINATION, network] if network in members and wanted[0][0] == COMBINATION else [network]
+        doubtful = {name: [one for one in baselines if outcome(name, one) != "beats"] for name in tried}
+        published = next((name for name in tried if not doubtful[name]), best)
+        reason = "on the test part it beats every baseline beyond doubt"
+        if published == best:
+            beaten = [f"{named(name, network)} does not beat {', '.join(doubtful[name])}" for name in tried]
+            reason = f"on the test part {', '.join(beaten)} beyond doubt"
+    else:
+        lost = []
+        for published, reason in [*wanted, (best, "")]:
+            if published == best or outcome(published, best) != "loses":
+                break
+            lost.append(f"{reason}, and on the test part {named(published, network)} loses to {best}")
+        reason = "; ".join([*lost, *filter(None, [reason])])
+    return Choice(published, best, reason, dict(errors), members)
 
 
-def _outcome(skills: Mapping[str, Interval], name: str, margin: float) -> str:
-    return skills[name].outcome(margin) if name in skills else ""
+def _combined(errors: Mapping[str, float], network: str, least: str, margin: float) -> list[tuple[str, str]]:
+    """The combination, and what speaks for it, where no single method, which was picked, is better by the margin."""
+    single = min(network, least, key=lambda name: errors[name])
+    if COMBINATION not in errors or errors[COMBINATION] > errors[single] * (1 + margin):
+        return []
+    gain = 1 - errors[COMBINATION] / errors[single] if errors[single] > 0 else 0.0
+    found = f"{_compared(gain)} that of the best single method, {named(single, network)}"
+    return [(COMBINATION, f"on the validation part its error is {found}")]
+
+
+def named(method: str, network: str) -> str:
+    """In a sentence: the network, the combination, or a baseline by its name."""
+    return "the network" if method == network else f"the {method}" if method == COMBINATION else method
 
 
 def _simplicity(name: str) -> int:

@@ -18,6 +18,7 @@ Axes: K leads, C variables, H rows, W columns; what follows C may be anything el
 S points of the season, V points of the forecast's value, D dates, G thresholds, n pixels, Q quantiles.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +26,7 @@ import numpy as np
 
 from pipelines.calendar import TROPICAL_YEAR_DAYS
 from pipelines.errors import RequestError
-from pipelines.predictors import Forecaster, given_to
+from pipelines.predictors import Combination, Forecaster, given_to, mean_of
 from pipelines.samples.sampling import WindowArrays
 from pipelines.samples.variables import restored, transformed
 
@@ -162,6 +163,16 @@ def forecast_window(forecaster: Forecaster, window: WindowArrays) -> np.ndarray:
     if y_KCHW.shape != tuple(window.target_KCHW.shape):
         raise ValueError(f"{type(forecaster).__name__} forecast {y_KCHW.shape}; the target is {tuple(window.target_KCHW.shape)}")
     return y_KCHW
+
+
+def forecast_by_all(forecasters: Mapping[str, Forecaster], window: WindowArrays) -> dict[str, np.ndarray]:
+    """y_KCHW of every forecaster by name, as `forecast_window`; each answers once: a combination of others is their mean."""
+    found: dict[str, np.ndarray] = {}
+    for name, forecaster in sorted(forecasters.items(), key=lambda one: isinstance(one[1], Combination)):
+        members = forecaster.members if isinstance(forecaster, Combination) else {}
+        is_known = bool(members) and all(forecasters.get(member) is one for member, one in members.items())
+        found[name] = mean_of([found[member] for member in members]) if is_known else forecast_window(forecaster, window)
+    return {name: found[name] for name in forecasters}
 
 
 def left_out_quantiles(

@@ -18,13 +18,13 @@ from skimage.metrics import structural_similarity
 from pipelines.calendar import from_days, iso_utc, seconds_of
 from pipelines.errors import RequestError, StateError
 from pipelines.learning.choice import Choice, Publish, choose
-from pipelines.learning.conformal import forecast_window
+from pipelines.learning.conformal import forecast_by_all
 from pipelines.learning.forecast_intervals import Calibrated
 from pipelines.learning.interval_scores import IntervalTally
 from pipelines.learning.intervals import Interval, paired_skill, skill_json
-from pipelines.learning.result import Criterion, Evaluation, forecast_verdict
+from pipelines.learning.result import COMBINATION, Criterion, Evaluation, forecast_verdict
 from pipelines.learning.threshold_scores import Thresholds, ThresholdTally
-from pipelines.predictors import Forecaster
+from pipelines.predictors import Combination, Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.sampling import WindowArrays
 from pipelines.tiles import Box
@@ -35,7 +35,9 @@ PIXELS, ABSOLUTE, SQUARED, SIGNED, SIMILARITY, FRAMES, TRUTH, TRUTH_SQUARED = ra
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """`model` is the name of the network's forecaster; all others are its baselines. `variables` are the names of the C axis.
+    """`model` is the name of the network's forecaster; all others are its baselines, but for the combination of some of them.
+
+    `variables` are the names of the C axis.
 
     `margin`: the smallest difference that matters, a share of the baseline's error. `publish`: see `pipelines.learning.choice`.
     """
@@ -57,7 +59,8 @@ def evaluate(
     `validation`: mean absolute errors on the validation part, by which that is chosen (`pipelines.learning.choice`). `intervals`
     are those of the forecasters, the model's among them; they are scored on the same windows. `progress(done, total)` counts
     windows; total is known where `windows` has a length. In the details, `metrics[name]` and `skill[baseline]` hold `overall` and
-    `by_lead`; `by_date` feeds the plots; `choice` says what is published and why; `calibration` are the intervals of that one and
+    `by_lead`; `combined_skill` is that of the combination over each of the others, where there is one; `by_date` feeds the plots;
+    `choice` says what is published and why; `calibration` are the intervals of that one and
     `calibrations` those of all by name, for `predict`; `intervals_of` are the scores of that one and the best baseline;
     `thresholds` are scores of events, where the settings name some.
 
@@ -75,7 +78,7 @@ def evaluate(
         if window.tile not in range_of_tile:
             range_of_tile[window.tile] = _data_range(window)
         truth = window.target_KCHW.numpy(), window.target_valid_KHW.numpy(), window.target_days_K.numpy()
-        forecasts = {name: forecast_window(forecaster, window) for name, forecaster in forecasters.items()}
+        forecasts = forecast_by_all(forecasters, window)
         for name, y_KCHW in forecasts.items():
             _check_finite(y_KCHW, name, window)
             tallies[name].add(y_KCHW, *truth, range_of_tile[window.tile])
@@ -89,7 +92,10 @@ def evaluate(
         raise RequestError(
             f"none of the {count} test windows has a valid target pixel; mend `split` (test_from, block_px) or the quality mask"
         )
-    evaluation = _conclude({name: tally.table() for name, tally in tallies.items()}, settings, scored, validation, count)
+    combined = forecasters.get(COMBINATION)
+    members = tuple(combined.members) if isinstance(combined, Combination) else ()
+    tables = {name: tally.table() for name, tally in tallies.items()}
+    evaluation = _conclude(tables, settings, scored, validation, count, members)
     scores = {"thresholds": events.to_json(settings.confidence)} if events else {}
     return replace(evaluation, details={**evaluation.details, **scores})
 
@@ -115,21 +121,33 @@ def _data_range(window: WindowArrays) -> np.ndarray:
 
 def _conclude(
     tables: dict[str, ErrorTable], settings: EvaluationSettings, scored: IntervalTally | None, validation: Mapping[str, float],
-    windows: int,
+    windows: int, members: tuple[str, ...],
 ) -> Evaluation:  # fmt: skip
     of_model = tables[settings.model]
     scale_C = of_model.spread() if of_model.sums_DKCS.shape[2] > 1 else np.ones(1)
     sums = {name: table.scaled(scale_C) for name, table in tables.items()}
-    baselines = [name for name in tables if name != settings.model]
-    skills = {name: _skills(sums[settings.model], sums[name], settings.confidence) for name in baselines}
+    baselines = [name for name in tables if name not in (settings.model, COMBINATION)]
+    skills = {
+        ours: {name: _skills(sums[ours], sums[name], settings.confidence) for name in sums if name not in (ours, COMBINATION)}
+        for ours in (settings.model, COMBINATION)
+        if ours in sums
+    }
     errors = {name: float(sums[name][..., ABSOLUTE].sum()) for name in baselines}
-    whole = {name: of_baseline[0] for name, of_baseline in skills.items()}
-    choice = choose(validation, whole, settings.model, settings.publish, settings.margin)
-    verdict = forecast_verdict(whole, errors, choice, margin=settings.margin, confidence=settings.confidence)
+    whole = {ours: {name: found[0] for name, found in of_ours.items()} for ours, of_ours in skills.items()}
+    choice = choose(validation, whole, settings.model, settings.publish, settings.margin, members)
+    judged = COMBINATION if choice.published == COMBINATION else settings.model
+    verdict = forecast_verdict(
+        {name: whole[judged][name] for name in baselines}, errors, choice, margin=settings.margin, confidence=settings.confidence
+    )
     metrics = {name: _metrics(tables[name], sums[name], settings.variables) for name in tables}
+    said = {
+        ours: {name: _labelled([skill_json(skill, settings.margin) for skill in found]) for name, found in of_ours.items()}
+        for ours, of_ours in skills.items()
+    }
     details: dict[str, Any] = {
         "metrics": metrics,
-        "skill": {name: _labelled([skill_json(skill, settings.margin) for skill in found]) for name, found in skills.items()},
+        "skill": said[settings.model],
+        **({"combined_skill": said[COMBINATION]} if COMBINATION in said else {}),
         "choice": choice.to_json(),
         "intervals": scored.to_json(choice.published) if scored else None,
         "by_date": _by_date(of_model, sums),
@@ -141,8 +159,8 @@ def _conclude(
         details["calibrations"] = {name: intervals.to_json() for name, intervals in scored.intervals.items()}
         details["calibration"] = details["calibrations"][choice.published]
     methods = {name: dict(of_name["overall"]) for name, of_name in metrics.items()}
-    total = {**errors, settings.model: float(sums[settings.model][..., ABSOLUTE].sum())}
-    criteria, protocol = tuple(_criteria(total, choice, settings)), _protocol(settings, scale_C)
+    ours = float(sums[choice.published][..., ABSOLUTE].sum())
+    criteria, protocol = tuple(_criteria(errors, ours, choice, settings)), _protocol(settings, scale_C)
     return Evaluation(choice.published, methods, verdict, criteria, details, protocol=protocol)
 
 
@@ -156,13 +174,12 @@ def _skills(model_DKS: np.ndarray, baseline_DKS: np.ndarray, confidence: float) 
     return found
 
 
-def _criteria(errors: Mapping[str, float], choice: Choice, settings: EvaluationSettings) -> Iterator[Criterion]:
-    """On the test part what is published is no worse than the best baseline there, by more than the margin."""
-    baselines = {name: error for name, error in errors.items() if name != settings.model}
+def _criteria(baselines: Mapping[str, float], ours: float, choice: Choice, settings: EvaluationSettings) -> Iterator[Criterion]:
+    """On the test part what is published (error `ours`) is no worse than the best baseline there, by more than the margin."""
     if not baselines:
         return
     best = min(baselines, key=lambda name: baselines[name])
-    ratio = errors[choice.published] / baselines[best] if baselines[best] > 0 else None
+    ratio = ours / baselines[best] if baselines[best] > 0 else None
     name = f"error of {choice.published} over that of the best baseline on the test part, {best}"
     yield Criterion(name, ratio, 1 + settings.margin, "at most", unit="share")
 

@@ -6,7 +6,7 @@ Axes as in `conformal`; n errors of single pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import length_hint
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 
 from pipelines.calendar import seconds_of
 from pipelines.errors import RequestError
-from pipelines.learning.conformal import forecast_window
+from pipelines.learning.conformal import forecast_by_all
 from pipelines.memory import TRIMMED_EVERY, give_back
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
@@ -23,6 +23,7 @@ from pipelines.samples.sampling import WindowArrays
 from pipelines.samples.variables import transformed
 
 ENOUGH_WINDOWS = 1000  # of the past
+Seen = Callable[[WindowArrays, Mapping[str, np.ndarray]], None]  # what is told of a window and the y_KCHW of every forecaster
 
 
 class Sampled(NamedTuple):
@@ -101,24 +102,27 @@ class Errors:
 def collect(
     forecasters: Mapping[str, Forecaster], past: Sequence[str], training: Iterable[WindowArrays],
     validation: Iterable[WindowArrays], progress: Progress | None, pixels_per_frame: int, seed: int,
-    transforms_C: tuple[str, ...] = (),
+    transforms_C: tuple[str, ...] = (), seen: Seen | None = None,
 ) -> tuple[dict[str, Errors], dict[str, Errors]]:  # fmt: skip
-    """(errors of all on validation, errors of `past` on training), by name; of all on the same pixels."""
+    """(errors of all on validation, errors of `past` on training), by name; of all on the same pixels. seen: of validation."""
     rng, done = np.random.default_rng(seed), 0
     total = length_hint(validation) + min(length_hint(training), ENOUGH_WINDOWS)
     recent, former = {name: Errors(transforms_C) for name in forecasters}, {name: Errors(transforms_C) for name in past}
     for windows, found in ((validation, recent), (spread_out(training, ENOUGH_WINDOWS) if past else (), former)):
         for window in windows:
             sampled = sample_pixels(window, pixels_per_frame, rng)
+            forecasts = forecast_by_all({name: forecasters[name] for name in found}, window)
             for name, errors in found.items():
-                errors.add(window, forecast_window(forecasters[name], window), sampled)
+                errors.add(window, forecasts[name], sampled)
+            if seen and found is recent:
+                seen(window, forecasts)
             done += 1
             if done % TRIMMED_EVERY == 0:
                 give_back()
             if progress:
                 progress(done, max(done, total))
-    seen = next(iter(recent.values())).pixels
-    if not seen or len({k for k, _ in seen}) <= max(k for k, _ in seen):
+    pixels = next(iter(recent.values())).pixels
+    if not pixels or len({k for k, _ in pixels}) <= max(k for k, _ in pixels):
         raise RequestError("a lead has no valid pixel in the calibration windows; mend `split` or samples.min_valid_fraction")
     return recent, former
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 NOT_TO_BE_PUBLISHED = "Not to be published:"
 CONFOUNDED = f"{NOT_TO_BE_PUBLISHED} nobody can say what the model has learnt. --even-if-confounded publishes it and says so."
 Figure = float | int | str | None
+COMBINATION: Literal["combination"] = "combination"  # of a forecast: the mean of several methods, beside them in every table
 CLAIMS: dict[Outcome, str] = {
     "beats": "the model beats it",
     "equal": "equal, the difference is immaterial (margin {margin})",
@@ -63,6 +64,8 @@ class Criterion:
 class Verdict:
     """`outcomes` per baseline or other method, at `confidence`, for differences of at least `margin`.
 
+    Of a forecast they are those of the combination where that is published, else of the network.
+
     confounded_by: metadata that give the labels away as the model does (`pipelines.learning.shortcuts`): not publishable.
 
     is_publishable: against everything in `must_beat` the model is better by at least the margin. Of a forecast the best method is
@@ -79,7 +82,7 @@ class Verdict:
     confidence: float
     best_baseline: str | None = None
     confounded_by: tuple[str, ...] = ()
-    published: str = ""  # of a forecast: the method, one of `outcomes` or the network
+    published: str = ""  # of a forecast: the method, one of `outcomes`, the network or the combination
 
     def allows(self, *, even_if_worse: bool = False, even_if_confounded: bool = False) -> bool:
         """Whether the model may be published, with what the user insists on; of a confounded one nothing else counts."""
@@ -149,16 +152,22 @@ class Evaluation:
 def forecast_verdict(
     skills: Mapping[str, Interval], errors: Mapping[str, float], choice: Choice, *, margin: float, confidence: float
 ) -> Verdict:
-    """The verdict over overall skills and errors (any common unit) of the baselines on the test part, by name."""
+    """The verdict over overall skills and errors (any common unit) of the baselines on the test part, by name.
+
+    The skills are those of the combination where that is published, else of the network.
+    """
     best = min(errors, key=lambda name: errors[name], default=None)
     outcomes = {name: skill.outcome(margin) for name, skill in skills.items()}
+    is_combined = choice.published == COMBINATION
     published = "the network" if choice.published not in skills else f"the baseline {choice.published}"
-    sentences = [f"Published is {published}: {choice.reason}."]
+    if is_combined:
+        published = f"the combination, the mean of {members_text(choice.members)}"
+    sentences, ours = [f"Published is {published}: {choice.reason}."], "combination" if is_combined else "model"
     named = list(dict.fromkeys(name for name in (choice.baseline, best) if name))
     if named:
-        first = _skill_sentence(named[0], skills[named[0]], margin, confidence)
+        first = _skill_sentence(named[0], skills[named[0]], margin, confidence, ours)
         sentences.append(f"On the test part: {first[0].lower()}{first[1:]}" if first.startswith("The ") else first)
-        sentences += [_skill_sentence(name, skills[name], margin, confidence) for name in named[1:]]
+        sentences += [_skill_sentence(name, skills[name], margin, confidence, ours) for name in named[1:]]
     others = {name: outcome for name, outcome in outcomes.items() if name not in named}
     if others:
         sentences.append(_others_sentence(others, skills))
@@ -200,16 +209,16 @@ def failing(differences: Mapping[str, Interval], must_beat: Sequence[str], margi
     return [name for name, value in values.items() if value is None or value < margin]
 
 
-def _skill_sentence(name: str, skill: Interval, margin: float, confidence: float) -> str:
-    claim = CLAIMS[skill.outcome(margin)].format(margin=f"{margin * 100:g} %")
+def _skill_sentence(name: str, skill: Interval, margin: float, confidence: float, ours: str) -> str:
+    claim = CLAIMS[skill.outcome(margin)].format(margin=f"{margin * 100:g} %").replace("model", ours)
     if skill.value is None:
-        return f"The model cannot be compared with {name}: {skill.reason}."
+        return f"The {ours} cannot be compared with {name}: {skill.reason}."
     if math.isinf(skill.value):
-        return f"{name} makes no error, the model does: {claim}."
+        return f"{name} makes no error, the {ours} does: {claim}."
     change = f"{_percent(abs(skill.value))} {'smaller' if skill.value > 0 else 'larger'} than"
     if abs(skill.value) < 0.0005:
         change = "within 0.1 % of"
-    return f"The model's error is {change} that of {name}{_range(skill.to_json(), confidence, _percent)}: {claim}."
+    return f"The {ours}'s error is {change} that of {name}{_range(skill.to_json(), confidence, _percent)}: {claim}."
 
 
 def _f1_sentence(name: str, f1: float | None, difference: Interval, margin: float, confidence: float) -> str:
@@ -255,6 +264,11 @@ def _percent(share: float) -> str:
 
 def _figure(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
+
+
+def members_text(members: Sequence[str], network: str = "model") -> str:
+    """The members of a combination: network and gradient_boosting."""
+    return listed(["network" if name == network else name for name in members])
 
 
 def listed(words: Sequence[str]) -> str:

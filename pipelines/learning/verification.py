@@ -14,6 +14,7 @@ import numpy as np
 
 from pipelines.calendar import parse_utc
 from pipelines.learning.intervals import Interval, Outcome, paired_skill
+from pipelines.learning.result import COMBINATION
 
 SUMS = ("pixels", "absolute", "signed", "inside", "truth", "truth_squared")
 PIXELS, ABSOLUTE, SIGNED, INSIDE, TRUTH, TRUTH_SQUARED = range(len(SUMS))
@@ -60,14 +61,25 @@ class Scored:
         return asdict(self)
 
     def baseline(self, network: str) -> str:
-        """The baseline of the two methods; "" where only the network was archived."""
-        return self.rival if self.method == network else self.method
+        """The baseline of the two methods; "" where only the other one was archived."""
+        return self.rival if is_ours(self.method, network) else self.method
+
+    def ours(self, network: str) -> str:
+        """The other one: the network, or a combination; "" where only the baseline was archived."""
+        return self.method if is_ours(self.method, network) else self.rival
+
+
+def is_ours(method: str, network: str) -> bool:
+    """Whether a method is the network or a combination, and no baseline."""
+    return method == network or method.startswith(COMBINATION)
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What `verify` decides by. network: its name among the methods. since: target dates before it are part of what the network
-    was fitted on or chosen by. dates: how many of the newest target dates count.
+    """What `verify` decides by. network: its name among the methods, or that of the combination that was chosen.
+
+    since: target dates before it are part of what the network was fitted on or chosen by. dates: how many of the newest target
+    dates count.
     """
 
     network: str
@@ -93,7 +105,10 @@ class DatedErrors:
 
 @dataclass(frozen=True)
 class Standing:
-    """The network against the baseline over the newest target dates. skill: positive where the network is better."""
+    """The network against the baseline over the newest target dates. skill: positive where the network is better.
+
+    ours: what is compared, the network or the combination that was chosen.
+    """
 
     baseline: str
     model_hash: str
@@ -101,6 +116,7 @@ class Standing:
     last_utc: str
     skill: Interval
     outcome: Outcome
+    ours: str = "the network"
 
     @property
     def loses(self) -> bool:
@@ -110,12 +126,12 @@ class Standing:
         """`Over the last 20 target dates the network's error was 12.0 % larger than that of climatology (95 % interval ...)`."""
         over = f"Over the last {self.skill.count} target dates"
         if self.skill.value is None or not np.isfinite(self.skill.value):
-            return f"{over} only the network makes an error, {self.baseline} makes none"
+            return f"{over} only {self.ours} makes an error, {self.baseline} makes none"
         bounds = ""
         if self.skill.low is not None and self.skill.high is not None:
             ends = f"{change(self.skill.high)} to {change(self.skill.low)}"
             bounds = f" ({confidence * 100:g} % interval {ends}, {self.skill.basis})"
-        return f"{over} the network's error was {change(self.skill.value)} than that of {self.baseline}{bounds}"
+        return f"{over} {self.ours}'s error was {change(self.skill.value)} than that of {self.baseline}{bounds}"
 
 
 def change(skill: float) -> str:
@@ -131,14 +147,14 @@ def counted_targets(forecasts: Iterable[Scored], network: str) -> Iterator[tuple
     seen = set()
     for one in sorted(forecasts, key=lambda one: one.archived_utc):
         for target in one.targets:
-            key = (one.issued_utc, one.model_hash, one.baseline(network), target.observed_utc)
+            key = (one.issued_utc, one.model_hash, one.ours(network), one.baseline(network), target.observed_utc)
             if key not in seen:
                 seen.add(key)
                 yield one, target
 
 
 def dated_errors(pairs: Iterable[tuple[Scored, Target]], network: str) -> DatedErrors:
-    """The sums of the targets by their date of observation."""
+    """The sums of the targets by their date of observation. network: its name; a combination stands in its place."""
     pairs = list(pairs)
     scale = _spread(pairs)
     of_date: dict[str, np.ndarray] = {}
@@ -148,7 +164,7 @@ def dated_errors(pairs: Iterable[tuple[Scored, Target]], network: str) -> DatedE
         for variable in one.variables:
             network_S, baseline_S = (
                 np.array(target.sums[method][variable], np.float64) if method in target.sums else np.full(len(SUMS), np.nan)
-                for method in (network, one.baseline(network))
+                for method in (one.ours(network), one.baseline(network))
             )
             ours_S = np.array(target.sums[one.method][variable], np.float64)
             row += (
@@ -183,7 +199,7 @@ def standing(forecasts: Iterable[Scored], model_hash: str, rules: Rules) -> Stan
 
     The network is always in the pair, published or not: so it can come back.
     """
-    ours = [one for one in forecasts if one.model_hash == model_hash and one.rival]
+    ours = [one for one in forecasts if one.model_hash == model_hash and rules.network in (one.method, one.rival) and one.rival]
     if not ours:
         return None
     newest = max(ours, key=lambda one: (parse_utc(one.issued_utc), one.archived_utc))
@@ -199,7 +215,8 @@ def standing(forecasts: Iterable[Scored], model_hash: str, rules: Rules) -> Stan
         return None
     network_D, baseline_D = (sums[-rules.dates :] for sums in (errors.network_D, errors.baseline_D))
     skill = paired_skill(network_D, baseline_D, confidence=rules.confidence)
-    return Standing(baseline, model_hash, dates[0], dates[-1], skill, skill.outcome(rules.margin))
+    said = f"the {COMBINATION}" if rules.network.startswith(COMBINATION) else "the network"
+    return Standing(baseline, model_hash, dates[0], dates[-1], skill, skill.outcome(rules.margin), said)
 
 
 # ---------------------------------------------------------------- tables

@@ -16,6 +16,7 @@ import numpy as np
 from pipelines.calendar import is_elapsed, parse_utc
 from pipelines.grid import ImagePlane
 from pipelines.inference.staging import Field, Staged
+from pipelines.learning.result import COMBINATION
 from pipelines.products.canvas import day
 from pipelines.products.cog import Lineage, iso, write_forecast_cogs
 from pipelines.products.frame_products import write_frames
@@ -49,13 +50,14 @@ class ForecastFields:
 def publish_forecast(forecast: ForecastFields, card: ModelCard | None, folder: Path, pictures: Path, *, at: Path) -> Course:
     """Products into `folder`, pictures into `pictures`; what is expected of the first variable.
 
-    `folder` will lie at `at`, and the pictures beside it. card: of the network; None where a baseline is published.
+    `folder` will lie at `at`, and the pictures beside it. card: of the network; None where it has no part in what is published.
     """
     request, lineage, maps = forecast.request, forecast.lineage, make_maps(forecast)
     issued, title = day(parse_utc(lineage.issued_utc)), f"{forecast.name}: {maps.variable} forecast"
     hidden = "" if day(maps.context[-1].date) == issued else " (too few usable pixels to show)"
     zone = " after the first frame" if is_elapsed(maps.forecast[0].date) else " UTC"
-    made_by = f"model {lineage.model_hash[:12]}" if lineage.method == "network" else f"baseline {lineage.method}"
+    kind = "" if lineage.method.startswith(COMBINATION) else "baseline "
+    made_by = f"model {lineage.model_hash[:12]}" if lineage.method == "network" else f"{kind}{lineage.method}"
     subtitle = f"issued {issued}{zone}{hidden}, cube {lineage.snapshot}, {made_by}"
     if not request.grid.is_on_earth:
         subtitle = f"issued {day(parse_utc(lineage.issued_utc), exact=True)}{zone}, {made_by}"

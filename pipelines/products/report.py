@@ -131,8 +131,9 @@ def headline(summary: Json) -> str:
     if verdict["confounded_by"]:
         return f"CONFOUNDED by {listed(verdict['confounded_by'])}."
     if published := verdict["published"]:
-        is_network = published not in verdict["outcomes"]
-        return "Published is the network." if is_network else f"Published is the baseline {published}, not the network."
+        is_baseline = published in verdict["outcomes"]
+        one = "the combination of several forecasts" if published == "combination" else "the network"
+        return f"Published is the baseline {published}, not the network." if is_baseline else f"Published is {one}."
     if verdict["must_beat"]:
         if not verdict["is_publishable"] or tone_of(summary) == "good":
             return f"The model {'beats' if verdict['is_publishable'] else 'does not beat'} what it must beat."

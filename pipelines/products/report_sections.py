@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.calendar import format_span
-from pipelines.learning.result import Evaluation
+from pipelines.learning.result import Evaluation, members_text
 from pipelines.products.charts import (
     draw_blocks,
     draw_coverage,
@@ -62,7 +62,19 @@ def scores_section(details: Json, shipped: str, protocol: str, drafts: Path) -> 
     draw_errors(details["metrics"], shipped, drafts / "errors.png")
     draw_skill(details["skill"], drafts / "skill.png")
     pictures = [Picture(drafts / "errors.png", "Errors by lead"), Picture(drafts / "skill.png", "Skill against every baseline")]
-    titles = {"method": "baseline", "saved": "error reduction by the network", "interval": "interval", "outcome": "the network"}
+    tables = [skill_table("Skill against every baseline", details["skill"], "network")]
+    if (combined := details.get("combined_skill")) is not None:
+        heading = f"Skill of the combination, the mean of {members_text(details['choice']['members'])}"
+        of_all = {"network" if name == "model" else name: skill for name, skill in combined.items()}
+        tables.append(skill_table(heading, of_all, "combination"))
+    tables += lead_tables(details["metrics"], shipped)
+    moving = [details["field_motion"]["sentence"]] if "field_motion" in details else []
+    return Section("scores", "Scores on held-out blocks and held-out time", [protocol, *moving], pictures=pictures, tables=tables)
+
+
+def skill_table(heading: str, skills: Mapping[str, Json], ours: str) -> Table:
+    """How much smaller the error of `ours` is than that of each other method, with its interval."""
+    titles = {"method": "baseline", "saved": f"error reduction by the {ours}", "interval": "interval", "outcome": f"the {ours}"}
     rows = [
         {
             "method": name,
@@ -70,12 +82,9 @@ def scores_section(details: Json, shipped: str, protocol: str, drafts: Path) -> 
             "interval": f"{percent(overall['low'])} to {percent(overall['high'])}",
             "outcome": overall["outcome"],
         }
-        for name, overall in ((name, skill["overall"]) for name, skill in details["skill"].items())
+        for name, overall in ((name, skill["overall"]) for name, skill in skills.items())
     ]
-    skill = Table("Skill against every baseline", [Column(key, title, "text") for key, title in titles.items()], rows)
-    tables = [skill, *lead_tables(details["metrics"], shipped)]
-    moving = [details["field_motion"]["sentence"]] if "field_motion" in details else []
-    return Section("scores", "Scores on held-out blocks and held-out time", [protocol, *moving], pictures=pictures, tables=tables)
+    return Table(heading, [Column(key, title, "text") for key, title in titles.items()], rows)
 
 
 def events_section(scores: Json | None, shipped: str, drafts: Path) -> Section:

@@ -9,6 +9,8 @@ import matplotlib as mpl
 import numpy as np
 
 from pipelines.calendar import parse_utc
+from pipelines.learning.result import COMBINATION
+from pipelines.learning.verification import is_ours
 from pipelines.products.canvas import INK, MUTED, drawing, tidy, title
 from pipelines.products.charts import COLOURS, GREY, label_dates
 from pipelines.products.json_values import Json
@@ -50,18 +52,20 @@ def _method(name: str) -> str:
 
 
 def draw_verification(rows: Sequence[Json], nominal: float, path: Path) -> None:
-    """Writes a PNG, by target date: mean absolute error of network and baseline, how much smaller the network's is, and the share
-    of pixels inside the interval. A ring marks what was published.
+    """Writes a PNG, by target date: mean absolute error of network (or combination) and baseline, how much smaller the network's
+    is, and the share of pixels inside the interval. A ring marks what was published.
     """
     dates = np.array([parse_utc(row["date"]) for row in rows]).astype("datetime64[ms]")
     columns = {key: np.array([row[key] for row in rows], np.float64) for key in ("network", "baseline", "coverage")}
     ours, rival = columns["network"], columns["baseline"]
+    is_combined = any(row["published"].startswith(COMBINATION) for row in rows)
+    names = {"network": COMBINATION if is_combined else "network"}
     skill = 1 - np.divide(ours, rival, out=np.full_like(ours, np.nan), where=rival > 0)
     with drawing(path, (9.2, 6.0)) as figure:
         errors, gain, inside = figure.subplots(3, 1, sharex=True, height_ratios=[1.7, 1, 1])
         for key, colour, marker in (("network", COLOURS[0], "o"), ("baseline", COLOURS[1], "s")):
-            errors.plot(dates, columns[key], marker=marker, ms=4.5, lw=1.6, color=colour, label=key)
-        published = np.where([row["published"] == "model" for row in rows], ours, rival)
+            errors.plot(dates, columns[key], marker=marker, ms=4.5, lw=1.6, color=colour, label=names.get(key, key))
+        published = np.where([is_ours(row["published"], "model") for row in rows], ours, rival)
         errors.plot(dates, published, "o", ms=9, mfc="none", mec=INK, mew=0.9, label="published")
         errors.set_ylim(bottom=0)
         title(errors, "Mean absolute error by target date")
@@ -69,7 +73,7 @@ def draw_verification(rows: Sequence[Json], nominal: float, path: Path) -> None:
         for is_better, colour in ((skill >= 0, COLOURS[0]), (skill < 0, COLOURS[1])):
             gain.plot(dates[is_better], skill[is_better], "o", ms=5, color=colour)
         gain.axhline(0, color=INK, lw=0.9)
-        title(gain, "Error reduction by the network relative to the baseline")
+        title(gain, f"Error reduction by the {names['network']} relative to the baseline")
         inside.axhline(nominal, color=INK, lw=1, ls=(0, (5, 3)), label=f"nominal {100 * nominal:g} %")
         inside.plot(dates, columns["coverage"], marker="^", ms=4.5, lw=1.4, color=COLOURS[2], label="measured")
         inside.set_ylim(min(0.5, float(np.nanmin([1.0, *columns["coverage"]]))) - 0.02, 1.02)

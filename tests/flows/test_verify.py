@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import xarray as xr
 import zarr
 from typer.testing import CliRunner
@@ -126,9 +127,60 @@ def add_to_network(bias: float) -> None:
     for path in (RUN / "archive").iterdir():
         about = json.loads((path / "archived.json").read_text())
         group = zarr.open_group(path / "fields.zarr", mode="r+")
-        array = group["published/red_forecast" if about["method"] == "model" else "rival/red_forecast"]
+        is_ours = about["method"] == "model" or about["method"].startswith("combination")
+        array = group["published/red_forecast" if is_ours else "rival/red_forecast"]
         array[:] = array[:] + np.float32(bias)
     (RUN / "verification.json").unlink(missing_ok=True)
+
+
+COMBINED = (
+    "evaluation.publish=best",
+    "evaluation.verify_dates=6",
+    "evaluation.baselines=[climatology, harmonic]",
+    "model.baseline=climatology",
+)
+
+
+def test_a_combination_is_published_archived_and_gives_way_to_its_baseline(tiny_run: Path) -> None:
+    """All methods are as good on this series, so that their mean is better than each of them."""
+    show_dates(50)
+    ran = carry_out("run", tiny_run, *COMBINED)
+    evaluation, summary = read("evaluation.json"), read("summary.json")
+    choice = evaluation["details"]["choice"]
+    baseline = choice["baseline"]
+    assert (ran["method"], summary["shipped"]) == ("combination", "combination")
+    assert choice["members"] == ["model", "climatology", "harmonic"]
+    of = "network, climatology and harmonic"
+    assert summary["verdict"]["sentence"].startswith(f"Published is the combination, the mean of {of}: on the validation part")
+    assert summary["computed"]["combination"] == of
+    assert {"combination", "model", "harmonic"} <= set(evaluation["details"]["intervals"]["methods"])
+    report = (RUN / "report.html").read_text()
+    assert "Published is the combination of several forecasts." in report
+    assert f"Skill of the combination, the mean of {of}" in report
+    with rasterio.open(sorted((RUN / "products").glob("*.tif"))[0]) as file:
+        assert file.tags()["DRIFTLINE_METHOD"] == f"combination of {of}"
+    assert (RUN / "products" / "model.json").exists(), "of the network, which is a part of it"
+    (kept,) = (RUN / "archive").iterdir()
+    about = json.loads((kept / "archived.json").read_text())
+    assert (about["method"], about["rival"]) == (f"combination of {of}", baseline)
+
+    for dates in (52, 54, 56):
+        show_dates(dates)
+        carry_out("ingest", tiny_run, *COMBINED)
+        if dates < 56:
+            carry_out("predict", tiny_run, *COMBINED)
+    add_to_network(0.5)
+    said = carry_out("verify", tiny_run, *COMBINED)
+    assert "target dates the combination's error was" in said["message"]
+    assert said["message"].endswith(f"the next forecast is that of {baseline}.")
+    assert carry_out("predict", tiny_run, *COMBINED)["method"] == baseline
+    sentence = read("summary.json")["verdict"]["sentence"]
+    assert f"published is {baseline}. The evaluation had chosen the combination, the mean of" in sentence
+    rivals = {(one["method"], one["rival"]) for one in carry_out("verify", tiny_run, *COMBINED)["by_issue"]}
+    assert rivals == {(f"combination of {of}", baseline), (baseline, f"combination of {of}")}
+    alone = carry_out("run", tiny_run, *COMBINED, "evaluation.combine=false")
+    assert alone["method"] != "combination"
+    assert "combination" not in read("evaluation.json")["methods"]
 
 
 def test_a_network_that_became_worse_gives_way_to_its_baseline_and_comes_back(tiny_run: Path) -> None:

@@ -46,6 +46,21 @@ def test_a_series_shows_every_method_its_seeds_and_what_is_missing() -> None:
     assert text.count("Not run yet") == len(SERIES)
 
 
+def test_a_combination_is_told_with_its_members_and_its_skill() -> None:
+    combined = {"mae": 0.055, "low": 0.05, "high": 0.06}
+    shown = row(published="combination", choice={"reason": "it is", "members": ["model", "gradient_boosting"]})
+    shown["metrics"] = {**shown["metrics"], "combination": combined}  # type: ignore[dict-item]
+    shown["intervals"]["methods"]["combination"] = INTERVALS  # type: ignore[index]
+    shown["combined_skill"] = {name: SKILL | {"skill": 0.06} for name in ("model", "persistence", "gradient_boosting")}
+    text = "\n".join(document({("demo", 0): shown, ("demo", 1): shown}))
+    assert "| **combination** | 0.0550 (0.050 to 0.060) | 0.550 |  | 0.912" in text
+    flat = " ".join(text.split())
+    assert "Published is the combination: it is. The combination is the mean of network, gradient boosting;" in flat
+    assert "over the network 0.060 (-0.100 to 0.030), over gradient boosting 0.060 (-0.100 to 0.030)." in flat
+    assert "of the combination 0.0550, 0.0550, of the best baseline 0.0600, 0.0600" in flat
+    assert "The combination is not distinguishable from gradient boosting: its error is 6.0 % smaller" in flat
+
+
 def test_the_interval_of_an_error_is_that_of_its_dates() -> None:
     found = interval_of_mae({"pixels": [10, 10, 20], "mae": {"it": [0.1, 0.1, 0.1]}}, "it")
     assert (found["low"], found["high"]) == pytest.approx((0.1, 0.1))

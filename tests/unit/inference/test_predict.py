@@ -9,6 +9,7 @@ from pipelines.cube.store import bands_of
 from pipelines.errors import ArtefactDamaged, CubeBusy, MissingInput, NotPublished, RequestError, StateError
 from pipelines.inference.predict import SeamError, check_seam, finish, open_staging, predict_batch, seam_error
 from pipelines.inference.staging import Field, Staged
+from pipelines.predictors import Combination
 from pipelines.samples.variables import decode
 
 
@@ -46,6 +47,13 @@ def test_a_halo_larger_than_the_tile_is_exact_too(run, cube, default_arguments, 
     dataset = cube(41, 37)
     _, fields = run(dataset, conv, tile_px=8)
     np.testing.assert_array_equal(fields[0], whole_image(dataset, conv, default_arguments)[0, 0])
+
+
+def test_a_combination_in_tiles_equals_the_whole_image(run, cube, conv, pooled, default_arguments):
+    """Its members reach differently far, and one of them starts at multiples of 4."""
+    dataset, both = cube(41, 37), Combination({"network": conv, "pooled": pooled})
+    _, fields = run(dataset, both, tile_px=16)
+    np.testing.assert_array_equal(fields[0], whole_image(dataset, both, default_arguments)[0, 0])
 
 
 def test_intervals_are_staged_beside_the_forecast(run, cube, conv):

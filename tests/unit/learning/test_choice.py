@@ -30,7 +30,7 @@ def test_what_is_published(publish: str, network: float, skill: Interval, publis
     """Of three baselines that are equal within the margin the simplest is the best one."""
     errors = {"gradient_boosting": 1.0, "harmonic": 1.004, "climatology": 1.006, "persistence": 2.0, "model": network}
     skills = dict.fromkeys(["gradient_boosting", "harmonic", "climatology", "persistence"], skill)
-    choice = choose(errors, skills, "model", publish, 0.01)
+    choice = choose(errors, {"model": skills}, "model", publish, 0.01)
     assert (choice.published, choice.baseline) == (published, "climatology")
     assert choice.reason
 
