@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 # Okabe & Ito (2008): told apart with any colour vision; the model is always the first
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8c8c8c")
 GREY = COLOURS[-1]
+# of many classes: those of Okabe & Ito without black and grey, then the light ones of Tol (2021)
+PALETTE = (
+    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#77AADD", "#EE8866", "#BBCC33", "#AAAA00",
+    "#99DDFF", "#FFAABB", "#44BB99", "#882255", "#332288",
+)  # fmt: skip
 MARKERS = "osD^vPX"
 OUTCOMES = {"beats": "#009E73", "equal": "#56B4E9", "not distinguishable": GREY, "loses": "#D55E00"}
 PARTS = {"train": "#56B4E9", "validation": "#E69F00", "test": "#D55E00"}
