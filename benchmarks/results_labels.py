@@ -47,13 +47,16 @@ def ingest_cube(folder: Path, data: Path) -> None:
 def read_run(run: Path, task: str) -> Row:
     """What the table shows of a finished run."""
     evaluation = json.loads((run / "evaluation.json").read_text())
+    audit = evaluation["details"].get("audit") or {"model": None, "clues": ()}
+    reached = {clue["name"]: clue["accuracy"] for clue in audit["clues"]}
     trained = json.loads((run / "stages" / "train.json").read_text())["training"]["members"]
     return {
         "measured": date_of(run / "evaluation.json"),
         "methods": read_methods(evaluation),
         "protocol": evaluation["protocol"],
         "single": evaluation["details"].get("single_networks", []),
-        "confounded": evaluation["verdict"]["confounded_by"],
+        "confounded": {name: reached[name] for name in evaluation["verdict"]["confounded_by"]},
+        "balanced": audit["model"],
         "seeds": sorted({one.get("seed", 0) for one in trained}),
         "networks": len(trained),
         "epochs": [one["epochs"] for one in trained],
@@ -73,13 +76,19 @@ def table_lines(table: Table, rows: Mapping[str, Row]) -> list[str]:
         dates = sorted({row["measured"] for row in rows.values()})
         seeds = f"Seeds {', '.join(map(str, first['seeds']))}; measured {' and '.join(dates)}."
         lines += [*wrapped(f"{first['protocol']} {seeds}"), "", *grid_lines(table, rows), ""]
-    confounded = {name: row["confounded"] for name, row in rows.items() if row["confounded"]}
+    confounded = {name: row for name, row in rows.items() if row["confounded"]}
     if confounded:
-        said = "; ".join(f"{name} by {', '.join(by)}" for name, by in confounded.items())
-        lines += [*wrapped(f"**CONFOUNDED**: {said}. Metadata alone comes near to the model: nothing would be published."), ""]
+        said = "; ".join(f"{name} {row['balanced']:.3f}, {clues_of(row)}" for name, row in confounded.items())
+        meaning = "balanced accuracy of the member, then of metadata alone, which comes near: nothing would be published"
+        lines += [*wrapped(f"**CONFOUNDED** ({meaning}): {said}."), ""]
     if missing:
         lines += [f"Not run yet: {'; '.join(missing)}.", ""]
     return lines
+
+
+def clues_of(row: Row) -> str:
+    """Such as frame size 0.700."""
+    return ", ".join(f"{name} {accuracy:.3f}" for name, accuracy in row["confounded"].items())
 
 
 def grid_lines(table: Table, rows: Mapping[str, Row]) -> list[str]:
@@ -129,6 +138,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def printed(chosen: Mapping[str, Table], rows: Mapping[tuple[str, str], Row]) -> Iterable[str]:
+    """The cost of all rows, then the tables."""
+    metered = [row["cpu_seconds"] for row in rows.values() if row["cpu_seconds"] is not None]
+    every, spent = sum(len(table.members) for table in chosen.values()), sum(metered)
+    cost = f"{len(metered)} of {every} rows have a meter: {spent:.0f} CPU seconds, {spent / 120:.0f} minutes on two cores."
+    yield from (cost, "")
     for name, table in chosen.items():
         found = {member: rows[name, member] for member in table.members if (name, member) in rows}
         yield from table_lines(table, found)

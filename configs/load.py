@@ -142,8 +142,8 @@ def _apply_override(document: Document, override: str) -> None:
     node: Any = document.data
     for depth in range(1, len(key)):  # sections that the file does not have are from here
         document.key_positions.setdefault(key[:depth], position)
-    if len(key) > 1 and isinstance(word := node.get(key[0]), str):
-        node[str(key[0])] = {"kind": word}  # a section that one word stands for: `model: auto`
+    if len(key) > 1 and key[0] == "model" and isinstance(word := node.get("model"), str):
+        node["model"] = {"kind": word}  # the section that one word may stand for: `model: auto`
     for depth, part in enumerate(key[:-1]):
         node = _step_into(node, part, f"--set {override}: {dotted(key[: depth + 1])}")
     if isinstance(node, list) and isinstance(key[-1], int) and key[-1] < len(node):
@@ -151,7 +151,8 @@ def _apply_override(document: Document, override: str) -> None:
     elif isinstance(node, dict):
         node[str(key[-1])] = value
     else:
-        raise RequestError(f"--set {override}: {dotted(key[:-1])} has no entry {key[-1]}")
+        what = f"has no entry {key[-1]}" if isinstance(node, list) else "is a value and no section: set it without the dot"
+        raise RequestError(f"{position}: {dotted(key[:-1])} {what}")
     document.key_positions[key] = document.value_positions[key] = position
 
 

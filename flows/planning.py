@@ -29,7 +29,10 @@ from pipelines.errors import MissingInput
 from pipelines.wording import counted
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pipelines.cube.comparison import Preview
+    from pipelines.samples.labels import Span
 
 INGEST_BYTES_S = 15e6  # of pixels read, checked, compressed and written
 SCENE_S = 0.02  # opening and committing one scene
@@ -66,6 +69,13 @@ class Extent:
     sites: int = 1  # whose pixels `shape` counts as those of one
     notes: tuple[str, ...] = ()  # what ingest would convert, doubt, refuse or not use
     ingest: Preview | None = None  # what it would do, scene by scene
+    times: tuple[np.datetime64, ...] = ()  # of the dates; not of sites
+
+    def dates_in(self, span: Span | None) -> int:
+        """Dates within the span; all of them where there is none, or their times are not known."""
+        import numpy as np
+
+        return int(span.holds(np.array(self.times)).sum()) if span and self.times else self.dates
 
     @property
     def pixels(self) -> int:
@@ -124,7 +134,7 @@ def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: b
         found, notes = preview_ingest(run, folder)
         reader, dates = found.reader, list(found.times)
         size = reader.grid.shape, len(reader.source.bands), reader.source.dtype().itemsize
-        return Extent(len(dates), count_before(dates, until), *size, notes=tuple(notes), ingest=found)
+        return Extent(len(dates), count_before(dates, until), *size, notes=tuple(notes), ingest=found, times=found.times)
     from pipelines.cube.store import open_cube
 
     try:
@@ -138,6 +148,7 @@ def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: b
         tuple(sizes[dim] for dim in ("z", "y", "x") if dim in sizes),
         sizes["band"],
         image.dtype.itemsize,
+        times=tuple(times),
     )
 
 

@@ -27,7 +27,7 @@ class ClassifyTraining(SequenceTraining):
     loss: Literal["cross_entropy", "focal"] = Field("cross_entropy", description="of the labels")
     class_weights: bool = Field(True, description="rare classes weigh more, so that all weigh alike")
     draw: Literal["samples", "classes"] = Field(
-        "samples", description="an epoch shows all samples, or equally many of each class"
+        "samples", description="an epoch shows all samples, or equally many of each class (then class_weights are for steps only)"
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a label that goes to all classes alike")
 

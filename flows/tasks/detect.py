@@ -108,11 +108,11 @@ class Detect(SampleTask):
         work = partial(write_boxes, rows, lineage, building.products, model.outputs, count, chosen.least_score)
         do("write the table", lambda _: work())
         do("draw samples", lambda _: draw(stored, model, boxes, known, is_held_out_N, building))
-        counts = dict(sorted(Counter(row["label"] for row in rows).items()))
+        counts = dict(sorted(Counter(row["label"] for row in rows if "label" in row).items()))
         shown = ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
-        message = f"{counted(len(rows), 'box', 'boxes')} in {counted(count, 'sample')}: {shown}"
+        message = f"{counted(len(boxes), 'box', 'boxes')} in {counted(count, 'sample')}: {shown}"
         known_to_all = {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], "answered": count}
-        return {**known_to_all, "boxes": len(rows), "counts": counts, "message": message}
+        return {**known_to_all, "boxes": len(boxes), "counts": counts, "message": message}
 
     def find_all(
         self, context: Invocation, stored: StoredSamples, model: SequenceModel

@@ -67,13 +67,17 @@ class Segment(TrainedTask):
         network = config.build_learner(run, len(config.name_variables(run)), classes, 0)
         side, chosen = config.build_recipe(run).windows.window_px, run.training
         members = (extent.sites if by_site else run.split.folds) * run.split.networks
-        window = 3 * network.flops((1, extent.dates, network.bands, side, side))
+        known = labels.build_span(run.labels) if isinstance(run.labels, labels.ClassLabelsConfig) else None
+        learnt, shown = extent.dates_in(known), extent.dates_in(labels.build_span(run.prediction) or known)
+        window = 3 * network.flops((1, learnt, network.bands, side, side))
         trained = window * chosen.windows * chosen.epochs * members / SEGMENT_FLOP_S
-        mapped = network.flops((1, extent.dates, network.bands, *extent.shape_yx)) * members / SEGMENT_FLOP_S
-        disk, memory = extent.dates * extent.pixels * (network.bands * 4 + 1) / 1e6, 300.0
+        mapped = network.flops((1, shown, network.bands, *extent.shape_yx)) * members / SEGMENT_FLOP_S
+        disk, memory = learnt * extent.pixels * (network.bands * 4 + 1) / 1e6, 300.0
         steps = {
             "ingest": plan_ingest(run.cube, extent),
-            "train": estimate("train", f"at most {members} x {chosen.epochs} epochs", trained, 1 + disk, memory),
+            "train": estimate(
+                "train", f"at most {members} x {chosen.epochs} epochs of {counted(learnt, 'date')}", trained, 1 + disk, memory
+            ),
             "evaluate": estimate("evaluate", f"{members} networks, references and metadata", mapped * 8, 1.0, memory),
             "predict": estimate("predict", counted(extent.sites, "map"), mapped, extent.pixels * 6 / 1e6, memory),
         }

@@ -41,28 +41,37 @@ class Shown:
 def box_rows(table: SampleTable, outputs: Sequence[str], boxes: Boxes, is_held_out_N: np.ndarray) -> list[dict[str, Any]]:
     """Rows of `boxes.csv`, in whole pixels and frames of the files, both ends inside: as a table of known boxes is read.
 
-    Raises RequestError where the store does not hold the sizes of the files.
+    A sample without a box has a row that names it alone. Raises RequestError where the store lacks the sizes of the files.
     """
     places = FilePlaces(table.layout, table.facts)
     order = np.lexsort((-boxes.score_X, boxes.frame_X, boxes.sample_X))
-    rows = []
+    of_sample: list[list[int]] = [[] for _ in range(len(table))]
     for x in order.tolist():
-        n = int(boxes.sample_X[x])
-        _, height, width = places.shape(n)
-        top, left, bottom, right = places.in_file(n, boxes.edges_X4[x])
-        first = min(int(top), height - 1), min(int(left), width - 1)
-        last = max(int(np.ceil(bottom)) - 1, first[0]), max(int(np.ceil(right)) - 1, first[1])
+        of_sample[int(boxes.sample_X[x])].append(x)
+    rows: list[dict[str, Any]] = []
+    for n, own in enumerate(of_sample):
         named = {"sample": table.id_N[n], "file": table.file_N[n], "group": table.group_N[n]}
-        at = {
-            "frame": int(places.kept(n)[boxes.frame_X[x]]),
-            "top": first[0],
-            "left": first[1],
-            "bottom": last[0],
-            "right": last[1],
-        }
-        said = {"label": outputs[int(boxes.class_X[x])], "score": float(boxes.score_X[x])}
-        rows.append({**named, **at, **said, "answered_by": SEEN[bool(is_held_out_N[n])]})
+        by = {"answered_by": SEEN[bool(is_held_out_N[n])]}
+        rows += [{**named, **_cells(places, boxes, x, outputs), **by} for x in own] or [{**named, **by}]
     return rows
+
+
+def _cells(places: FilePlaces, boxes: Boxes, x: int, outputs: Sequence[str]) -> dict[str, Any]:
+    """The cells of a row that say where box x is, and what."""
+    n = int(boxes.sample_X[x])
+    _, height, width = places.shape(n)
+    top, left, bottom, right = places.in_file(n, boxes.edges_X4[x])
+    first = min(int(top), height - 1), min(int(left), width - 1)
+    last = max(int(np.ceil(bottom)) - 1, first[0]), max(int(np.ceil(right)) - 1, first[1])
+    return {
+        "frame": int(places.kept(n)[boxes.frame_X[x]]),
+        "top": first[0],
+        "left": first[1],
+        "bottom": last[0],
+        "right": last[1],
+        "label": outputs[int(boxes.class_X[x])],
+        "score": float(boxes.score_X[x]),
+    }
 
 
 def write_boxes(
@@ -70,8 +79,8 @@ def write_boxes(
 ) -> None:
     """`boxes.csv` and `index.json`."""
     write_rows(rows, COLUMNS, folder / TABLE)
-    counts = {name: sum(row["label"] == name for row in rows) for name in outputs}
-    role = "boxes, a line for each: first and last row and column in pixels of the file, frames from 0"
+    counts = {name: sum(row.get("label") == name for row in rows) for name in outputs}
+    role = "boxes, a line for each: first and last row and column in pixels of the file, frames from 0; samples without a box"
     write_index(lineage, folder, outputs, samples, TABLE, role, boxes=counts, least_score=least)
 
 

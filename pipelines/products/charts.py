@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 # Okabe & Ito (2008): told apart with any colour vision; the model is always the first
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8c8c8c")
 GREY = COLOURS[-1]
+# of many classes: those of Okabe & Ito without black and grey, then the light ones of Tol (2021)
+PALETTE = (
+    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#77AADD", "#EE8866", "#BBCC33", "#AAAA00",
+    "#99DDFF", "#FFAABB", "#44BB99", "#882255", "#332288",
+)  # fmt: skip
 MARKERS = "osD^vPX"
 OUTCOMES = {"beats": "#009E73", "equal": "#56B4E9", "not distinguishable": GREY, "loses": "#D55E00"}
 PARTS = {"train": "#56B4E9", "validation": "#E69F00", "test": "#D55E00"}
@@ -200,9 +205,11 @@ def draw_f1(methods: Mapping[str, Json], shipped: str, path: Path) -> None:
             figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 7), frameon=False, fontsize=8.5)
 
 
-def draw_reliability(bins: Sequence[Json], path: Path, happened: str = "share really changed", of: str = "change") -> None:
+def draw_reliability(
+    bins: Sequence[Json], path: Path, happened: str = "share really changed", of: str = "change", unit: str = "pixels"
+) -> None:
     """Writes a PNG: how often pixels really changed (`happened`) against the probability they were given (`claimed`), per bin,
-    and how many `pixels` there were of each. `happened` and `of` name what, in the axes' labels."""
+    and how many `pixels` there were of each. `happened`, `of` and `unit` name what, in the axes' labels."""
     with drawing(path, (5.2, 4.9)) as figure:
         axes, counts = figure.subplots(2, 1, height_ratios=[3.2, 1], sharex=True)
         axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (4, 3)), label="perfectly calibrated")
@@ -216,7 +223,7 @@ def draw_reliability(bins: Sequence[Json], path: Path, happened: str = "share re
         centres, heights = zip(*filled, strict=True) if filled else ((), ())
         width = 0.8 * float(np.diff(centres).min()) if len(centres) > 1 else 0.08
         counts.bar(centres, np.maximum(heights, 0.5), width=min(width, 0.08), color=COLOURS[0], alpha=0.75)
-        counts.set(yscale="log", ylabel="pixels", xlabel=f"probability of {of}", ylim=(0.5, None))
+        counts.set(yscale="log", ylabel=unit, xlabel=f"probability of {of}", ylim=(0.5, None))
         for panel in (axes, counts):
             tidy(panel, None)
             panel.tick_params(length=2.5, width=0.6)

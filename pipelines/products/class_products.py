@@ -18,6 +18,7 @@ from pipelines.errors import RequestError
 from pipelines.grid import Grid
 from pipelines.inference.class_map import NOT_OBSERVED, ClassMap
 from pipelines.learning.area_estimates import estimate_areas
+from pipelines.products.charts import PALETTE
 from pipelines.products.class_charts import draw_class_map
 from pipelines.products.cog import Lineage, iso, write_layers
 from pipelines.products.layers import GREY, Class, Layer, LayerBand, as_code, as_number
@@ -26,11 +27,6 @@ from pipelines.products.stac import change_item, write_collection
 from pipelines.tracking.objects import Space
 from pipelines.wording import harmless
 
-# Okabe & Ito (2008), told apart with any colour vision; then the light ones of Tol (2021)
-PALETTE = (
-    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#77AADD", "#EE8866", "#BBCC33", "#AAAA00",
-    "#99DDFF", "#FFAABB", "#44BB99", "#882255", "#332288",
-)  # fmt: skip
 KEPT = ("id", "class", "code", "pixels", "area_m2", "perimeter_m", "confidence", "lon", "lat", "geometry")
 
 

@@ -86,7 +86,8 @@ def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
         Picture(drafts / "confusion.png", "Confusion", "Held-out labels: true class in rows, predicted class in columns.")
     ]
     if reliability := ours.get("reliability"):
-        draw_reliability(reliability["bins"], drafts / "reliability.png", "share really so", "the most likely class")
+        named = "share really so", "the most likely class", "labels"
+        draw_reliability(reliability["bins"], drafts / "reliability.png", *named)
         caption = f"After calibration by temperature on other blocks; off by {reliability['expected_error']:.3f} on average."
         pictures.append(Picture(drafts / "reliability.png", "Stated probability against what is true", caption))
     if len(details["by_dates"]) > 1:

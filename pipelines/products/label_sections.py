@@ -73,7 +73,8 @@ def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
         Picture(drafts / "confusion.png", "Confusion", f"Held-out {item}s: true class in rows, answered class in columns.")
     ]
     if reliability := ours.get("reliability"):
-        draw_reliability(reliability["bins"], drafts / "reliability.png", "share really so", "the most likely class")
+        named = "share really so", "the most likely class", f"{item}s"
+        draw_reliability(reliability["bins"], drafts / "reliability.png", *named)
         caption = f"After calibration by temperature on other groups; off by {reliability['expected_error']:.3f} on average."
         pictures.append(Picture(drafts / "reliability.png", "Stated probability against what is true", caption))
     return Section("scores", f"Scores on {unit} left out", [evaluation.protocol], pictures=pictures, tables=tables)

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from pipelines.products.canvas import INK, MUTED, drawing, tidy
-from pipelines.products.charts import COLOURS
+from pipelines.products.charts import PALETTE
 from pipelines.products.label_products import SEEN, place_of
 from pipelines.samples.sample_store import SampleTable
 from pipelines.samples.spans import classes_of, clock_of, spans_of
@@ -25,6 +25,7 @@ from pipelines.wording import harmless
 
 Clock = Literal["frames", "seconds", "dates"]
 MOST_LINES, BLANK = 20, "#e3e6ea"
+HATCHES = ("", "////", "....", "xxxx")  # of classes beyond the colours
 DAY_S = 86_400
 
 
@@ -104,11 +105,20 @@ def draw_steps(answered: Sequence[Answered], outputs: Sequence[str], clock: Cloc
         axes.invert_yaxis()
         axes.set_xlabel("days from the first frame" if clock == "dates" else clock, color=MUTED)
         tidy(axes, None)
-        names = [Patch(color=COLOURS[k % len(COLOURS)], label=harmless(name)) for k, name in enumerate(outputs)]
-        figure.legend(handles=[*names, Patch(color=BLANK, label="not labelled")], loc="outside lower center", ncols=6, fontsize=8)
+        names = [Patch(**_style(k), label=harmless(name)) for k, name in enumerate(outputs)]
+        figure.legend(
+            handles=[*names, Patch(**_style(-1), label="not labelled")], loc="outside lower center", ncols=6, fontsize=8
+        )
         figure.suptitle("Known labels (above) and answers (below)", fontsize=10, color=INK, x=0.01, ha="left")
 
 
 def _draw_line(axes: Axes, y: float, moment_T: np.ndarray, class_T: np.ndarray) -> None:
     for (start, stop), k in zip(pairwise(moment_T.tolist()), class_T.tolist(), strict=True):
-        axes.barh(y, stop - start, left=start, height=0.38, color=BLANK if k < 0 else COLOURS[k % len(COLOURS)], lw=0)
+        axes.barh(y, stop - start, left=start, height=0.38, **_style(k))
+
+
+def _style(k: int) -> dict[str, Any]:
+    """How a span of class k (-1: not labelled) is filled: different for 64 classes."""
+    if k < 0:
+        return {"facecolor": BLANK, "edgecolor": INK, "lw": 0}
+    return {"facecolor": PALETTE[k % len(PALETTE)], "edgecolor": INK, "lw": 0, "hatch": HATCHES[k // len(PALETTE) % len(HATCHES)]}

@@ -6,7 +6,7 @@ Shapes: P samples of a part, T frames, C bands, K classes or numbers; HW stands 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -80,14 +80,17 @@ class SampleArrays:
 class SampleWindows:
     """The samples `part_P` as a `WindowSet`. Without augmentation they are fixed.
 
-    `per_epoch`: so many an epoch, drawn with `draw_P` (chances of each sample; None: each once). `std_C` scales noise and
-    brightness. `per_step`: the weight is given for each frame.
+    `per_epoch`: so many an epoch, drawn with `draw_P` (chances of each sample; None: each once), which takes the place of the
+    weights of whole samples: both would count rare classes twice. `std_C` scales noise and brightness. `per_step`: the weight is
+    given for each frame.
     """
 
     def __init__(
         self, arrays: SampleArrays, part_P: np.ndarray, std_C: np.ndarray, augment: SampleAugmentation, seed: int, *,
         per_step: bool = False, per_epoch: int | None = None, draw_P: np.ndarray | None = None,
     ):  # fmt: skip
+        if draw_P is not None and arrays.weight_N.ndim == 1:
+            arrays = replace(arrays, weight_N=np.ones_like(arrays.weight_N))
         self.arrays, self.part_P, self.augment, self.seed = arrays, np.asarray(part_P), augment, seed
         self.std_C, self.per_step, self.draw_P = torch.from_numpy(np.asarray(std_C, np.float32)), per_step, draw_P
         self.count = len(self.part_P) if per_epoch is None else per_epoch

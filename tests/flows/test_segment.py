@@ -132,8 +132,11 @@ def test_polygons_and_rasters_teach_networks_over_space(made: np.ndarray, labels
         split={"block_px": 8, "folds": 2},
         evaluation=ALONE,
     )
-    stages = [step["stage"] for step in make_plan(open_invocation(config).run, "run")["steps"]]
-    assert stages == ["ingest", "train", "evaluate", "predict"]
+    steps = make_plan(open_invocation(config).run, "run")["steps"]
+    assert [step["stage"] for step in steps] == ["ingest", "train", "evaluate", "predict"]
+    shorter = make_plan(open_invocation(config, ["labels.stop=2020-05-01"]).run, "run")
+    assert (shorter["extent"]["dates"], shorter["steps"][1]["what"]) == (DATES, "at most 2 x 6 epochs of 4 dates")
+    assert shorter["steps"][1]["seconds"] < steps[1]["seconds"]
     carry_out("ingest", config)
     carry_out("train", config)
     carry_out("evaluate", config)

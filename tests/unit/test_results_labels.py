@@ -13,8 +13,8 @@ from benchmarks.run_rows import config_of, kept_row
 ROW = {
     "measured": "2026-11-29", "protocol": "What was asked.",
     "methods": {"model": {"accuracy": 0.75}, "commonest": {"accuracy": 0.5}},
-    "single": [0.7, 0.8], "confounded": ["frame size"], "seeds": [0, 1], "parameters": 12, "cpu_seconds": 3.0, "peak_gb": 0.5,
-    "went_on": False,
+    "single": [0.7, 0.8], "confounded": {"frame size": 0.7}, "balanced": 0.72, "seeds": [0, 1], "parameters": 12,
+    "cpu_seconds": 3.0, "peak_gb": 0.5, "went_on": False,
 }  # fmt: skip
 
 
@@ -33,5 +33,5 @@ def test_missing_rows_and_shortcuts_are_named() -> None:
     text = "\n".join(table_lines(TABLES["lung"], {"dcrn": ROW}))
     assert "| dcrn | 0.7500 |  | 0.7500 (0.0707) | 12 | 3 | 0.50 |" in text
     assert "| *commonest* | 0.5000 |" in text
-    assert "**CONFOUNDED**: dcrn by frame size." in text
+    assert "dcrn 0.720, frame size 0.700." in text
     assert "Not run yet: frame_cnn; cnn_lstm." in text

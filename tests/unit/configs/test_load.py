@@ -252,6 +252,9 @@ def test_overrides_replace_values_and_are_named_in_mistakes(folder: Path) -> Non
         load_run("run.yaml", ["training.epoch=3"])
     with pytest.raises(ConfigError, match=r"--set foo.bar=1  foo: unknown key"):
         load_run("run.yaml", ["foo.bar=1"])
+    for key in ("name", "source.path"):
+        with pytest.raises(RequestError, match=f"{key} is a value and no section"):
+            load_run("run.yaml", [f"{key}.x=1"])
     with pytest.raises(RequestError, match="expected KEY=VALUE"):
         load_run("run.yaml", ["training.epochs"])
 

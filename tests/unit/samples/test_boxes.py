@@ -11,6 +11,9 @@ import torch
 from models.blocks.centre_points import GEOMETRY, STRIDE, centres_of, decode_boxes, heat_of
 from models.box_losses import focal_l1
 from pipelines.errors import RequestError
+from pipelines.products.box_products import COLUMNS as COLUMNS_OF_BOXES
+from pipelines.products.box_products import box_rows
+from pipelines.products.label_products import write_rows
 from pipelines.samples.boxed_samples import BoxWindows, flipped, label_boxes, padded_boxes
 from pipelines.samples.boxes import FilePlaces
 from pipelines.samples.labelled import SplitSettings
@@ -75,6 +78,15 @@ def test_a_box_stays_around_its_object(settings: dict[str, Any]) -> None:
     assert inside.mean() > 85
     places = FilePlaces(table.layout, table.facts)
     np.testing.assert_allclose(places.in_file(0, samples.boxes.edges_X4[:1]), [[12, 26, 24, 38]], atol=1e-9)
+
+
+def test_what_is_published_reads_as_what_is_known_of_every_sample(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"size": (20, 30)}
+    table, image = make_table([answer((6, *BOX, "a")), answer(), answer((0, *BOX, "a"), (3, *BOX, "a"))], bright(BOX), settings)
+    boxes = label_boxes(table, image, (), SplitSettings(folds=2)).boxes
+    write_rows(box_rows(table, ["a"], boxes, np.zeros(3, bool)), COLUMNS_OF_BOXES, tmp_path / "boxes.csv")
+    known = read_boxes(tmp_path / "boxes.csv", BoxColumns()).of_file
+    assert [known[name].answer for name in table.file_N] == [text.replace(" ", "") for text in table.answer_N]
 
 
 def test_what_is_left_out_is_counted() -> None:

@@ -119,6 +119,13 @@ class TestWindows:
         batch = self.windows(NO_AUGMENTATION, per_step=True).gather([2])
         assert (batch["weight"] > 0).tolist() == [[True, True, False]]
 
+    def test_classes_that_are_drawn_alike_do_not_weigh_more_as_well(self) -> None:
+        class_P = labelled().class_P
+        chance_P = 1 / np.bincount(class_P)[class_P]
+        batch = self.windows(NO_AUGMENTATION, per_epoch=600, draw_P=chance_P / chance_P.sum()).gather(list(range(600)))
+        of_class_K = (batch["target"] * batch["weight"][:, None]).sum(0)
+        assert of_class_K.tolist() == pytest.approx([300, 300], rel=0.15)
+
     @pytest.mark.parametrize(
         "augment",
         [
