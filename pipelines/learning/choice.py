@@ -22,7 +22,7 @@ Publish = Literal["best", "network", "beyond_doubt"]
 COMBINED_WITHIN, MOST_WITHIN = 0.5, 0.2  # over the root of the validation dates, at most; see `choose_members`
 LEAST_METHODS = 3  # the network and two baselines: with one baseline the choice is between the two
 SIMPLEST_FIRST = (
-    "persistence", "same_date_last_year", "climatology", "median_anomaly", "decaying_anomaly", "harmonic", "translation",
+    "persistence", "climatology", "same_date_last_year", "median_anomaly", "decaying_anomaly", "harmonic", "translation",
     "optical_flow", "moving_field", "boosting_without_covariates", "gradient_boosting",
 )  # fmt: skip
 NOT_COMBINED = ("boosting_without_covariates",)  # it is there to show what covariates are worth
@@ -137,9 +137,11 @@ def choose(
     best = next(name for name in baselines if errors[name] <= errors[least] * (1 + margin))
     gain = 1 - errors[network] / errors[least] if errors[least] > 0 else 0.0
     found = f"on the validation part the network's error is {_compared(gain)} that of the best baseline, {least}"
+    if errors[least] == 0:
+        found = f"on the validation part {least} makes no error"
     simplest = f"; {best}, which is simpler, is equal within {margin * 100:g} %" if best != least else ""
     single = (network, found) if gain >= margin else (best, f"{found}{simplest}")
-    wanted = [*_combined(errors, network, least, margin), single]
+    wanted = [*_combined(errors, network, least), single]
 
     def outcome(name: str, baseline: str) -> str:
         of_name = skills.get(name, {})
@@ -148,7 +150,7 @@ def choose(
     if publish == "network":
         published, reason = network, f"as evaluation.publish asks, whatever its error; {found}"
     elif publish == "beyond_doubt":
-        tried = [COMBINATION, network] if network in members and wanted[0][0] == COMBINATION else [network]
+        tried = [COMBINATION, network] if network in members and COMBINATION in errors else [network]
         doubtful = {name: [one for one in baselines if outcome(name, one) != "beats"] for name in tried}
         published = next((name for name in tried if not doubtful[name]), best)
         reason = "on the test part it beats every baseline beyond doubt"
@@ -165,11 +167,11 @@ def choose(
     return Choice(published, best, reason, dict(errors), members)
 
 
-def _combined(errors: Mapping[str, float], network: str, least: str, margin: float) -> list[tuple[str, str]]:
-    """The combination, and what speaks for it, where no single method, which was picked, is better by the margin."""
-    single = min(network, least, key=lambda name: errors[name])
-    if COMBINATION not in errors or errors[COMBINATION] > errors[single] * (1 + margin):
+def _combined(errors: Mapping[str, float], network: str, least: str) -> list[tuple[str, str]]:
+    """The combination, where there is one: its error exceeds the smallest by no more than that of its worst member does."""
+    if COMBINATION not in errors:
         return []
+    single = min(network, least, key=lambda name: errors[name])
     gain = 1 - errors[COMBINATION] / errors[single] if errors[single] > 0 else 0.0
     found = f"{_compared(gain)} that of the best single method, {named(single, network)}"
     return [(COMBINATION, f"on the validation part its error is {found}")]

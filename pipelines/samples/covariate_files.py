@@ -146,7 +146,7 @@ def _warped(asked: StaticFile, grid: Grid) -> tuple[np.ndarray, str]:
     with open_raster(asked.path, (1,), asked.name) as dataset:
         if dataset.crs is None:
             remedy = "write the one that it is in into it, e.g. gdal_edit.py -a_srs EPSG:32635"
-            raise SceneRefused(asked.name, "no-crs", f"{asked.path.name} has no CRS, so nothing says where it lies: {remedy}")
+            raise SceneRefused(asked.name, "wrong-crs", f"{asked.path.name} has no CRS, so nothing says where it lies: {remedy}")
         layer = open_raster_layer(dataset, 1, BandRequest(()), asked.name, asked.name)
         how: Resampling = "nearest" if asked.classes else asked.resampling
         stored = resample(layer, layer.facts, grid, slice(0, grid.shape_yx[0]), how)
