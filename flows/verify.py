@@ -107,8 +107,8 @@ def conclude(context: Invocation, evaluation: Evaluation | None, found: Mapping[
     if standing is None:
         dates = len(rows_by_date(found.values(), config.MODEL, as_utc(since)))
         return (
-            f"{counted(dates, 'target date')} from split.test_from ({date_text(since)}) on can be scored so far; network and "
-            f"baseline are compared from {LEAST_DATES} on."
+            f"{counted(dates, 'target date')} from split.test_from ({date_text(since)}) on can be scored so far; forecast and "
+            f"rival are compared from {LEAST_DATES} on."
         )
     said, ours = standing.sentence(chosen.confidence), standing.ours
     shipped = evaluation.shipped if evaluation else config.MODEL

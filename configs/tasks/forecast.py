@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from configs.build import build_variables
 from configs.networks import AUTO, AutoModel, ConvLSTMModel, HistoryModel, Model, ModelOrAuto, build_network
@@ -164,6 +164,11 @@ class TrainingConfig(StartedTraining):
 Publish = Literal["best", "network", "beyond_doubt"]  # as `pipelines.learning.choice`, which is heavier to import
 
 
+def _no_of_yaml(value: object) -> object:
+    """YAML 1.1 reads an unquoted `no` as false."""
+    return "no" if value is False else value
+
+
 class EvaluationConfig(Strict):
     """What the network is compared with, and what is published."""
 
@@ -171,7 +176,7 @@ class EvaluationConfig(Strict):
         list(DEFAULT_BASELINES),
         description="methods in the same table; translation, optical_flow and moving_field are for images, not volumes",
     )
-    moving: Literal["auto", "no"] = Field(
+    moving: Annotated[Literal["auto", "no"], BeforeValidator(_no_of_yaml)] = Field(
         "auto",
         description="auto: those three as well where the training windows show a field that moves",
     )

@@ -12,10 +12,9 @@ from configs.load import config_hash
 from configs.privacy import OF_PLACES
 from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
-from configs.tasks.forecast_auto import is_auto
+from configs.tasks.forecast_auto import has_open_split, is_auto, with_split
 from configs.tasks.forecast_covariates import check_model, sentence_of_scores
 from configs.trained import find_model
-from flows.covariates import samples_of
 from flows.folder import RunFolder, code_version, load_checkpoint, readable, require
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from flows.tasks import forecast_choice as choice
@@ -25,17 +24,20 @@ from flows.tasks.forecast_methods import (
     challenger_of,
     change_of_method,
     choose_baselines,
+    choose_request,
     describe,
     fallback_of,
     fit_baselines,
+    forecasts_of,
     members_of,
     members_to_combine,
     method_of,
     name_of,
     ready_method,
+    uses_covariates,
     with_combination,
 )
-from flows.tasks.forecast_samples import key_of_covariates, plan_samples, reopen, require_units
+from flows.tasks.forecast_samples import key_of_covariates, plan_samples, reopen
 from flows.trained import describe as describe_training
 from pipelines.calendar import date_text
 from pipelines.learning.result import Evaluation, members_text
@@ -46,7 +48,6 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from flows.planning import Extent, PlannedStep
     from models.checkpoint import Checkpoint
     from models.residual_forecaster import ResidualForecaster
-    from pipelines.inference.job import Request
     from pipelines.learning.reuse import Inputs
     from pipelines.samples.prepare import ChannelStatistics
 
@@ -79,9 +80,10 @@ class Forecast(TrainedTask):
 
         extent = measure(run, folder, run.split.validation_from, reads_source="ingest" in self.verbs[verb])
         plans = {"choose": plan_choose, "train": plan_train, "evaluate": plan_evaluate, "predict": plan_predict}
-        stated, stages = assumed(run, extent), [stage for stage in self.verbs[verb] if self.needs(run, stage)]
+        known = choice.with_known(with_split(run, extent.shape) if has_open_split(run) else run, folder)
+        stated, stages = assumed(known, extent), [stage for stage in self.verbs[verb] if self.needs(run, stage)]
         return extent, [
-            plan_ingest(run.cube, extent) if stage == "ingest" else plans[stage](stated if stage != "choose" else run, extent)
+            plan_ingest(run.cube, extent) if stage == "ingest" else plans[stage](stated if stage != "choose" else known, extent)
             for stage in stages
         ]
 
@@ -198,7 +200,8 @@ class Forecast(TrainedTask):
         network, metadata = do("load the model", lambda _: load_model(context))
         method = method_of(context, evaluation)
         name = name_of(evaluation, method)
-        request = do("choose dates", lambda _: choose_request(context))
+        used = uses_covariates(context, evaluation, method)
+        request = do("choose dates", lambda _: choose_request(context, with_covariates=used))
         forecaster, intervals = ready_method(context, evaluation, request, network, method)
         about = request.snapshot, model_hash, config_hash(run), code_version(), request.issued_utc, request.scene_ids
         lineage = Lineage(*about, method="network" if method == config.MODEL else name)
@@ -211,8 +214,7 @@ class Forecast(TrainedTask):
         measured = evaluation.methods[method] if evaluation else {}
         figures = {name: value for name, value in measured.items() if isinstance(value, int | float)}
         fields = ForecastFields(run.name, request, staged, lineage, run.evaluation.interval, figures)
-        uses_network = config.MODEL in (members_of(evaluation) if method == config.COMBINATION else (method,))
-        card = describe(context, fields, network, metadata) if uses_network else None
+        card = describe(context, fields, network, metadata) if config.MODEL in forecasts_of(evaluation, method) else None
         write = partial(publish_forecast, fields, card, building.products, building.pictures, at=folder.products)
         course = do("write products and pictures", lambda _: write())
         changed = change_of_method(context, evaluation, method)
@@ -256,7 +258,7 @@ class Forecast(TrainedTask):
             notes=(
                 *(scale_notes(corrected, trained.get("residual_scale", ()), skill) if method == config.MODEL else ()),
                 *((ONE_SERIES,) if run.source.kind not in OF_PLACES else ()),
-                *sentence_of_scores(run.covariates),
+                *(sentence_of_scores(run.covariates) if uses_covariates(context, evaluation, method) else ()),
                 *(note for note in predicted.get("notes", ()) if note != predicted.get("fallback")),  # the verdict says it
             ),
             lines=(
@@ -329,23 +331,6 @@ def load_model(context: Invocation) -> tuple[ResidualForecaster, dict[str, Any]]
     forecaster, metadata = load_checkpoint(FORECASTER.load, context.folder)
     check_model(forecaster.covariates, context.run.covariates)
     return forecaster, metadata
-
-
-def choose_request(context: Invocation) -> Request:
-    """The forecast that the config asks for, from the newest version of the cube."""
-    from pipelines.cube.store import head_snapshot, open_cube
-    from pipelines.inference.job import choose_dates
-
-    run, uri = context.run, context.folder.cube_uri
-    issue, snapshot = run.prediction.issue, head_snapshot(uri)
-    cube = open_cube(uri, snapshot)
-    samples, trained = samples_of(context.run, cube), find_model(context.folder.model)
-    require_units(trained.metadata.get("covariates", ()), samples.covariates)
-    last, dates = None if issue == "latest" else issue, run.prediction.dates
-    request = choose_dates(cube, snapshot, samples, issue=last, dates=dates, step_days=trained.inputs.step_days)
-    for note in request.notes:
-        context.steps.log(f"predict: {note}")
-    return request
 
 
 def mae_of(evaluation: Evaluation | None, run: ForecastRun, method: str) -> float | None:

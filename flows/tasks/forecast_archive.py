@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from configs.tasks import forecast as config
 from flows.folder import require
 from flows.task import Invocation
-from flows.tasks.forecast_methods import LEARNT, challenger_of, name_of, ready_method
+from flows.tasks.forecast_methods import LEARNT, challenger_of, choose_request, name_of, ready_method, uses_covariates
 from pipelines.calendar import is_elapsed
 from pipelines.errors import ArtefactDamaged, RequestError, StateError
 from pipelines.learning.result import Evaluation
@@ -76,6 +76,8 @@ def predict_rival(
     from pipelines.inference.predict import predict_fields
 
     chosen = context.run.prediction
+    if request.covariates is None and uses_covariates(context, evaluation, rival):
+        request = choose_request(context, with_covariates=True)
     made_by = f"{require(context.folder, 'train')['model_hash']} {name_of(evaluation, rival)}"
     forecaster, intervals = ready_method(context, evaluation, request, network, rival)
     sizes = tile_side(request.grid, chosen.tile_px), context.run.split.margin_px

@@ -57,15 +57,28 @@ def resolve(context: Invocation, stage: str) -> Invocation:
     if auto.has_open_split(run) and (shape := raster_shape(folder, must_exist=stage != "ingest")):
         run = auto.with_split(run, shape)
     if auto.is_auto(run) and stage != "choose":
-        record = finished(folder, "choose") if stage == "ingest" else require(folder, "choose")
-        asked = json.loads(json.dumps(auto.asked(run)))
-        if record is not None and record["asked"] == asked:
-            run = auto.with_choice(run, {**record["chosen"], "model": record["chosen"]["model"] | {"members": run.model.members}})
-        elif record is not None and stage != "ingest":
-            changed = [name for name in sorted({*asked, *record["asked"]}) if asked.get(name) != record["asked"].get(name)]
+        known = with_known(run, folder)
+        if known is run and stage != "ingest":
+            asked, before = asked_of(run), require(folder, "choose")["asked"]
+            changed = [name for name in sorted({*asked, *before}) if asked.get(name) != before.get(name)]
             problem = f"the model in {folder.path} was chosen for other settings of {', '.join(changed)}"
             raise RequestError(f"{problem}; run `driftline train CONFIG`, which chooses again, or set them back")
+        run = known
     return context if run is context.run else replace(context, run=run)
+
+
+def with_known(run: ForecastRun, folder: RunFolder) -> ForecastRun:
+    """The run with the model and context that were chosen for these settings before, as it is where none were."""
+    record = finished(folder, "choose") if auto.is_auto(run) else None
+    if record is None or record["asked"] != asked_of(run):
+        return run
+    return auto.with_choice(run, {**record["chosen"], "model": record["chosen"]["model"] | {"members": run.model.members}})
+
+
+def asked_of(run: ForecastRun) -> Record:
+    """`auto.asked` as a record has it."""
+    asked: Record = json.loads(json.dumps(auto.asked(run)))
+    return asked
 
 
 def raster_shape(folder: RunFolder, *, must_exist: bool) -> tuple[int, ...]:

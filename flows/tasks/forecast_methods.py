@@ -15,6 +15,7 @@ from configs.trained import find_model
 from flows.covariates import samples_of
 from flows.folder import RunFolder, finished, read_json, require
 from flows.task import Invocation, Record
+from flows.tasks.forecast_samples import require_units
 from pipelines.calendar import iso_utc
 from pipelines.errors import ArtefactDamaged, RequestError
 from pipelines.learning.result import Evaluation, members_text
@@ -64,6 +65,17 @@ def members_of(evaluation: Evaluation | None) -> tuple[config.Method, ...]:
     return tuple(evaluation.details.get("choice", {}).get("members", ())) if evaluation else ()
 
 
+def forecasts_of(evaluation: Evaluation | None, method: config.Method) -> tuple[config.Method, ...]:
+    """What a method is made of: the members of the combination, else it alone."""
+    return members_of(evaluation) if method == config.COMBINATION else (method,)
+
+
+def uses_covariates(context: Invocation, evaluation: Evaluation | None, method: config.Method) -> bool:
+    """Whether a forecast by this method needs the run's covariates."""
+    given = (config.MODEL, "gradient_boosting")
+    return not context.run.covariates.is_empty and any(name in given for name in forecasts_of(evaluation, method))
+
+
 def name_of(evaluation: Evaluation | None, method: config.Method) -> str:
     """The method in archive and products: a combination with its members, so that no other one is taken for it."""
     return f"combination of {members_text(members_of(evaluation))}" if method == config.COMBINATION else method
@@ -104,7 +116,7 @@ def read_scores(folder: RunFolder) -> dict[str, Scored]:
     content = read_json(folder.verification, remedy)
     try:
         return {name: Scored.from_json(one) for name, one in content["forecasts"].items()}
-    except (AttributeError, KeyError, TypeError) as e:
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise ArtefactDamaged(f"{folder.verification} is not of this version ({e}); {remedy}") from e
 
 
@@ -133,6 +145,27 @@ def as_published(evaluation: Evaluation, predicted: Record) -> Evaluation:
     return replace(evaluation, shipped=method, verdict=verdict, details=details)
 
 
+def choose_request(context: Invocation, *, with_covariates: bool) -> Request:
+    """The forecast that the config asks for, from the newest version of the cube.
+
+    with_covariates: for a method that uses them, so that those known ahead must be known.
+    """
+    from pipelines.cube.store import head_snapshot, open_cube
+    from pipelines.inference.job import choose_dates
+
+    run, uri = context.run, context.folder.cube_uri
+    issue, snapshot = run.prediction.issue, head_snapshot(uri)
+    cube = open_cube(uri, snapshot)
+    samples, trained = samples_of(context.run, cube), find_model(context.folder.model)
+    require_units(trained.metadata.get("covariates", ()), samples.covariates)
+    samples = samples if with_covariates else replace(samples, covariates=None)
+    last, dates = None if issue == "latest" else issue, run.prediction.dates
+    request = choose_dates(cube, snapshot, samples, issue=last, dates=dates, step_days=trained.inputs.step_days)
+    for note in request.notes:
+        context.steps.log(f"predict: {note}")
+    return request
+
+
 def ready_method(
     context: Invocation, evaluation: Evaluation | None, request: Request, network: ResidualForecaster, method: config.Method
 ) -> tuple[Forecaster, Intervals]:
@@ -142,7 +175,7 @@ def ready_method(
 
     do, lead_K = partial(context.steps.do, "predict"), request.steps.lead_K
     intervals = Intervals.from_json(calibration_of(context, evaluation, method))
-    wanted = members_of(evaluation) if method == config.COMBINATION else (method,)
+    wanted = forecasts_of(evaluation, method)
     names = cast("list[Baseline]", [name for name in wanted if name not in LEARNT])
     found: dict[str, Forecaster] = {config.MODEL: network if lead_K is None else network.of_leads(lead_K)}
     if names:

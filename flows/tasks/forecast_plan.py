@@ -31,8 +31,9 @@ def assumed(run: ForecastRun, extent: Extent) -> ForecastRun:
 
 
 def plan_choose(run: ForecastRun, extent: Extent) -> PlannedStep:
-    """The search without a candidate that is given up: its usual length is a half of that."""
-    assert isinstance(run.model, AutoModel)
+    """The search without a candidate that is given up: its usual length is a half of that. Nothing where one was chosen."""
+    if not isinstance(run.model, AutoModel):
+        return PlannedStep("choose", f"chosen before: {run.model.kind}", 0.0, 0.0, 0.0)
     stated, sought = assumed(run, extent), auto.build_space(run, auto.wished_contexts(run), auto.YEAR_DAYS + 1)
     tries, origins = min(run.model.tries, sought.most()), run.model.origins
     pixels = min(PIECE_PIXELS, (int(stated.split.block_px) - 2 * int(stated.split.buffer_px)) ** 2)

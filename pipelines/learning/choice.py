@@ -155,8 +155,8 @@ def choose(
         published = next((name for name in tried if not doubtful[name]), best)
         reason = "on the test part it beats every baseline beyond doubt"
         if published == best:
-            beaten = [f"{named(name, network)} does not beat {', '.join(doubtful[name])}" for name in tried]
-            reason = f"on the test part {', '.join(beaten)} beyond doubt"
+            beaten = [f"{named(name, network)} does not beat {' or '.join(doubtful[name])} beyond doubt" for name in tried]
+            reason = f"on the test part {' and '.join(beaten)}"
     else:
         lost = []
         for published, reason in [*wanted, (best, "")]:

@@ -53,9 +53,15 @@ class Scored:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Scored:
-        """What `asdict` gave, read from JSON. Raises KeyError or TypeError for anything else."""
+        """What `asdict` gave, read from JSON. Raises KeyError, TypeError or ValueError for anything else."""
         targets = tuple(Target(**one) for one in content["targets"])
-        return cls(**{**content, "variables": tuple(content["variables"]), "targets": targets})
+        found = cls(**{**content, "variables": tuple(content["variables"]), "targets": targets})
+        for target in targets:
+            for method in filter(None, (found.method, found.rival)):
+                for variable in found.variables:
+                    if np.array(target.sums[method][variable], np.float64).shape != (len(SUMS),):
+                        raise ValueError(f"sums of {method}, {variable} are not {len(SUMS)} numbers")
+        return found
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

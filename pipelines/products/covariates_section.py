@@ -19,8 +19,9 @@ def covariates_section(measured: Sequence[Json], details: Json) -> Section:
         Column("unit", "unit", "text"), Column("mean", "mean"), Column("std", "standard deviation"),
         Column("covers", "covers", "text"), Column("missing", "missing", "share"),
     ]  # fmt: skip
+    rows = [{**one, "std": 0.0} if one.get("is_constant") else one for one in measured]
     note = "Mean, deviation and missing share are of the training part. What is missing gets the mean and is marked as unknown."
-    table = Table("", columns, measured, note)
+    table = Table("", columns, rows, note)
     return Section("covariates", "What it was given beside the images", worth(details), tables=[table])
 
 

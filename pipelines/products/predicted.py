@@ -6,6 +6,7 @@ an index.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +57,9 @@ def publish_forecast(forecast: ForecastFields, card: ModelCard | None, folder: P
     issued, title = day(parse_utc(lineage.issued_utc)), f"{forecast.name}: {maps.variable} forecast"
     hidden = "" if day(maps.context[-1].date) == issued else " (too few usable pixels to show)"
     zone = " after the first frame" if is_elapsed(maps.forecast[0].date) else " UTC"
-    kind = "" if lineage.method.startswith(COMBINATION) else "baseline "
-    made_by = f"model {lineage.model_hash[:12]}" if lineage.method == "network" else f"{kind}{lineage.method}"
+    made_by = f"model {lineage.model_hash[:12]}" if lineage.method == "network" else f"baseline {lineage.method}"
+    if lineage.method.startswith(COMBINATION):  # all names are too long for a picture; tags and report have them
+        made_by = f"{COMBINATION} of {len(re.split(', | and ', lineage.method))} forecasts"
     subtitle = f"issued {issued}{zone}{hidden}, cube {lineage.snapshot}, {made_by}"
     if not request.grid.is_on_earth:
         subtitle = f"issued {day(parse_utc(lineage.issued_utc), exact=True)}{zone}, {made_by}"

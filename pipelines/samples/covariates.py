@@ -245,7 +245,7 @@ class Covariates:
         for layer in self.static:
             values_SP = np.concatenate([layer.values_SHW[:, *tile.slices].reshape(len(layer.channels), -1) for tile in tiles], 1)
             for channel, values_P in zip(layer.channels, values_SP, strict=True):
-                moments = (0.0, 1.0) if layer.is_class else _moments(values_P)
+                moments = (0.0, 1.0, False) if layer.is_class else _moments(values_P)
                 missing = float(np.isnan(values_P).mean())
                 kind = "class" if layer.is_class else "static"
                 found.append(_described(channel, kind, layer.unit, "", "", missing, *moments))
@@ -339,18 +339,20 @@ def continued(driver: Driver, until_day: float, train_until_day: float) -> Drive
     return replace(driver, days_L=np.concatenate([days_L[kept], steps]), values_LG=np.concatenate([values_LG[kept], filled]))
 
 
-def _moments(values: np.ndarray) -> tuple[float, float]:
-    """(mean, std) of what is known; a std of 1 for a constant."""
+def _moments(values: np.ndarray) -> tuple[float, float, bool]:
+    """(mean, std, whether it is constant) of what is known; a std of 1 for a constant."""
     known = values[np.isfinite(values)].astype(np.float64)
     if not known.size:
-        return 0.0, 1.0
+        return 0.0, 1.0, False
     mean, std = float(known.mean()), float(known.std())
-    return mean, std if std > 1e-9 * max(abs(mean), 1e-9) else 1.0
+    is_constant = std <= 1e-9 * max(abs(mean), 1e-9)
+    return mean, 1.0 if is_constant else std, is_constant
 
 
 def _described(
-    name: str, kind: str, unit: str, summary: str, span: str, missing: float, mean: float, std: float
+    name: str, kind: str, unit: str, summary: str, span: str, missing: float, mean: float, std: float, is_constant: bool
 ) -> dict[str, Any]:
-    """kind: static, class, future or past."""
+    """kind: static, class, future or past. std: by which networks divide, 1 of a constant."""
     about = {"name": name, "kind": kind, "unit": unit, "summary": summary, "covers": span}
-    return {**about, "missing": round(missing, 4), "mean": mean, "std": std}
+    constant = {"is_constant": True} if is_constant else {}
+    return {**about, "missing": round(missing, 4), "mean": mean, "std": std, **constant}

@@ -127,16 +127,17 @@ class SampleWindows:
             chance = torch.Generator().manual_seed(
                 int(np.random.SeedSequence([self.seed, self.epoch, *indices[:8]]).generate_state(1)[0])
             )
-            x, valid_BT, target_BK = augmented(x, valid_BT, target_BK, self.augment, self.std_C, chance)
+            labels = target_BK, weight_B
+            x, valid_BT, (target_BK, weight_B) = augmented(x, valid_BT, labels, self.augment, self.std_C, chance)
         weight = weight_B.reshape(len(rows), -1) * valid_BT if self.per_step else weight_B
         return {"x_TCHW": x, "valid_T": valid_BT, "target": target_BK, "weight": weight}
 
 
 def augmented(
-    x: torch.Tensor, valid_BT: torch.Tensor, target_BK: torch.Tensor, how: SampleAugmentation, std_C: torch.Tensor,
+    x: torch.Tensor, valid_BT: torch.Tensor, labels: tuple[torch.Tensor, ...], how: SampleAugmentation, std_C: torch.Tensor,
     chance: torch.Generator,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    """(x_BTCHW, valid_BT, target_BK) as `how` says; all frames of a sample are moved alike."""
+) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:  # fmt: skip
+    """(x_BTCHW, valid_BT, labels) as `how` says; all frames of a sample are moved alike. labels: target_BK and weight_B."""
     batch, per_band = len(x), std_C.reshape(-1, *[1] * (x.ndim - 3))
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
@@ -160,10 +161,14 @@ def augmented(
     if how.mixup:
         share_B = torch.from_numpy(_beta(how.mixup, batch, chance))
         partner = torch.randperm(batch, generator=chance)
-        x = x * share_B.reshape(each) + x[partner] * (1 - share_B.reshape(each))
+
+        def mixed(of_sample: torch.Tensor) -> torch.Tensor:
+            share = share_B.reshape(-1, *[1] * (of_sample.ndim - 1))
+            return of_sample * share + of_sample[partner] * (1 - share)
+
+        x, labels = mixed(x), tuple(mixed(one) for one in labels)
         valid_BT = valid_BT | valid_BT[partner]
-        target_BK = target_BK * share_B[:, None] + target_BK[partner] * (1 - share_B[:, None])
-    return x, valid_BT, target_BK
+    return x, valid_BT, labels
 
 
 def moved(x: torch.Tensor, how: SampleAugmentation, uniform: Uniform) -> torch.Tensor:

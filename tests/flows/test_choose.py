@@ -167,6 +167,8 @@ def test_later_stages_have_what_was_chosen_and_say_so(here: Path, monkeypatch: p
 
     monkeypatch.setattr(forecast_choice.Attempt, "score", scored({"persistence": 0.5}, []))
     carry_out("run", *WIDE)
+    again = make_plan(load_run("chosen.yaml", WIDE), "run")["steps"][1]
+    assert (again["what"], again["seconds"]) == ("chosen before: convlstm", 0), "a choice that exists costs nothing"
     folder = Path("runs/chosen")
     summary, report = json.loads((folder / "summary.json").read_text()), (folder / "report.html").read_text()
     assert [stage["name"] for stage in summary["stages"]] == ["ingest", "choose", "train", "evaluate", "predict"]

@@ -85,6 +85,18 @@ def test_with_what_drives_a_series_the_error_falls_to_the_noise(here: Path) -> N
     check_weather_that_is_added_trains_nothing(rain)
     check_a_future_that_is_missing(rain)
     check_another_model_is_refused()
+    check_a_method_that_needs_no_future_is_published_without(rain)
+
+
+def check_a_method_that_needs_no_future_is_published_without(rain: np.ndarray) -> None:
+    write_rain(rain, DAYS)
+    asked = {"baselines": ["persistence"], "margin": 0.99}
+    assert carry_out("run", DRIVEN, evaluation=asked)["method"] == "persistence"
+    last = xr.open_dataset("driven.nc", engine="h5netcdf")["time"].values[-1]
+    write_rain(rain, int((last - FIRST) / np.timedelta64(1, "D")) + 3)
+    done = carry_out("predict", DRIVEN, evaluation=asked)
+    assert (done["method"], done["skipped"]) == ("persistence", False)
+    assert "as recorded up to each target date" not in (Path("runs/driven") / "report.md").read_text()
 
 
 def check_weather_that_is_added_trains_nothing(rain: np.ndarray) -> None:

@@ -16,7 +16,7 @@ from flows.cli import app
 from flows.stage import carry_out as carry_out_verb
 from flows.steps import read_records
 from flows.task import open_invocation, remembering_folder
-from pipelines.errors import MissingInput
+from pipelines.errors import ArtefactDamaged, MissingInput
 
 RUN = Path("runs/tiny")
 BEST = (
@@ -116,6 +116,11 @@ def check_a_kill_before_the_products_loses_nothing(config: Path, monkeypatch: py
 
 
 def check_damage_is_named(config: Path, kept: Path) -> None:
+    edited = read("verification.json")
+    edited["forecasts"][kept.name]["targets"][0]["sums"].popitem()
+    (RUN / "verification.json").write_text(json.dumps(edited))
+    with pytest.raises(ArtefactDamaged, match=r"verification\.json .* remove it and run `driftline verify CONFIG`"):
+        carry_out("verify", config)
     (RUN / "verification.json").unlink()
     chunk = next(path for path in (kept / "fields.zarr/rival/red_forecast/c").rglob("*") if path.is_file())
     chunk.unlink()

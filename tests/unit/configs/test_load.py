@@ -248,6 +248,7 @@ def test_overrides_replace_values_and_are_named_in_mistakes(folder: Path) -> Non
     Path("run.yaml").write_text(GOOD)
     run = load_run("run.yaml", ["training.epochs=3", "samples.variables.0.name=greenness"])
     assert (run.training.epochs, run.samples.variables[0].name) == (3, "greenness")
+    assert load_run("run.yaml", ["evaluation.moving=no"]).evaluation.moving == "no", "which YAML reads as false"
     with pytest.raises(ConfigError, match=r"--set training.epoch=3  training.epoch: unknown key\n    -> did you mean 'epochs'"):
         load_run("run.yaml", ["training.epoch=3"])
     with pytest.raises(ConfigError, match=r"--set foo.bar=1  foo: unknown key"):

@@ -9,6 +9,7 @@ import torch
 from pipelines.calendar import from_days
 from pipelines.errors import RequestError
 from pipelines.grid import Grid
+from pipelines.products.covariates_section import covariates_section
 from pipelines.samples.cache import build_samples, decoded_blocks
 from pipelines.samples.covariates import Covariates, Driver, Static, context_days, summarise
 from pipelines.samples.plan import Sampling, Split, WindowPlan
@@ -100,6 +101,14 @@ def test_a_driver_that_ends_before_the_dates_of_the_scores_is_refused():
         ended = Covariates(GRID, drivers=(driver(days[:kept], days[:kept]),))
         with pytest.raises(RequestError, match=rf"rain .* of the intervals between {part} dates \(2018-"):
             ended.require_for_scores(plan)
+
+
+def test_a_layer_that_is_the_same_everywhere_deviates_by_nothing_in_the_report(plan):
+    flat = Static("flat", ("flat",), np.full((1, *plan.shape), 7, np.float32), False, "m", "")
+    measured = Covariates(GRID, (flat,)).measure(plan)
+    assert measured[0]["std"] == 1, "by which networks divide"
+    (table,) = covariates_section(measured, {}).tables
+    assert (table.rows[0]["mean"], table.rows[0]["std"]) == (7, 0)
 
 
 def test_steps_without_an_observation_have_a_date():

@@ -147,6 +147,14 @@ class TestWindows:
         assert torch.equal(found[0], found[2])
         assert not torch.equal(found[0], found[1])
 
+    def test_mixed_samples_weigh_what_their_classes_weigh(self) -> None:
+        samples = labelled()
+        weight_K = np.array([samples.arrays.weight_N[samples.known_P][samples.class_P == k][0] for k in (0, 1)])
+        assert weight_K[0] != weight_K[1]
+        batch = self.windows(SampleAugmentation(mixup=1.0)).gather(list(range(24)))
+        assert ((batch["target"] > 0.1) & (batch["target"] < 0.9)).any(), "some are mixed of two classes"
+        np.testing.assert_allclose(batch["weight"], batch["target"].numpy() @ weight_K, rtol=1e-5)
+
     def test_flips_alone_keep_all_values(self) -> None:
         plain, flipped = (self.windows(a).gather([1, 2, 3, 4]) for a in (NO_AUGMENTATION, SampleAugmentation(flip="both")))
         for one, other in zip(plain["x_TCHW"], flipped["x_TCHW"], strict=True):
