@@ -189,7 +189,7 @@ class EvaluationConfig(Strict):
     threshold_unit: str = Field("", description="the unit of `thresholds`, for the report")
     publish: Publish = Field(
         "best",
-        description="best: what has the smallest error on the validation part, the network, a baseline or the mean of several; "
+        description="best: the mean of the methods that the validation part does not tell from its best one, else that one; "
         "network: always that; beyond_doubt: the network, or a mean with it, where it beats every baseline on the test part at "
         "`confidence`, else the best baseline",
     )
