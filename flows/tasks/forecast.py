@@ -181,7 +181,7 @@ class Forecast(TrainedTask):
         if "gradient_boosting" in fitted:
             context.steps.log(f"evaluate: {sentence_of(fitted['gradient_boosting'])}")
         methods = with_combination({config.MODEL: forecaster, **baselines}, members)
-        on_test = partial(evaluate, methods, test, settings, validation=seen.means(), intervals=intervals)
+        on_test = partial(evaluate, methods, test, settings, validation=seen.means(), intervals=intervals, equal=errors.equal)
         evaluation = do("evaluate on the test part", lambda show: on_test(progress=show))
         if motion:
             evaluation = replace(evaluation, details={**evaluation.details, "field_motion": motion.to_json()})

@@ -18,7 +18,7 @@ from flows.task import Invocation, Record
 from flows.tasks.forecast_samples import require_units
 from pipelines.calendar import iso_utc
 from pipelines.errors import ArtefactDamaged, RequestError
-from pipelines.learning.result import Evaluation, members_text
+from pipelines.learning.result import Evaluation, equal_text, members_text
 
 if TYPE_CHECKING:
     from configs.tasks.forecast_baselines import Baseline
@@ -214,7 +214,9 @@ def members_to_combine(context: Invocation, errors: ErrorSums) -> tuple[config.M
     """What the combination is the mean of, by the errors on the validation part; () where there is none."""
     from pipelines.learning.choice import choose_members
 
-    members = choose_members(errors.means(), errors.dates) if context.run.evaluation.combine else ()
+    if equal := errors.equal:
+        context.steps.log(f"evaluate: {equal_text(equal)}")
+    members = choose_members(errors.means(), errors.dates, equal) if context.run.evaluation.combine else ()
     if members:
         context.steps.log(f"evaluate: the combination is the mean of {members_text(members)}")
     return cast("tuple[config.Method, ...]", members)

@@ -53,12 +53,14 @@ class EvaluationSettings:
 def evaluate(
     forecasters: Mapping[str, Forecaster], windows: Iterable[WindowArrays], settings: EvaluationSettings,
     progress: Progress | None = None, *, validation: Mapping[str, float], intervals: Mapping[str, Calibrated] | None = None,
+    equal: Mapping[str, str] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Every forecaster on every window (read once, in order), on valid target pixels only, and the one that is published.
 
-    `validation`: mean absolute errors on the validation part, by which that is chosen (`pipelines.learning.choice`). `intervals`
-    are those of the forecasters, the model's among them; they are scored on the same windows. `progress(done, total)` counts
-    windows; total is known where `windows` has a length. In the details, `metrics[name]` and `skill[baseline]` hold `overall` and
+    `validation`: mean absolute errors on the validation part, by which that is chosen (`pipelines.learning.choice`); `equal`:
+    which methods forecast the same there as a simpler one, and which. `intervals` are those of the forecasters, the model's
+    among them; they are scored on the same windows. `progress(done, total)` counts windows; total is known where `windows` has a
+    length. In the details, `metrics[name]` and `skill[baseline]` hold `overall` and
     `by_lead`; `combined_skill` is that of the combination over each of the others, where there is one; `by_date` feeds the plots;
     `choice` says what is published and why; `calibration` are the intervals of that one and
     `calibrations` those of all by name, for `predict`; `intervals_of` are the scores of that one and the best baseline;
@@ -95,7 +97,7 @@ def evaluate(
     combined = forecasters.get(COMBINATION)
     members = tuple(combined.members) if isinstance(combined, Combination) else ()
     tables = {name: tally.table() for name, tally in tallies.items()}
-    evaluation = _conclude(tables, settings, scored, validation, count, members)
+    evaluation = _conclude(tables, settings, scored, validation, count, members, equal or {})
     scores = {"thresholds": events.to_json(settings.confidence)} if events else {}
     return replace(evaluation, details={**evaluation.details, **scores})
 
@@ -121,7 +123,7 @@ def _data_range(window: WindowArrays) -> np.ndarray:
 
 def _conclude(
     tables: dict[str, ErrorTable], settings: EvaluationSettings, scored: IntervalTally | None, validation: Mapping[str, float],
-    windows: int, members: tuple[str, ...],
+    windows: int, members: tuple[str, ...], equal: Mapping[str, str],
 ) -> Evaluation:  # fmt: skip
     of_model = tables[settings.model]
     scale_C = of_model.spread() if of_model.sums_DKCS.shape[2] > 1 else np.ones(1)
@@ -134,7 +136,7 @@ def _conclude(
     }
     errors = {name: float(sums[name][..., ABSOLUTE].sum()) for name in baselines}
     whole = {ours: {name: found[0] for name, found in of_ours.items()} for ours, of_ours in skills.items()}
-    choice = choose(validation, whole, settings.model, settings.publish, settings.margin, members)
+    choice = replace(choose(validation, whole, settings.model, settings.publish, settings.margin, members), equal=dict(equal))
     judged = COMBINATION if choice.published == COMBINATION else settings.model
     verdict = forecast_verdict(
         {name: whole[judged][name] for name in baselines}, errors, choice, margin=settings.margin, confidence=settings.confidence

@@ -271,6 +271,19 @@ def members_text(members: Sequence[str], network: str = "model") -> str:
     return listed(["network" if name == network else name for name in members])
 
 
+def equal_text(equal: Mapping[str, str], network: str = "model") -> str:
+    """Which methods are one and the same, in a sentence; "" where none are.
+
+    >>> equal_text({"median_anomaly": "climatology", "model": "climatology"})
+    'On the validation part climatology, median_anomaly and network forecast the same: a combination counts climatology alone.'
+    """
+    groups = {kept: [kept, *(name for name, twin in equal.items() if twin == kept)] for kept in equal.values()}
+    same = [
+        f"{members_text(group, network)} forecast the same: a combination counts {kept} alone" for kept, group in groups.items()
+    ]
+    return f"On the validation part {'; '.join(same)}." if same else ""
+
+
 def listed(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`; at least one word."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.calendar import format_span
-from pipelines.learning.result import Evaluation, members_text
+from pipelines.learning.result import Evaluation, equal_text, members_text
 from pipelines.products.charts import (
     draw_blocks,
     draw_coverage,
@@ -68,8 +68,10 @@ def scores_section(details: Json, shipped: str, protocol: str, drafts: Path) -> 
         of_all = {"network" if name == "model" else name: skill for name, skill in combined.items()}
         tables.append(skill_table(heading, of_all, "combination"))
     tables += lead_tables(details["metrics"], shipped)
-    moving = [details["field_motion"]["sentence"]] if "field_motion" in details else []
-    return Section("scores", "Scores on held-out blocks and held-out time", [protocol, *moving], pictures=pictures, tables=tables)
+    text = [protocol, *([details["field_motion"]["sentence"]] if "field_motion" in details else [])]
+    if equal := details.get("choice", {}).get("equal"):
+        text.append(equal_text(equal))
+    return Section("scores", "Scores on held-out blocks and held-out time", text, pictures=pictures, tables=tables)
 
 
 def skill_table(heading: str, skills: Mapping[str, Json], ours: str) -> Table:

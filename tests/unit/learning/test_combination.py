@@ -7,10 +7,11 @@ import pytest
 import torch
 from tiny_forecaster import Constant, truth_window
 
-from pipelines.learning.choice import choose, choose_members
+from pipelines.learning.choice import choose, choose_members, tally_errors
 from pipelines.learning.conformal import forecast_by_all
 from pipelines.learning.evaluation import EvaluationSettings, evaluate
 from pipelines.learning.intervals import Interval
+from pipelines.learning.result import equal_text
 from pipelines.learning.verification import Rules, Scored, Target, rows_by_date, standing
 from pipelines.predictors import Combination
 
@@ -64,6 +65,17 @@ def test_equals_are_combined_and_a_bad_method_is_not() -> None:
     assert choose_members(errors, 100) == ("model", "gradient_boosting"), "more dates tell more"
     assert choose_members({"model": 0.1, "gradient_boosting": 0.13, "climatology": 0.15}, 2) == ()
     assert choose_members({"model": 0.1, "persistence": 0.1}, 25) == (), "with one baseline it is one of the two"
+
+
+def test_methods_that_forecast_the_same_count_once_as_the_simplest() -> None:
+    same = {"model": 0.5, "gradient_boosting": 0.5009, "climatology": 0.5, "boosting_without_covariates": 0.5}
+    found = tally_errors({name: Constant(value) for name, value in {**same, "persistence": 0.51}.items()}, [window()])
+    assert found.equal == {"gradient_boosting": "climatology", "model": "climatology"}, "they differ by 0.2 % of their error"
+    errors = {**same, "persistence": 0.51, "harmonic": 0.51}
+    assert choose_members(errors, 25, found.equal) == ("climatology", "persistence", "harmonic")
+    assert choose_members({**same, "persistence": 0.51}, 25, found.equal) == (), "two methods are too few to choose from"
+    said = "climatology, gradient_boosting and network forecast the same: a combination counts climatology alone."
+    assert equal_text(found.equal) == f"On the validation part {said}"
 
 
 BOTH = ("model", "climatology")
