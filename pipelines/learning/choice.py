@@ -14,7 +14,7 @@ import numpy as np
 from pipelines.errors import RequestError
 from pipelines.learning.conformal import forecast_by_all
 from pipelines.learning.intervals import Interval
-from pipelines.learning.result import COMBINATION
+from pipelines.learning.result import COMBINATION, named
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.sampling import WindowArrays
@@ -210,11 +210,6 @@ def _combined(errors: Mapping[str, float], network: str, least: str) -> list[tup
     gain = 1 - errors[COMBINATION] / errors[single] if errors[single] > 0 else 0.0
     found = f"{_compared(gain)} that of the best single method, {named(single, network)}"
     return [(COMBINATION, f"on the validation part its error is {found}")]
-
-
-def named(method: str, network: str) -> str:
-    """In a sentence: the network, the combination, or a baseline by its name."""
-    return "the network" if method == network else f"the {method}" if method == COMBINATION else method
 
 
 def _simplicity(name: str) -> int:
