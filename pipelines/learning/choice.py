@@ -130,13 +130,6 @@ def tally_errors(
     return errors
 
 
-def validation_errors(
-    forecasters: Mapping[str, Forecaster], windows: Iterable[WindowArrays], progress: Progress | None = None
-) -> dict[str, float]:
-    """Mean absolute error of every forecaster, as `ErrorSums`. Raises RequestError if no window has a valid target pixel."""
-    return tally_errors(forecasters, windows, progress).means()
-
-
 def choose_members(errors: Mapping[str, float], dates: int, equal: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Those whose mean is a candidate: methods that so few target dates do not tell from the one with the smallest error.
 

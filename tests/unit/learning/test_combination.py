@@ -13,7 +13,7 @@ from pipelines.learning.evaluation import EvaluationSettings, evaluate
 from pipelines.learning.intervals import Interval
 from pipelines.learning.result import equal_text
 from pipelines.learning.verification import Rules, Scored, Target, rows_by_date, standing
-from pipelines.predictors import Combination
+from pipelines.predictors import Combination, InSpace
 
 WINS = Interval(0.1, 0.05, 0.15, "dates", 25, independent=11.0)
 FAILS = Interval(-0.1, -0.2, -0.05, "dates", 25, independent=11.0)
@@ -48,6 +48,8 @@ def test_it_is_the_mean_of_its_members_and_reaches_as_far_as_they_do() -> None:
     assert torch.all(found == (1.0 + 4.0 + 2.0) / 2)
     assert (both.stride_px, both.halo_px(6), both.uses_covariates) == ((12, 12), (5, 8), True)
     assert Combination({"one": one, "far": Reaching(0.0, None)}).halo_px(6) is None
+    in_volumes = Combination({name: InSpace(member, 3) for name, member in both.members.items()})
+    assert (in_volumes.stride_px, in_volumes.halo_px(6)) == ((12, 12, 12), (5, 5, 5))
 
 
 def test_beside_its_members_it_asks_none_of_them_again() -> None:
