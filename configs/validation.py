@@ -208,7 +208,8 @@ history; `--dry-run` says it before anything is written.
 ## Scenes that are refused
 
 A refused scene is not written, and the others are. `driftline ingest` ends with exit code 3 if any was refused, with 0 if the
-reasons were clouds or `driftline drop`, with 1 if none is left or if more were refused than `policy.max_refused` allows. A scene
+reasons were clouds or `driftline drop`, with 1 if none is left or if more were refused than `policy.max_refused` allows;
+`--dry-run` ends so too, by what it lists as refused before pixels are read. A scene
 is read again when its files or the config change, or with `--retry-refused`; `cube.quarantine: FOLDER` links the files of those
 refused.
 

@@ -70,6 +70,7 @@ class Extent:
     notes: tuple[str, ...] = ()  # what ingest would convert, doubt, refuse or not use
     ingest: Preview | None = None  # what it would do, scene by scene
     times: tuple[np.datetime64, ...] = ()  # of the dates; not of sites
+    refused: tuple[str, ...] = ()  # the reason of each scene or sample that ingest would refuse
 
     def dates_in(self, span: Span | None) -> int:
         """Dates within the span; all of them where there is none, or their times are not known."""
@@ -116,6 +117,7 @@ def make_plan(run: AnyRun, verb: str) -> Json:
             "sites": extent.sites,
         },
         "notes": list(extent.notes),
+        "refused": dict(Counter(extent.refused)),
         **({} if extent.ingest is None else {"ingest": {**ingest_counts(extent.ingest), "gone": list(extent.ingest.missing)}}),
         "finished_before": [step.stage for step in steps if finished(folder, step.stage)],
         "steps": [asdict(step) for step in steps],
@@ -134,7 +136,9 @@ def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: b
         found, notes = preview_ingest(run, folder)
         reader, dates = found.reader, list(found.times)
         size = reader.grid.shape, len(reader.source.bands), reader.source.dtype().itemsize
-        return Extent(len(dates), count_before(dates, until), *size, notes=tuple(notes), ingest=found, times=found.times)
+        refused = tuple(error.reason for error in found.refused)
+        until_then = count_before(dates, until)
+        return Extent(len(dates), until_then, *size, notes=tuple(notes), ingest=found, times=found.times, refused=refused)
     from pipelines.cube.store import open_cube
 
     try:

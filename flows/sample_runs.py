@@ -95,8 +95,11 @@ def save_model(task: TrainedTask, context: Invocation, model: SequenceModel, sna
     return str(SEQUENCE_MODEL.save(model, context.folder.model, {**described, **about}))
 
 
-def preview_samples(run: Any) -> tuple[SampleLayout, int, tuple[str, ...]]:
-    """(layout, samples, notes) of what an ingest would read; nothing names the originals of a copy that is to be made."""
+def preview_samples(run: Any) -> tuple[SampleLayout, int, tuple[str, ...], tuple[str, ...]]:
+    """(layout, samples, notes, reasons of refusals) of what an ingest would read.
+
+    Nothing names the originals of a copy that is to be made.
+    """
     from pipelines.samples.sample_ingest import first_layout
 
     frames, at_hand = config_samples.build_frames(run.frames), samples_at_hand(run)
@@ -111,12 +114,13 @@ def preview_samples(run: Any) -> tuple[SampleLayout, int, tuple[str, ...]]:
             layout,
             len(listing.samples),
             ("the samples are de-identified first: which are refused is known when that is done",),
+            (),
         )
     source, said = at_hand
     listing = source.list_samples()
     unused = [f"not used: {len(listing.unused)} files: {', '.join(listing.unused[:3])}"] if listing.unused else []
     notes = (*said, *listing.notes, *unused, *(f"would be refused: {one}" for one in listing.refused))
-    return first_layout(source, listing, frames), len(listing.samples), notes
+    return first_layout(source, listing, frames), len(listing.samples), notes, tuple(one.reason for one in listing.refused)
 
 
 def plan_samples(run: Any, folder: RunFolder, stages: tuple[str, ...], *, reads_source: bool) -> tuple[Extent, list[PlannedStep]]:
@@ -124,13 +128,14 @@ def plan_samples(run: Any, folder: RunFolder, stages: tuple[str, ...], *, reads_
     from flows.planning import Extent, estimate
     from pipelines.samples.sample_store import read_table
 
-    notes: tuple[str, ...] = ()
+    notes, refused = tuple[str, ...](), tuple[str, ...]()
     if reads_source or finished(folder, "ingest") is None:
-        layout, count, notes = preview_samples(run)
+        layout, count, notes, refused = preview_samples(run)
     else:
         table = read_table(folder.cube_uri)
         layout, count = table.layout, len(table)
-    extent = Extent(layout.frames, layout.frames, layout.size, len(layout.bands), layout.dtype.itemsize, count, notes)
+    sizes = layout.frames, layout.frames, layout.size, len(layout.bands), layout.dtype.itemsize, count
+    extent = Extent(*sizes, notes, refused=refused if reads_source else ())
     from configs.sequences import build_learner
 
     network = build_learner(run.model, layout, ("a", "b"), 0)

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,11 @@ def stage(verb: str, config: Config, overrides: list[str] | None, dry_run: bool,
     result = perform(verb, config, overrides or [], Bars(), options)
     show(result, result.get("lines") or [result.get("message", "done")], as_json)
     refused = [one["reason"] for one in result.get("refused") or ()]
+    return code_of(refused)
+
+
+def code_of(refused: Iterable[str]) -> int:
+    """The exit code of what ended well, by the reasons of what was refused."""
     return SOME_REFUSED if set(refused) - HARMLESS else DONE
 
 
@@ -77,7 +82,8 @@ def plan(verb: str, config: Config, overrides: list[str], as_json: bool) -> int:
 
     run = with_model(load_run(config, overrides, inputs_must_exist=verb in READS_SOURCE))
     content = make_plan(run, verb)
-    return show(content, plan_lines(content), as_json)
+    show(content, plan_lines(content), as_json)
+    return code_of(content["refused"])
 
 
 def init(folder: Path, name: str | None, task: str, output: Path | None, as_json: bool) -> int:

@@ -25,7 +25,8 @@ class StaticConfig(Strict):
     """A raster that does not change with time, warped onto the cube's grid."""
 
     name: Name = Field(description="its name in tables and messages")
-    path: InputPath = Field(description="a GeoTIFF, COG or JPEG 2000 file, in any CRS; its first band")
+    path: InputPath = Field(description="a GeoTIFF, COG or JPEG 2000 file, in any CRS")
+    band: int | None = Field(None, ge=1, description="of a file with several: the number of the band, from 1")
     kind: Literal["number", "class"] = Field("number", description="class: codes, each of `classes` a channel of 0 and 1")
     classes: list[int] = Field([], max_length=64, description="of `kind: class`: the codes; pixels of other codes are in none")
     resampling: Literal["nearest", "bilinear", "cubic", "average"] = Field(
@@ -123,7 +124,7 @@ def build_covariates(chosen: CovariatesConfig, grid: Grid) -> Covariates | None:
     from pipelines.samples.covariate_files import DriverFile, StaticFile, load
 
     static = tuple(
-        StaticFile(one.name, Path(one.path), tuple(one.classes), one.resampling, one.unit, one.max_missing)
+        StaticFile(one.name, Path(one.path), tuple(one.classes), one.resampling, one.unit, one.max_missing, one.band)
         for one in chosen.static
     )
     drivers = tuple(

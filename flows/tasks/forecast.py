@@ -181,7 +181,7 @@ class Forecast(TrainedTask):
         if "gradient_boosting" in fitted:
             context.steps.log(f"evaluate: {sentence_of(fitted['gradient_boosting'])}")
         methods = with_combination({config.MODEL: forecaster, **baselines}, members)
-        on_test = partial(evaluate, methods, test, settings, validation=seen.means(), intervals=intervals)
+        on_test = partial(evaluate, methods, test, settings, validation=seen.means(), intervals=intervals, equal=errors.equal)
         evaluation = do("evaluate on the test part", lambda show: on_test(progress=show))
         if motion:
             evaluation = replace(evaluation, details={**evaluation.details, "field_motion": motion.to_json()})
@@ -242,6 +242,7 @@ class Forecast(TrainedTask):
         method = predicted.get("method") or method_of(context, evaluation)
         corrected = run.network.baseline
         skill = skills[corrected]["overall"]["skill"] if corrected in skills else None
+        said_before = [predicted.get("fallback"), predicted.get("insisted")]  # by the verdict
         maps = [folder.path / name for name in predicted.get("products", ()) if name.endswith((".tif", ".nii.gz"))]
         return Findings(
             sentence=summary_sentence(run.name, course, mae_of(evaluation, run, method), course.unit if course else ""),
@@ -259,7 +260,7 @@ class Forecast(TrainedTask):
                 *(scale_notes(corrected, trained.get("residual_scale", ()), skill) if method == config.MODEL else ()),
                 *((ONE_SERIES,) if run.source.kind not in OF_PLACES else ()),
                 *(sentence_of_scores(run.covariates) if uses_covariates(context, evaluation, method) else ()),
-                *(note for note in predicted.get("notes", ()) if note != predicted.get("fallback")),  # the verdict says it
+                *(note for note in predicted.get("notes", ()) if note not in said_before),
             ),
             lines=(
                 *[("map", path) for path in maps[:1]],

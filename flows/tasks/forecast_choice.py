@@ -271,7 +271,7 @@ class Attempt:
 
     def score(self, origin: Origin, show: Progress) -> Score:
         """The candidate's error at an origin, after a short training; a candidate that cannot be trained is left out."""
-        from pipelines.learning.choice import validation_errors
+        from pipelines.learning.choice import tally_errors
         from pipelines.learning.model_choice import Score
         from pipelines.samples.origins import plan_origin
 
@@ -279,7 +279,7 @@ class Attempt:
         try:
             known, plan = plan_origin(self.past, config.build_samples(self.run), origin)
             forecaster, windows = self.train(known, plan, show)
-            error = validation_errors({config.MODEL: forecaster}, windows.windows("test"))[config.MODEL]
+            error = tally_errors({config.MODEL: forecaster}, windows.windows("test")).means()[config.MODEL]
         except (RequestError, StateError) as e:
             return Score(float("inf"), time.process_time() - started, problem=str(e))
         counts = windows.counts()

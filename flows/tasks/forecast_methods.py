@@ -18,7 +18,7 @@ from flows.task import Invocation, Record
 from flows.tasks.forecast_samples import require_units
 from pipelines.calendar import iso_utc
 from pipelines.errors import ArtefactDamaged, RequestError
-from pipelines.learning.result import Evaluation, members_text
+from pipelines.learning.result import Evaluation, equal_text, forecast_criteria, members_text, named
 
 if TYPE_CHECKING:
     from configs.tasks.forecast_baselines import Baseline
@@ -47,7 +47,8 @@ def method_of(context: Invocation, evaluation: Evaluation | None) -> config.Meth
     if evaluation is None:
         return config.MODEL
     if context.even_if_worse and evaluation.shipped != config.MODEL:
-        context.steps.log("predict: --even-if-worse publishes the network; write `evaluation: {publish: network}` in its place")
+        instead = f"the network in place of {named(evaluation.shipped)}, which the evaluation chose"
+        context.steps.log(f"predict: --even-if-worse publishes {instead}; write `evaluation: {{publish: network}}` in its place")
         return config.MODEL
     fallback = fallback_of(context)
     is_known = fallback is not None and fallback.baseline == evaluation.details.get("choice", {}).get("baseline")
@@ -121,7 +122,12 @@ def read_scores(folder: RunFolder) -> dict[str, Scored]:
 
 
 def change_of_method(context: Invocation, evaluation: Evaluation | None, method: config.Method) -> dict[str, str]:
-    """What the record of a forecast says of a network that gave way to its baseline (`fallback`), or that is back (`again`)."""
+    """What the record of a forecast says where it is not by the method that the evaluation chose, or is by it again (`again`).
+
+    Of a network that gave way to its baseline (`fallback`), and of one that `--even-if-worse` asks for (`insisted`).
+    """
+    if context.even_if_worse and evaluation is not None and evaluation.shipped != method:
+        return {"insisted": f"Published is the network, as --even-if-worse asks, not {named(evaluation.shipped)}."}
     found, before = standing_of(context), finished(context.folder, "predict") or {}
     if found is None or evaluation is None or evaluation.shipped not in LEARNT:
         return {}
@@ -133,8 +139,8 @@ def change_of_method(context: Invocation, evaluation: Evaluation | None, method:
 
 
 def as_published(evaluation: Evaluation, predicted: Record) -> Evaluation:
-    """The evaluation of what is published, where the network gave way to its baseline."""
-    why, method = predicted.get("fallback"), predicted.get("method")
+    """The evaluation of what is published, where that is not what the evaluation chose: verdict, criteria and intervals."""
+    why, method = predicted.get("fallback") or predicted.get("insisted"), predicted.get("method")
     if not why or not method or evaluation.shipped == method:
         return evaluation
     details = dict(evaluation.details)
@@ -142,7 +148,12 @@ def as_published(evaluation: Evaluation, predicted: Record) -> Evaluation:
         details[one] = details.get(of_all, {}).get(method, details.get(one))
     before = evaluation.verdict.sentence.replace("Published is ", "The evaluation had chosen ", 1)
     verdict = replace(evaluation.verdict, published=method, sentence=f"{why} {before}")
-    return replace(evaluation, shipped=method, verdict=verdict, details=details)
+    if method == config.MODEL and (skills := details.get("skill")):
+        verdict = replace(verdict, outcomes={name: skill["overall"]["outcome"] for name, skill in skills.items()})
+    errors = {name: error for name, one in evaluation.methods.items() if isinstance(error := one.get("mae"), float)}
+    baselines = {name: error for name, error in errors.items() if name not in LEARNT}
+    criteria = forecast_criteria(method, errors[method], baselines, verdict.margin) if method in errors else ()
+    return replace(evaluation, shipped=method, verdict=verdict, criteria=criteria, details=details)
 
 
 def choose_request(context: Invocation, *, with_covariates: bool) -> Request:
@@ -214,7 +225,9 @@ def members_to_combine(context: Invocation, errors: ErrorSums) -> tuple[config.M
     """What the combination is the mean of, by the errors on the validation part; () where there is none."""
     from pipelines.learning.choice import choose_members
 
-    members = choose_members(errors.means(), errors.dates) if context.run.evaluation.combine else ()
+    if equal := errors.equal:
+        context.steps.log(f"evaluate: {equal_text(equal)}")
+    members = choose_members(errors.means(), errors.dates, equal) if context.run.evaluation.combine else ()
     if members:
         context.steps.log(f"evaluate: the combination is the mean of {members_text(members)}")
     return cast("tuple[config.Method, ...]", members)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from operator import length_hint
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 from pipelines.errors import RequestError
 from pipelines.learning.conformal import forecast_by_all
 from pipelines.learning.intervals import Interval
-from pipelines.learning.result import COMBINATION
+from pipelines.learning.result import COMBINATION, named
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.sampling import WindowArrays
@@ -21,6 +22,7 @@ from pipelines.samples.sampling import WindowArrays
 Publish = Literal["best", "network", "beyond_doubt"]
 COMBINED_WITHIN, MOST_WITHIN = 0.5, 0.2  # over the root of the validation dates, at most; see `choose_members`
 LEAST_METHODS = 3  # the network and two baselines: with one baseline the choice is between the two
+EQUAL_WITHIN = 0.01  # of the mean error: forecasts that nowhere differ by more are one forecast
 SIMPLEST_FIRST = (
     "persistence", "climatology", "same_date_last_year", "median_anomaly", "decaying_anomaly", "harmonic", "translation",
     "optical_flow", "moving_field", "boosting_without_covariates", "gradient_boosting",
@@ -32,7 +34,8 @@ NOT_COMBINED = ("boosting_without_covariates",)  # it is there to show what cova
 class Choice:
     """The method that is published, the best baseline, and why. errors: mean absolute error of every method on validation.
 
-    members: of the combination, whether it is published or not; () where there is none.
+    members: of the combination, whether it is published or not; () where there is none. equal: by name, the methods that forecast
+    the same on validation as a simpler one, and which; the combination counts them once.
     """
 
     published: str
@@ -40,6 +43,7 @@ class Choice:
     reason: str
     errors: Mapping[str, float]
     members: tuple[str, ...] = ()
+    equal: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,6 +58,7 @@ class ErrorSums:
     def __init__(self) -> None:
         self._absolute: dict[str, np.ndarray] = {}
         self._pixels, self._truth, self._days = 0, np.zeros((1, 2)), set[float]()
+        self._apart: dict[frozenset[str], np.ndarray] = {}  # of two methods, by variable: the largest difference on any pixel
 
     @property
     def dates(self) -> int:
@@ -70,6 +75,28 @@ class ErrorSums:
         for name, y_KCHW in forecasts.items():
             error_CP = np.moveaxis(y_KCHW, 1, 0)[:, valid_KHW] - seen_CP
             self._absolute[name] = self._absolute.get(name, np.zeros(1)) + np.abs(error_CP).sum(axis=1)
+        for one, other in combinations(forecasts, 2):
+            pair = frozenset((one, other))
+            self._apart[pair] = np.maximum(self._apart.get(pair, 0.0), _largest_difference(forecasts[one], forecasts[other]))
+
+    @property
+    def equal(self) -> dict[str, str]:
+        """Methods that forecast the same on every window as a simpler one, by name: that one.
+
+        The same: of no variable and on no pixel, seen or not, do they differ by more than `EQUAL_WITHIN` of the mean error.
+        """
+        names = sorted((name for name in self._absolute if name not in NOT_COMBINED), key=_simplicity)
+        distinct, found = list[str](), dict[str, str]()
+        for name in names:
+            if twin := next((one for one in distinct if self._are_equal(name, one)), None):
+                found[name] = twin
+            else:
+                distinct.append(name)
+        return found
+
+    def _are_equal(self, one: str, other: str) -> bool:
+        least_C = np.minimum(self._absolute[one], self._absolute[other]) / max(self._pixels, 1)
+        return bool((self._apart[frozenset((one, other))] <= EQUAL_WITHIN * least_C).all())
 
     def means(self) -> dict[str, float]:
         """By method. Raises RequestError if no window has a valid target pixel."""
@@ -81,6 +108,14 @@ class ErrorSums:
             spread_C = np.sqrt(np.maximum(self._truth[:, 1] / self._pixels - mean_C**2, 0))
             spread_C = np.where(spread_C > 0, spread_C, 1.0)
         return {name: float((sums_C / self._pixels / spread_C).mean()) for name, sums_C in self._absolute.items()}
+
+
+def _largest_difference(one_KCHW: np.ndarray, other_KCHW: np.ndarray) -> np.ndarray:
+    """Of each variable, (C,); NaN where only one of them is not a number."""
+    both_missing = np.isnan(one_KCHW) & np.isnan(other_KCHW)
+    apart_KCHW = np.where(both_missing, 0.0, np.abs(one_KCHW - other_KCHW))
+    apart_C: np.ndarray = np.moveaxis(apart_KCHW, 1, 0).reshape(apart_KCHW.shape[1], -1).max(axis=1)
+    return apart_C
 
 
 def tally_errors(
@@ -95,23 +130,16 @@ def tally_errors(
     return errors
 
 
-def validation_errors(
-    forecasters: Mapping[str, Forecaster], windows: Iterable[WindowArrays], progress: Progress | None = None
-) -> dict[str, float]:
-    """Mean absolute error of every forecaster, as `ErrorSums`. Raises RequestError if no window has a valid target pixel."""
-    return tally_errors(forecasters, windows, progress).means()
-
-
-def choose_members(errors: Mapping[str, float], dates: int) -> tuple[str, ...]:
+def choose_members(errors: Mapping[str, float], dates: int, equal: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Those whose mean is a candidate: methods that so few target dates do not tell from the one with the smallest error.
 
     Their error is above that by a share of at most 0.5 over the root of `dates`, and never by more than 20 %: 10 % of 25 dates.
-    () where that is one alone, or there are not three to choose from.
+    () where that is one alone, or there are not three to choose from. equal: those that are left out, as `ErrorSums.equal`.
 
     >>> choose_members({"model": 0.1, "gradient_boosting": 0.105, "persistence": 0.2}, 25)
     ('model', 'gradient_boosting')
     """
-    known = {name: error for name, error in errors.items() if name not in NOT_COMBINED}
+    known = {name: error for name, error in errors.items() if name not in (*NOT_COMBINED, *(equal or ()))}
     if len(known) < LEAST_METHODS or dates < 1:
         return ()
     within = min(COMBINED_WITHIN / math.sqrt(dates), MOST_WITHIN)
@@ -175,11 +203,6 @@ def _combined(errors: Mapping[str, float], network: str, least: str) -> list[tup
     gain = 1 - errors[COMBINATION] / errors[single] if errors[single] > 0 else 0.0
     found = f"{_compared(gain)} that of the best single method, {named(single, network)}"
     return [(COMBINATION, f"on the validation part its error is {found}")]
-
-
-def named(method: str, network: str) -> str:
-    """In a sentence: the network, the combination, or a baseline by its name."""
-    return "the network" if method == network else f"the {method}" if method == COMBINATION else method
 
 
 def _simplicity(name: str) -> int:

@@ -7,7 +7,7 @@ a volume (D, H, W), tokens, or nothing at all. Names that end in HW stand for al
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from operator import length_hint
 from typing import Any
@@ -17,12 +17,12 @@ from skimage.metrics import structural_similarity
 
 from pipelines.calendar import from_days, iso_utc, seconds_of
 from pipelines.errors import RequestError, StateError
-from pipelines.learning.choice import Choice, Publish, choose
+from pipelines.learning.choice import Publish, choose
 from pipelines.learning.conformal import forecast_by_all
 from pipelines.learning.forecast_intervals import Calibrated
 from pipelines.learning.interval_scores import IntervalTally
 from pipelines.learning.intervals import Interval, paired_skill, skill_json
-from pipelines.learning.result import COMBINATION, Criterion, Evaluation, forecast_verdict
+from pipelines.learning.result import COMBINATION, Evaluation, forecast_criteria, forecast_verdict
 from pipelines.learning.threshold_scores import Thresholds, ThresholdTally
 from pipelines.predictors import Combination, Forecaster
 from pipelines.progress import Progress
@@ -53,16 +53,18 @@ class EvaluationSettings:
 def evaluate(
     forecasters: Mapping[str, Forecaster], windows: Iterable[WindowArrays], settings: EvaluationSettings,
     progress: Progress | None = None, *, validation: Mapping[str, float], intervals: Mapping[str, Calibrated] | None = None,
+    equal: Mapping[str, str] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Every forecaster on every window (read once, in order), on valid target pixels only, and the one that is published.
 
-    `validation`: mean absolute errors on the validation part, by which that is chosen (`pipelines.learning.choice`). `intervals`
-    are those of the forecasters, the model's among them; they are scored on the same windows. `progress(done, total)` counts
-    windows; total is known where `windows` has a length. In the details, `metrics[name]` and `skill[baseline]` hold `overall` and
+    `validation`: mean absolute errors on the validation part, by which that is chosen (`pipelines.learning.choice`); `equal`:
+    which methods forecast the same there as a simpler one, and which. `intervals` are those of the forecasters, the model's
+    among them; they are scored on the same windows. `progress(done, total)` counts windows; total is known where `windows` has a
+    length. In the details, `metrics[name]` and `skill[baseline]` hold `overall` and
     `by_lead`; `combined_skill` is that of the combination over each of the others, where there is one; `by_date` feeds the plots;
-    `choice` says what is published and why; `calibration` are the intervals of that one and
-    `calibrations` those of all by name, for `predict`; `intervals_of` are the scores of that one and the best baseline;
-    `thresholds` are scores of events, where the settings name some.
+    `choice` says what is published and why; `calibration` are the intervals of that one and `calibrations` those of all by name,
+    for `predict`; `intervals_of` are the scores of that one, the best baseline and the network; `thresholds` are scores
+    of events, where the settings name some.
 
     Raises RequestError if `model` is not among the forecasters, or no valid target pixel is there; StateError if a forecast is
     not finite where the truth is known.
@@ -95,7 +97,7 @@ def evaluate(
     combined = forecasters.get(COMBINATION)
     members = tuple(combined.members) if isinstance(combined, Combination) else ()
     tables = {name: tally.table() for name, tally in tallies.items()}
-    evaluation = _conclude(tables, settings, scored, validation, count, members)
+    evaluation = _conclude(tables, settings, scored, validation, count, members, equal or {})
     scores = {"thresholds": events.to_json(settings.confidence)} if events else {}
     return replace(evaluation, details={**evaluation.details, **scores})
 
@@ -121,7 +123,7 @@ def _data_range(window: WindowArrays) -> np.ndarray:
 
 def _conclude(
     tables: dict[str, ErrorTable], settings: EvaluationSettings, scored: IntervalTally | None, validation: Mapping[str, float],
-    windows: int, members: tuple[str, ...],
+    windows: int, members: tuple[str, ...], equal: Mapping[str, str],
 ) -> Evaluation:  # fmt: skip
     of_model = tables[settings.model]
     scale_C = of_model.spread() if of_model.sums_DKCS.shape[2] > 1 else np.ones(1)
@@ -134,7 +136,7 @@ def _conclude(
     }
     errors = {name: float(sums[name][..., ABSOLUTE].sum()) for name in baselines}
     whole = {ours: {name: found[0] for name, found in of_ours.items()} for ours, of_ours in skills.items()}
-    choice = choose(validation, whole, settings.model, settings.publish, settings.margin, members)
+    choice = replace(choose(validation, whole, settings.model, settings.publish, settings.margin, members), equal=dict(equal))
     judged = COMBINATION if choice.published == COMBINATION else settings.model
     verdict = forecast_verdict(
         {name: whole[judged][name] for name in baselines}, errors, choice, margin=settings.margin, confidence=settings.confidence
@@ -154,13 +156,13 @@ def _conclude(
         "counts": {"windows": windows, "dates": len(of_model.days_D), "pixels": int(sums[settings.model][..., PIXELS].sum())},
     }
     if scored:
-        kept = [name for name in dict.fromkeys((choice.published, choice.baseline)) if name in scored.intervals]
+        kept = [name for name in dict.fromkeys((choice.published, choice.baseline, settings.model)) if name in scored.intervals]
         details["intervals_of"] = {name: scored.to_json(name) for name in kept}
         details["calibrations"] = {name: intervals.to_json() for name, intervals in scored.intervals.items()}
         details["calibration"] = details["calibrations"][choice.published]
     methods = {name: dict(of_name["overall"]) for name, of_name in metrics.items()}
     ours = float(sums[choice.published][..., ABSOLUTE].sum())
-    criteria, protocol = tuple(_criteria(errors, ours, choice, settings)), _protocol(settings, scale_C)
+    criteria, protocol = forecast_criteria(choice.published, ours, errors, settings.margin), _protocol(settings, scale_C)
     return Evaluation(choice.published, methods, verdict, criteria, details, protocol=protocol)
 
 
@@ -172,16 +174,6 @@ def _skills(model_DKS: np.ndarray, baseline_DKS: np.ndarray, confidence: float) 
         model_D, baseline_D = (sums[seen_D][:, leads, ABSOLUTE].sum(axis=1) for sums in (model_DKS, baseline_DKS))
         found.append(paired_skill(model_D, baseline_D, confidence=confidence))
     return found
-
-
-def _criteria(baselines: Mapping[str, float], ours: float, choice: Choice, settings: EvaluationSettings) -> Iterator[Criterion]:
-    """On the test part what is published (error `ours`) is no worse than the best baseline there, by more than the margin."""
-    if not baselines:
-        return
-    best = min(baselines, key=lambda name: baselines[name])
-    ratio = ours / baselines[best] if baselines[best] > 0 else None
-    name = f"error of {choice.published} over that of the best baseline on the test part, {best}"
-    yield Criterion(name, ratio, 1 + settings.margin, "at most", unit="share")
 
 
 def _metrics(table: ErrorTable, sums_DKS: np.ndarray, variables: tuple[str, ...]) -> dict[str, Any]:

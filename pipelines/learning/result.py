@@ -162,7 +162,7 @@ def forecast_verdict(
     published = "the network" if choice.published not in skills else f"the baseline {choice.published}"
     if is_combined:
         published = f"the combination, the mean of {members_text(choice.members)}"
-    sentences, ours = [f"Published is {published}: {choice.reason}."], "combination" if is_combined else "model"
+    sentences, ours = [f"Published is {published}: {choice.reason}."], "combination" if is_combined else "network"
     named = list(dict.fromkeys(name for name in (choice.baseline, best) if name))
     if named:
         first = _skill_sentence(named[0], skills[named[0]], margin, confidence, ours)
@@ -174,6 +174,16 @@ def forecast_verdict(
     if best:
         sentences.append(f"The best baseline there is {best}.")
     return Verdict(outcomes, (), True, " ".join(sentences), "dates", margin, confidence, best, published=choice.published)
+
+
+def forecast_criteria(published: str, error: float, baselines: Mapping[str, float], margin: float) -> tuple[Criterion, ...]:
+    """On the test part what is published is no worse than the best baseline there by more than the margin; errors in any unit."""
+    if not baselines:
+        return ()
+    best = min(baselines, key=lambda name: baselines[name])
+    ratio = error / baselines[best] if baselines[best] > 0 else None
+    name = f"error of {called(published)} over that of the best baseline on the test part, {best}"
+    return (Criterion(name, ratio, 1 + margin, "at most", unit="share"),)
 
 
 def detection_verdict(
@@ -266,9 +276,32 @@ def _figure(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
+def called(method: str, network: str = "model") -> str:
+    """A method of a forecast as people read it: network, combination, or the baseline's name."""
+    return "network" if method == network else method
+
+
+def named(method: str, network: str = "model") -> str:
+    """In a sentence: the network, the combination, or a baseline by its name."""
+    return "the network" if method == network else f"the {method}" if method == COMBINATION else method
+
+
 def members_text(members: Sequence[str], network: str = "model") -> str:
     """The members of a combination: network and gradient_boosting."""
-    return listed(["network" if name == network else name for name in members])
+    return listed([called(name, network) for name in members])
+
+
+def equal_text(equal: Mapping[str, str], network: str = "model") -> str:
+    """Which methods are one and the same, in a sentence; "" where none are.
+
+    >>> equal_text({"median_anomaly": "climatology", "model": "climatology"})
+    'On the validation part climatology, median_anomaly and network forecast the same: a combination counts climatology alone.'
+    """
+    groups = {kept: [kept, *(name for name, twin in equal.items() if twin == kept)] for kept in equal.values()}
+    same = [
+        f"{members_text(group, network)} forecast the same: a combination counts {kept} alone" for kept, group in groups.items()
+    ]
+    return f"On the validation part {'; '.join(same)}." if same else ""
 
 
 def listed(words: Sequence[str]) -> str:

@@ -84,8 +84,8 @@ def draw_events(scores: Json, model: str, path: Path) -> None:
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(names), 6), frameon=False, fontsize=9)
 
 
-def draw_skill(skill: Mapping[str, Json], path: Path) -> None:
-    """Writes a PNG: skill against each baseline with its interval, overall (bars) and per lead (lines)."""
+def draw_skill(skill: Mapping[str, Json], ours: str, path: Path) -> None:
+    """Writes a PNG: skill of `ours` against each other method with its interval, overall (bars) and per lead (lines)."""
     names = list(skill)
     with drawing(path, (11.2, 1.2 + max(1.9, 0.48 * len(names)))) as figure:
         bars, lines = figure.subplots(1, 2, width_ratios=[1.15, 1])
@@ -99,7 +99,7 @@ def draw_skill(skill: Mapping[str, Json], path: Path) -> None:
         bars.set_yticks(range(len(names)), list(reversed(names)))
         bars.axvline(0, color=INK, lw=0.9)
         bars.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0, symbol=" %"))
-        title(bars, "Error reduction relative to each baseline, all leads")
+        title(bars, f"Error reduction by the {ours} relative to each, all leads")
         tidy(bars, "x", ("top", "right", "left"))
         key = [Patch(color=colour, label=outcome) for outcome, colour in OUTCOMES.items()]
         bars.legend(handles=key, frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=len(OUTCOMES))

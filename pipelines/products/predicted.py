@@ -57,7 +57,7 @@ def publish_forecast(forecast: ForecastFields, card: ModelCard | None, folder: P
     issued, title = day(parse_utc(lineage.issued_utc)), f"{forecast.name}: {maps.variable} forecast"
     hidden = "" if day(maps.context[-1].date) == issued else " (too few usable pixels to show)"
     zone = " after the first frame" if is_elapsed(maps.forecast[0].date) else " UTC"
-    made_by = f"model {lineage.model_hash[:12]}" if lineage.method == "network" else f"baseline {lineage.method}"
+    made_by = f"network {lineage.model_hash[:12]}" if lineage.method == "network" else f"baseline {lineage.method}"
     if lineage.method.startswith(COMBINATION):  # all names are too long for a picture; tags and report have them
         made_by = f"{COMBINATION} of {len(re.split(', | and ', lineage.method))} forecasts"
     subtitle = f"issued {issued}{zone}{hidden}, cube {lineage.snapshot}, {made_by}"
@@ -78,7 +78,7 @@ def publish_forecast(forecast: ForecastFields, card: ModelCard | None, folder: P
     ]
     write_collection(
         folder, forecast.name, "forecast", f"driftline forecast of {', '.join(units)}", items,
-        pictures={"Quicklook": folder.parent / QUICKLOOK}, metrics=forecast.metrics,
+        pictures={"Quicklook": folder.parent / QUICKLOOK}, metrics=forecast.metrics, method=lineage.method,
         model_item=write_model_item(card, grid, folder, at=at) if card else None,
     )  # fmt: skip
     return course_of(maps)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.calendar import format_span
-from pipelines.learning.result import Evaluation, members_text
+from pipelines.learning.result import COMBINATION, Evaluation, called, equal_text, members_text
 from pipelines.products.charts import (
     draw_blocks,
     draw_coverage,
@@ -58,23 +58,41 @@ def maps_section(quicklook: Path, *, is_published: bool) -> Section:
 
 
 def scores_section(details: Json, shipped: str, protocol: str, drafts: Path) -> Section:
-    """Errors by lead and skill against every baseline. `details`: metrics and skill, as in evaluation.json."""
-    draw_errors(details["metrics"], shipped, drafts / "errors.png")
-    draw_skill(details["skill"], drafts / "skill.png")
-    pictures = [Picture(drafts / "errors.png", "Errors by lead"), Picture(drafts / "skill.png", "Skill against every baseline")]
-    tables = [skill_table("Skill against every baseline", details["skill"], "network")]
+    """Errors by lead and skill against the other methods. `details`: metrics and skill, as in evaluation.json.
+
+    The skill is that of the network and, where there is one, of the combination; what is published comes first and is drawn.
+    """
+    metrics, skills = with_names(details["metrics"]), {"network": details["skill"]}
+    headings = {"network": "Skill of the network against every baseline"}
     if (combined := details.get("combined_skill")) is not None:
-        heading = f"Skill of the combination, the mean of {members_text(details['choice']['members'])}"
-        of_all = {"network" if name == "model" else name: skill for name, skill in combined.items()}
-        tables.append(skill_table(heading, of_all, "combination"))
-    tables += lead_tables(details["metrics"], shipped)
-    moving = [details["field_motion"]["sentence"]] if "field_motion" in details else []
-    return Section("scores", "Scores on held-out blocks and held-out time", [protocol, *moving], pictures=pictures, tables=tables)
+        skills[COMBINATION] = with_names(combined)
+        headings[COMBINATION] = f"Skill of the combination, the mean of {members_text(details['choice']['members'])}"
+    order = sorted(skills, key=lambda name: name != shipped)
+    draw_errors(metrics, called(shipped), drafts / "errors.png")
+    draw_skill(skills[order[0]], order[0], drafts / "skill.png")
+    drawn = f"Skill of the {order[0]} against every {'other method' if order[0] == COMBINATION else 'baseline'}"
+    pictures = [Picture(drafts / "errors.png", "Errors by lead"), Picture(drafts / "skill.png", drawn)]
+    tables = [skill_table(headings[name], skills[name], name) for name in order]
+    tables += lead_tables(metrics, called(shipped))
+    text = [protocol, *([details["field_motion"]["sentence"]] if "field_motion" in details else [])]
+    if equal := details.get("choice", {}).get("equal"):
+        text.append(equal_text(equal))
+    return Section("scores", "Scores on held-out blocks and held-out time", text, pictures=pictures, tables=tables)
+
+
+def with_names(methods: Mapping[str, Any]) -> dict[str, Any]:
+    """Methods under the names that people read."""
+    return {called(name): found for name, found in methods.items()}
 
 
 def skill_table(heading: str, skills: Mapping[str, Json], ours: str) -> Table:
     """How much smaller the error of `ours` is than that of each other method, with its interval."""
-    titles = {"method": "baseline", "saved": f"error reduction by the {ours}", "interval": "interval", "outcome": f"the {ours}"}
+    titles = {
+        "method": "other method" if ours == COMBINATION else "baseline",
+        "saved": f"error reduction by the {ours}",
+        "interval": "interval",
+        "outcome": f"the {ours}",
+    }
     rows = [
         {
             "method": name,
@@ -91,6 +109,7 @@ def events_section(scores: Json | None, shipped: str, drafts: Path) -> Section:
     """CSI, FSS and bias by lead and threshold; an empty section where the config names no thresholds."""
     if not scores:
         return Section("events", "Events")
+    scores, shipped = {**scores, "methods": with_names(scores["methods"])}, called(shipped)
     draw_events(scores, shipped, drafts / "events.png")
     pictures = [Picture(drafts / "events.png", "Critical success index by lead")]
     return Section("events", "Events: where values reach a threshold", pictures=pictures, tables=event_tables(scores, shipped))
@@ -121,12 +140,14 @@ def intervals_section(measured: Json | None, shipped: str, drafts: Path) -> Sect
         {"what": title, **{str(lead["lead"]): lead[key] for lead in leads}}
         for key, title in (("coverage", "coverage"), ("mean_width", "mean width"))
     ]
-    pictures, tables = [Picture(drafts / "coverage.png", "Coverage of the intervals")], [Table("", columns, rows)]
+    pictures = [Picture(drafts / "coverage.png", f"Coverage of the intervals of {called(shipped)}")]
+    tables = [Table("", columns, rows)]
     if "methods" in measured:
-        draw_interval_reliability(measured["reliability"], shipped, drafts / "interval-reliability.png")
+        shipped = called(shipped)
+        draw_interval_reliability(with_names(measured["reliability"]), shipped, drafts / "interval-reliability.png")
         caption = f"Reliability: how much the intervals of {shipped} and of the others cover at every nominal level"
         pictures.append(Picture(drafts / "interval-reliability.png", caption))
-        tables = [interval_table(measured["methods"], shipped), *tables, *coverage_by_date(measured["by_date"])]
+        tables = [interval_table(with_names(measured["methods"]), shipped), *tables, *coverage_by_date(measured["by_date"])]
     return Section("intervals", "Prediction intervals", text, pictures=pictures, tables=tables)
 
 

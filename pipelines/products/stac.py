@@ -109,13 +109,13 @@ def change_item(
 
 def write_collection(
     folder: Path, name: str, task: str, description: str, items: Sequence[dict[str, Any]], *, pictures: Mapping[str, Path],
-    metrics: Json, model_item: Path | None = None,
+    metrics: Json, method: str = "", model_item: Path | None = None,
 ) -> Path:  # fmt: skip
     """Writes `ID.json` per item and then `collection.json` into `folder`; returns the collection's path.
 
-    `pictures` (title -> file, anywhere) become assets of the collection, `metrics` (flat numbers) go beside them; every item is
-    derived from `model_item` (in the same folder) if there is one. The collection is written last, so it never names an item that
-    is not there.
+    `pictures` (title -> file, anywhere) become assets of the collection, `metrics` (flat numbers) go beside them, with the name
+    of the `method` that they are of, where there are several; every item is derived from `model_item` (in the same folder) if
+    there is one. The collection is written last, so it never names an item that is not there.
     """
     model = [] if model_item is None else [_link("derived_from", model_item.name, "application/geo+json")]
     for item in items:
@@ -142,6 +142,7 @@ def write_collection(
         },
         **({"summaries": {"forecast:reference_datetime": [issued]}} if issued else {}),
         **shared,
+        **({"driftline:method": method} if method else {}),
         **({"driftline:metrics": dict(metrics)} if metrics else {}),
         "links": [
             _link("root", "collection.json", "application/json"),

@@ -92,7 +92,8 @@ def interval_table(methods: Mapping[str, Json], shipped: str) -> Table:
         Column("crps", "CRPS", "number", "low"),
     ]  # fmt: skip
     note = (
-        "climatological: quantiles of each pixel's past values in the season; constant: quantiles of the errors on validation. "
+        "climatological: quantiles of each pixel's past values in the season; constant: quantiles of the network's errors on "
+        "validation. "
         "The interval score adds to the width 2 / (1 - level) times how far the truth lies outside; CRPS: twice the "
         "mean pinball loss of the quantiles of all levels. Both in physical units, over all variables."
     )

@@ -17,6 +17,7 @@ from pipelines.cube.store import bands_of
 from pipelines.files import write_json, write_text
 from pipelines.grid import Grid, PatientFrame
 from pipelines.inference.staging import Field, Staged
+from pipelines.learning.result import COMBINATION
 from pipelines.products.json_values import plain
 from pipelines.products.nifti import affine_ras, write_nifti
 from pipelines.products.stac import ModelCard
@@ -117,6 +118,7 @@ def _context(forecast: ForecastFields, indices: Sequence[int], variable: int) ->
 
 def _index(forecast: ForecastFields, card: ModelCard | None, files: Sequence[dict[str, Any]]) -> dict[str, Any]:
     request, lineage, grid = forecast.request, forecast.lineage, forecast.request.grid
+    kind = COMBINATION if lineage.method.startswith(COMBINATION) else "baseline"
     return {
         "driftline_index": 1,
         "name": forecast.name,
@@ -129,7 +131,7 @@ def _index(forecast: ForecastFields, card: ModelCard | None, files: Sequence[dic
         "grid": grid_facts(grid),
         "lineage": asdict(lineage),
         "metrics": dict(forecast.metrics),
-        "model": {**asdict(card), "weights": card.weights.name} if card else {"baseline": lineage.method},
+        "model": {**asdict(card), "weights": card.weights.name} if card else {kind: lineage.method},
     }
 
 

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import h5py
 import numpy as np
+from rasterio.enums import ColorInterp
 
 from pipelines.calendar import format_span, iso_date, to_days
 from pipelines.errors import DriftlineError, MissingInput, RequestError, SceneRefused
@@ -40,7 +41,7 @@ LATTICE = 9  # points along each side of the cube
 
 @dataclass(frozen=True)
 class StaticFile:
-    """A raster. classes: the codes of a class map, each of which becomes a channel; () for numbers."""
+    """A raster. classes: the codes of a class map, each of which becomes a channel; () for numbers. band: from 1, of several."""
 
     name: str
     path: Path
@@ -48,6 +49,7 @@ class StaticFile:
     resampling: Resampling = "bilinear"
     unit: str = ""
     max_missing: float = 0.2
+    band: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,14 @@ def _warped(asked: StaticFile, grid: Grid) -> tuple[np.ndarray, str]:
 
     Raises SceneRefused, MissingInput.
     """
-    with open_raster(asked.path, (1,), asked.name) as dataset:
+    with open_raster(asked.path, (asked.band or 1,), asked.name) as dataset:
+        if asked.band is None and (count := sum(one != ColorInterp.alpha for one in dataset.colorinterp)) > 1:
+            remedy = "state the number of the one that is meant as `band`"
+            raise SceneRefused(asked.name, "missing-band", f"{asked.path.name} holds {count} bands: {remedy}")
         if dataset.crs is None:
             remedy = "write the one that it is in into it, e.g. gdal_edit.py -a_srs EPSG:32635"
             raise SceneRefused(asked.name, "wrong-crs", f"{asked.path.name} has no CRS, so nothing says where it lies: {remedy}")
-        layer = open_raster_layer(dataset, 1, BandRequest(()), asked.name, asked.name)
+        layer = open_raster_layer(dataset, asked.band or 1, BandRequest(()), asked.name, asked.name)
         how: Resampling = "nearest" if asked.classes else asked.resampling
         stored = resample(layer, layer.facts, grid, slice(0, grid.shape_yx[0]), how)
         values = np.ma.getdata(stored).astype(np.float64)

@@ -115,6 +115,7 @@ def check_where_the_network_adds_nothing_the_baseline_is_published(config: Path,
     assert not (folder / "products" / "model.json").exists()
     item = json.loads(next((folder / "products").glob("forecast_*.json")).read_text())
     assert item["properties"]["driftline:method"] == published
+    assert json.loads((folder / "products" / "collection.json").read_text())["driftline:method"] == published
     assert "nothing to do" in str(carry_out("run", config, *UNEVEN))
     assert not carry_out("predict", config, *UNEVEN, even_if_worse=True)["skipped"]
     assert read("summary.json")["products"]["even_if_worse"] is True

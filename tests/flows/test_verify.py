@@ -183,6 +183,12 @@ def test_a_combination_is_published_archived_and_gives_way_to_its_baseline(tiny_
     assert f"published is {baseline}. The evaluation had chosen the combination, the mean of" in sentence
     rivals = {(one["method"], one["rival"]) for one in carry_out("verify", tiny_run, *COMBINED)["by_issue"]}
     assert rivals == {(f"combination of {of}", baseline), (baseline, f"combination of {of}")}
+    insisted = carry_out("predict", tiny_run, *COMBINED, even_if_worse=True)
+    assert "Published is the network, as --even-if-worse asks, not the combination." in insisted["lines"]
+    summary = read("summary.json")
+    assert (summary["shipped"], summary["verdict"]["published"]) == ("model", "model")
+    assert summary["verdict"]["outcomes"].keys() == evaluation["details"]["skill"].keys()
+    assert summary["criteria"][0]["name"].startswith("error of network over that of the best baseline")
     alone = carry_out("run", tiny_run, *COMBINED, "evaluation.combine=false")
     assert alone["method"] != "combination"
     assert "combination" not in read("evaluation.json")["methods"]

@@ -69,6 +69,13 @@ def test_a_plan_counts_what_is_refused_and_ends_where_all_is(config: Path) -> No
     plan = make_plan(load_run(config), "ingest")
     assert plan["extent"]["dates"] == 11
     assert any(note.startswith("1 scene would be refused; the first: s_20200605: driver") for note in plan["notes"])
+    assert plan["refused"] == {"driver": 1}
+    (config.parent / "data" / "s_20200705.tif").write_text("hello")
+    codes = [
+        [call(verb, "r.yaml", *more).exit_code for verb in ("ingest", "run")] for more in (["--dry-run"], ["--dry-run", "--json"])
+    ]
+    assert codes == [[3, 3], [3, 3]]
+    assert call("ingest", "r.yaml").exit_code == 3, "as the plan said"
 
 
 def test_a_plan_of_a_cube_that_is_there_counts_and_names_what_changes_as_the_ingest_does(config: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from tiny_forecaster import Constant, truth_window
 
 from pipelines.errors import RequestError
-from pipelines.learning.choice import choose, validation_errors
+from pipelines.learning.choice import choose, tally_errors
 from pipelines.learning.intervals import Interval
 
 BEATS = Interval(0.1, 0.05, 0.15, "dates", 25, independent=11.0)
@@ -39,7 +39,7 @@ def test_errors_of_validation_are_means_over_valid_pixels_of_each_variable_over_
     values = np.stack([np.full((1, 4, 4), 3.0), np.full((1, 4, 4), 200.0)], axis=1)
     values[0, 1, 0] = 600.0  # a quarter of the second variable: mean 300, spread 173.2
     valid = np.ones((1, 4, 4), bool)
-    found = validation_errors({"zero": Constant(0.0)}, [truth_window(values, [0.0], valid)])
+    found = tally_errors({"zero": Constant(0.0)}, [truth_window(values, [0.0], valid)]).means()
     assert found["zero"] == pytest.approx((3.0 + 300 / (400 * np.sqrt(3) / 4)) / 2)
     with pytest.raises(RequestError, match="no validation window has a valid target pixel"):
-        validation_errors({"zero": Constant(0.0)}, [truth_window(values, [0.0], ~valid)])
+        tally_errors({"zero": Constant(0.0)}, [truth_window(values, [0.0], ~valid)]).means()

@@ -7,12 +7,13 @@ import pytest
 import torch
 from tiny_forecaster import Constant, truth_window
 
-from pipelines.learning.choice import choose, choose_members
+from pipelines.learning.choice import choose, choose_members, tally_errors
 from pipelines.learning.conformal import forecast_by_all
 from pipelines.learning.evaluation import EvaluationSettings, evaluate
 from pipelines.learning.intervals import Interval
+from pipelines.learning.result import equal_text
 from pipelines.learning.verification import Rules, Scored, Target, rows_by_date, standing
-from pipelines.predictors import Combination
+from pipelines.predictors import Combination, InSpace
 
 WINS = Interval(0.1, 0.05, 0.15, "dates", 25, independent=11.0)
 FAILS = Interval(-0.1, -0.2, -0.05, "dates", 25, independent=11.0)
@@ -47,6 +48,8 @@ def test_it_is_the_mean_of_its_members_and_reaches_as_far_as_they_do() -> None:
     assert torch.all(found == (1.0 + 4.0 + 2.0) / 2)
     assert (both.stride_px, both.halo_px(6), both.uses_covariates) == ((12, 12), (5, 8), True)
     assert Combination({"one": one, "far": Reaching(0.0, None)}).halo_px(6) is None
+    in_volumes = Combination({name: InSpace(member, 3) for name, member in both.members.items()})
+    assert (in_volumes.stride_px, in_volumes.halo_px(6)) == ((12, 12, 12), (5, 5, 5))
 
 
 def test_beside_its_members_it_asks_none_of_them_again() -> None:
@@ -64,6 +67,17 @@ def test_equals_are_combined_and_a_bad_method_is_not() -> None:
     assert choose_members(errors, 100) == ("model", "gradient_boosting"), "more dates tell more"
     assert choose_members({"model": 0.1, "gradient_boosting": 0.13, "climatology": 0.15}, 2) == ()
     assert choose_members({"model": 0.1, "persistence": 0.1}, 25) == (), "with one baseline it is one of the two"
+
+
+def test_methods_that_forecast_the_same_count_once_as_the_simplest() -> None:
+    same = {"model": 0.5, "gradient_boosting": 0.5009, "climatology": 0.5, "boosting_without_covariates": 0.5}
+    found = tally_errors({name: Constant(value) for name, value in {**same, "persistence": 0.51}.items()}, [window()])
+    assert found.equal == {"gradient_boosting": "climatology", "model": "climatology"}, "they differ by 0.2 % of their error"
+    errors = {**same, "persistence": 0.51, "harmonic": 0.51}
+    assert choose_members(errors, 25, found.equal) == ("climatology", "persistence", "harmonic")
+    assert choose_members({**same, "persistence": 0.51}, 25, found.equal) == (), "two methods are too few to choose from"
+    said = "climatology, gradient_boosting and network forecast the same: a combination counts climatology alone."
+    assert equal_text(found.equal) == f"On the validation part {said}"
 
 
 BOTH = ("model", "climatology")

@@ -100,7 +100,7 @@ def test_it_comes_as_every_task_states_it():
     assert Intervals.from_json(details["calibration"]) == intervals
     assert content["methods"]["one"] == details["metrics"]["one"]["overall"]
     (criterion,) = content["criteria"]
-    assert criterion["name"] == "error of model over that of the best baseline on the test part, one"
+    assert criterion["name"] == "error of network over that of the best baseline on the test part, one"
     assert criterion["is_met"]
 
 
@@ -123,7 +123,7 @@ def test_the_verdict_names_the_best_baseline_and_every_outcome():
     assert verdict.outcomes == {"one": "beats", "perfect": "loses", "same": "equal"}
     loses = evaluated({"model": Constant(3.0), "one": Constant(0.5)}, windows, SETTINGS).verdict
     assert loses.outcomes == {"one": "loses"}
-    assert "the model loses to it" in loses.sentence
+    assert "the network loses to it" in loses.sentence
 
 
 def test_progress_counts_windows():

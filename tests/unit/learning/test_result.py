@@ -18,7 +18,7 @@ def verdict_on(one: Interval, published: str = "model") -> Verdict:
 
 def test_a_smaller_error_that_may_be_chance():
     assert verdict_on(skill(0.03, -0.04, 0.11)).sentence == (
-        "Published is the network: on the validation part it is better. On the test part: the model's error is 3.0 % smaller "
+        "Published is the network: on the validation part it is better. On the test part: the network's error is 3.0 % smaller "
         "than that of one (95 % interval -4.0 % to 11.0 %, 25 dates counted as 11 independent ones): not distinguishable. "
         "It beats other (20.0 % smaller error). The best baseline there is one."
     )

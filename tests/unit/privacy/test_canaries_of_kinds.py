@@ -77,7 +77,7 @@ def test_no_planted_value_is_left_by_ingest(kind: str, make: Maker, times: int, 
     key = ("--key", left.key, "--checked")
     audited = left.call("deidentify", path, "--audit", "--json", *key)
     answer = json.loads(left.outputs[-3])
-    assert kind != "images" or left.call("ingest", config, "--dry-run") == 0, left.outputs[-3:]
+    assert kind != "images" or left.call("ingest", config, "--dry-run") in (0, 3), left.outputs[-3:]
     assert list(left.path.iterdir()) == []  # an audit leaves nothing
     assert audited == (3 if answer["refused"] else 0)
     assert left.call("ingest", config, "--quarantine", "held") == audited, left.outputs[-3:]

@@ -64,7 +64,7 @@ def test_no_planted_value_is_left_by_a_run_on_samples(
     assert len(set(left.canaries.planted)) > 1000
     config = written(left, folder, unit, network, labels={"kind": "table", "path": str(table)})
     left.forget()
-    assert left.call("ingest", config, "--dry-run") == 0, left.outputs[-3:]
+    assert left.call("ingest", config, "--dry-run") in (0, 3), left.outputs[-3:]
     assert left.call("run", config, "--even-if-worse", "--even-if-confounded") in (0, 3), left.outputs[-3:]
     assert left.call("run", "runs/one/config.yaml", "--even-if-worse", "--even-if-confounded") == 0, left.outputs[-3:]
     assert "train: up to date" in "".join(left.outputs[-3:])

@@ -32,7 +32,7 @@ def test_curves_are_drawn_and_gaps_are_allowed(tmp_path, evaluation):
     evaluation["metrics"]["persistence"]["by_lead"][1]["ssim"] = None
     evaluation["skill"]["persistence"]["by_lead"][1].update(skill=None, low=None, high=None)
     draw_errors(evaluation["metrics"], "model", tmp_path / "e.png")
-    draw_skill(evaluation["skill"], tmp_path / "s.png")
+    draw_skill(evaluation["skill"], "network", tmp_path / "s.png")
     draw_coverage(evaluation["intervals"], tmp_path / "c.png")
     draw_blocks([(Box.whole((5, 5)), "train"), (Box((5, 0), (10, 5)), "test")], (10, 5), tmp_path / "b.png")
     assert all(size_of(tmp_path / name)[0] > 300 for name in ("e.png", "s.png", "c.png", "b.png"))

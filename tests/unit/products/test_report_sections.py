@@ -41,7 +41,7 @@ def test_events_have_a_table_by_threshold_and_by_lead(tmp_path: Path) -> None:
     assert [table.title for table in section.tables] == [
         "Events of at least 2 mm/h", "CSI of at least 2 mm/h by steps ahead", "FSS of at least 2 mm/h by steps ahead",
     ]  # fmt: skip
-    assert [row["method"] for row in section.tables[0].rows] == ["model", "persistence"]
+    assert [row["method"] for row in section.tables[0].rows] == ["network", "persistence"]
     assert section.tables[1].rows[0]["1"] == 0.5
     assert section.pictures[0].path.exists()
     assert events_section(None, "model", tmp_path).is_empty
@@ -59,7 +59,7 @@ def test_intervals_of_all_methods_stand_side_by_side(evaluation: dict[str, Any],
     section = intervals_section({**evaluation["intervals"], **more}, "model", tmp_path)
     assert all(picture.path.exists() for picture in section.pictures)
     side_by_side, _, dates = section.tables
-    assert [row["method"] for row in side_by_side.rows] == ["persistence", "model", "constant"]
+    assert [row["method"] for row in side_by_side.rows] == ["persistence", "network", "constant"]
     assert [row["date"] for row in dates.rows] == [f"2020-06-0{n}" for n in range(1, 6)]
     assert dates.note == "5 of 8 test dates."
 

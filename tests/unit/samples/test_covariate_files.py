@@ -20,8 +20,8 @@ GRID = Grid("EPSG:32635", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0), (8, 8
 def write(
     path: Path, values: np.ndarray, crs="EPSG:32635", transform=(20.0, 0, 499_980.0, 0, -20.0, 5_000_020.0), **options
 ) -> Path:
-    shape = {"height": values.shape[0], "width": values.shape[1], "count": 1, "dtype": values.dtype}
-    with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=Affine(*transform), **shape, **options) as file:
+    shape = {"height": values.shape[0], "width": values.shape[1], "count": 1, "dtype": values.dtype, **options}
+    with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=Affine(*transform), **shape) as file:
         file.write(values, 1)
     return path
 
@@ -64,6 +64,21 @@ def test_a_layer_that_does_not_fit_is_refused_with_what_is_wrong(tmp_path, chang
         return
     with pytest.raises(RequestError, match=message):
         load((replace(file, **changes),), (), GRID)
+
+
+def test_of_a_raster_with_several_bands_the_one_that_is_stated_is_read(tmp_path):
+    path = write(tmp_path / "terrain.tif", np.full((6, 6), 7, "int16"), count=2)
+    with rasterio.open(path, "r+") as file:
+        file.write(np.full((6, 6), 30, "int16"), 2)
+    with pytest.raises(RequestError, match=r"terrain.tif holds 2 bands: state the number of the one that is meant as `band`"):
+        load((StaticFile("slope", path),), (), GRID)
+    assert (load((StaticFile("slope", path, band=2),), (), GRID).static[0].values_SHW == 30).all()
+    with pytest.raises(RequestError, match=r"terrain.tif has no band 3, only 2"):
+        load((StaticFile("slope", path, band=3),), (), GRID)
+    opaque = write(tmp_path / "alpha.tif", np.full((6, 6), 7, "uint8"), count=2, alpha="yes", photometric="minisblack")
+    with rasterio.open(opaque, "r+") as file:
+        file.write(np.full((6, 6), 255, "uint8"), 2)
+    assert (load((StaticFile("elevation", opaque),), (), GRID).static[0].values_SHW == 7).all()
 
 
 def test_a_table_of_days_counts_for_the_day_after_and_is_read_again_when_it_changes(tmp_path):
