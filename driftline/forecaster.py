@@ -272,9 +272,9 @@ class Forecaster:
             forecaster, intervals = forecaster.of_leads(lead_K), intervals.of_leads(lead_K)
         intervals = intervals.at(request.steps.target_days_K)
         with TemporaryDirectory(prefix="driftline-") as folder:
-            how = (Path(folder), chosen.tile_px, self.run.split.margin_px, chosen.workers, model_hash)
+            how = (Path(folder), chosen.tile_px, self.run.split.margin_px, self.run.compute.build(), model_hash)
             staged = predict_fields(request, forecaster, intervals, *how)
-            check_seam(Path(folder), chosen.max_seam)
+            check_seam(staged, chosen.max_seam)
             attributes = {
                 "issued_utc": request.issued_utc,
                 "interval": self.run.evaluation.interval,
