@@ -265,9 +265,7 @@ def open_cube(uri: str, snapshot: str | None = None, *, accept_damaged: bool = F
         order = [name for name in (*dataset[IMAGE].dims, *COORDINATES) if name in dataset]  # whatever the store lists
         arrays = {name: dataset[name].variable for name in (IMAGE, VALID)}
         dataset = xr.Dataset(arrays, {name: dataset[name].variable for name in order}, dataset.attrs)
-        dataset = with_named_reads(dataset, root, (IMAGE, VALID), uri)
-        dataset.encoding["source"] = uri  # so that other processes can open it, too
-        return dataset
+        return with_named_reads(dataset, root, (IMAGE, VALID), uri)
 
 
 def read_layout(uri: str) -> tuple[Grid, tuple[Band, ...], np.dtype]:

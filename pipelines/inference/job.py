@@ -40,6 +40,7 @@ class Request:
 
     target_utc: one date per lead. issued_utc: the last date of the context (ISO 8601). units: variable -> unit of its band, ""
     for an index of bands. notes: what a person must know of the choice. covariates: known up to the last target.
+    uri: of the cube, so that other processes can open it.
     """
 
     dataset: xr.Dataset
@@ -53,6 +54,7 @@ class Request:
     units: dict[str, str]
     notes: tuple[str, ...] = ()
     covariates: Covariates | None = None
+    uri: str = ""
 
     @property
     def targets_iso(self) -> list[str]:
@@ -157,7 +159,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A job, and what every worker does its part of it with; the fields go to `folder`, one on a disk or `s3://bucket/prefix`."""
+    """A job, and what every worker does its part of it with; the fields go to `folder`, one on a disk or `s3://bucket/prefix`.
+
+    uri: of the cube, so that other processes can open it; "" where the dataset is in memory, and is sent to them.
+    """
 
     job: Job
     dataset: xr.Dataset
@@ -165,6 +170,7 @@ class Prediction:
     intervals: Intervals | None
     folder: Path | str
     covariates: Covariates | None = None
+    uri: str = ""
 
     @cached_property
     def regions(self) -> Regions:

@@ -93,8 +93,8 @@ class PredictWork:
 
     def __reduce__(self) -> tuple[Callable[..., PredictWork], tuple[object, ...]]:
         one = self.prediction
-        dataset = one.dataset.encoding.get("source") or one.dataset  # one in memory goes as it is
-        return _reopened, (one.job, dataset, one.forecaster, one.intervals, one.folder, one.covariates)
+        dataset = one.uri or one.dataset
+        return _reopened, (one.job, dataset, one.forecaster, one.intervals, one.folder, one.covariates, one.uri)
 
     def limit(self, threads: int) -> None:
         torch.set_num_threads(threads)  # each thread of ours has its own OpenMP team
@@ -129,7 +129,7 @@ def plan_prediction(
         blend_px=max(BLEND_PX, min(margin_px, tile_px // 2)), model_hash=model_hash, covariates=request.covariates,
         device="cuda" if compute.gpus else "",
     )  # fmt: skip
-    return Prediction(job, dataset, forecaster, intervals, staging, request.covariates)
+    return Prediction(job, dataset, forecaster, intervals, staging, request.covariates, request.uri)
 
 
 @contextmanager
