@@ -174,7 +174,8 @@ class Regions:
         if missing:
             more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
             named = ", ".join(missing[:MOST_NAMED])
-            raise StateError(f"{self.uri}: {len(missing)} of {len(self.parts)} regions are missing: {named}{more}")
+            remedy = "do the slices again that were to predict them, or predict the rest without --finish"
+            raise StateError(f"{self.uri}: {len(missing)} of {len(self.parts)} regions are missing: {named}{more}; {remedy}")
         return [self.record(region) for region in self.parts]
 
     # ------------------------------------------------------------ values
