@@ -118,8 +118,9 @@ def input_keys(tree: type[BaseModel]) -> list[tuple[str, ...]]:
 
     >>> from configs.tasks.forecast import ForecastRun
     >>> input_keys(ForecastRun)
-    [('source', 'path'), ('source', 'mask_file'), ('covariates', 'static', 'path'), ('covariates', 'drivers', 'path'), \
-('model', 'use'), ('training', 'start_from')]
+    [('source', 'path'), ('source', 'mask_file'), ('compute', 'tls', 'ca'), ('compute', 'tls', 'cert'), \
+('compute', 'tls', 'key'), ('covariates', 'static', 'path'), ('covariates', 'drivers', 'path'), ('model', 'use'), \
+('training', 'start_from')]
     """
     found: list[tuple[str, ...]] = []
     for name, info in tree.model_fields.items():

@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.paths import BELOW_SOURCE, CONNECT, READ, WRITE
+from configs.compute import ComputeConfig
+from configs.paths import BELOW_SOURCE, READ, WRITE
 from configs.privacy import PrivacyConfig
 from configs.schema import (
-    Address,
     CubeUri,
     Finding,
     LocalPath,
@@ -99,9 +99,6 @@ class CubeConfig(Strict):
         description="a folder of links to the files of refused scenes, each with its reason; every ingest writes it again",
     )
     workers: int | None = Field(None, ge=1, description="threads of ingest; default: the number of cores")
-    dask: Annotated[Address | None, CONNECT] = Field(
-        None, description="address of a Dask scheduler; default: threads of this process"
-    )
 
 
 class PolicyConfig(Strict):
@@ -242,6 +239,10 @@ class Run(Strict):
     # not written out while it adds no rule: cubes and models do not depend on it
     policy: PolicyConfig = Field(PolicyConfig(), exclude_if=lambda value: value == PolicyConfig())
     runs: OutputPath = Field("runs", description="folder under which runs/NAME/ is made")
+    # not written out while it is the default: where work runs changes no result
+    compute: ComputeConfig = Field(
+        ComputeConfig(), exclude_if=lambda value: value == ComputeConfig(), description="where work runs; see scale.md"
+    )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, task={self.task!r})"

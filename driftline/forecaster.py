@@ -9,6 +9,7 @@ import shutil
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -260,7 +261,7 @@ class Forecaster:
         step_days = find_model(self.folder.model).inputs.step_days
         cube = open_cube(uri, snapshot)
         settings = samples_of(self.run, cube)
-        request = choose_dates(cube, snapshot, settings, issue=last, dates=targets, step_days=step_days)
+        request = replace(choose_dates(cube, snapshot, settings, issue=last, dates=targets, step_days=step_days), uri=uri)
         notes = [*known, *request.notes, *([] if source is None else later_dates(request, source, last))]
         try:
             forecaster, _ = FORECASTER.load(self.folder.model)
@@ -272,9 +273,9 @@ class Forecaster:
             forecaster, intervals = forecaster.of_leads(lead_K), intervals.of_leads(lead_K)
         intervals = intervals.at(request.steps.target_days_K)
         with TemporaryDirectory(prefix="driftline-") as folder:
-            how = (Path(folder), chosen.tile_px, self.run.split.margin_px, chosen.workers, model_hash)
+            how = (Path(folder), chosen.tile_px, self.run.split.margin_px, self.run.compute.build(), model_hash)
             staged = predict_fields(request, forecaster, intervals, *how)
-            check_seam(Path(folder), chosen.max_seam)
+            check_seam(staged, chosen.max_seam)
             attributes = {
                 "issued_utc": request.issued_utc,
                 "interval": self.run.evaluation.interval,

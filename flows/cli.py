@@ -12,7 +12,7 @@ import typer
 from flows import cli_cube, cli_medical, cli_seg, verbs
 from flows.cli_change import change
 from flows.cli_models import models
-from flows.cli_options import AsJson, DryRun, Model, ModelAsIs, Overrides, with_model
+from flows.cli_options import AsJson, DryRun, Finish, Model, ModelAsIs, Overrides, Share, with_model
 from flows.cli_track import track
 from flows.terminal import DONE, FAILED, Bars, guard, show
 from pipelines.errors import RequestError
@@ -171,6 +171,7 @@ def evaluate(
 @command(short_help="Predict the whole raster; publish GeoTIFFs, STAC and pictures.")
 def predict(
     config: Config, overrides: Overrides = None, model: Model = None, model_as_is: ModelAsIs = False,
+    slice_: Share = None, finish: Finish = False,
     even_if_worse: IfWorse = False, even_if_confounded: IfConfounded = False, dry_run: DryRun = False, json_: AsJson = False,
 ) -> int | None:  # fmt: skip
     """Predict the whole raster and publish it: COGs, STAC, pictures, report; a forecast with intervals, or change with polygons.
@@ -184,9 +185,16 @@ def predict(
       driftline predict other-place.yaml --model runs/my-run
       driftline predict my-run.yaml --set prediction.issue=2020-06-05
       driftline run my-run.yaml --set prediction.issue=2020-06-05 --set name=june
+      driftline predict my-run.yaml --slice 3/8          # on eight machines, then on one of them:
+      driftline predict my-run.yaml --finish
     """
     forced = {"even_if_worse": even_if_worse, "even_if_confounded": even_if_confounded}
-    return verbs.stage("predict", config, with_model(overrides, model, model_as_is), dry_run, json_, **forced)
+    changed = with_model(overrides, model, model_as_is)
+    if slice_ is not None:
+        if finish or dry_run:
+            raise RequestError("--slice does a share of the work; leave out --finish and --dry-run")
+        return verbs.slice_of("predict", config, changed, slice_, json_, **forced)
+    return verbs.stage("predict", config, changed, dry_run, json_, **forced, is_finishing=finish)
 
 
 @command(short_help="Score archived forecasts with the dates that arrived since.")

@@ -112,7 +112,8 @@ def _require_same_cube(config: str, cube: str) -> None:
     from configs.load import load_run
     from configs.sites import has_sites
     from flows.folder import RunFolder
-    from pipelines.cube.store import is_remote, local_path
+    from pipelines.cube.store import local_path
+    from pipelines.stored_files import is_remote
 
     run = load_run(config, ())
     theirs = RunFolder.of(run).cube_uri

@@ -25,6 +25,13 @@ Model = Annotated[
 ModelAsIs = Annotated[
     bool, typer.Option("--model-as-is", help="use it even if units, values or steps are not like those of its training")
 ]
+Share = Annotated[
+    str | None,
+    typer.Option(
+        "--slice", metavar="I/N", help="do the I-th of N shares beside other processes, and publish nothing (see --finish)"
+    ),
+]
+Finish = Annotated[bool, typer.Option("--finish", help="publish what slices have done; say which regions are missing, if any")]
 
 
 def with_model(overrides: list[str] | None, model: str | None, as_is: bool) -> list[str]:

@@ -114,10 +114,10 @@ def outermost(locations: Iterable[str]) -> tuple[str, ...]:
 
 
 def text_of(one: NamedPath) -> str:
-    """The path or URI of `one`; Dask reads a scheduler address without a scheme as tcp://."""
+    """The path or URI of `one`."""
     if not one.is_remote:
         return str(one.local)
-    return one.text if "://" in one.text else f"tcp://{one.text}"
+    return one.text
 
 
 def load_run_within_limits(

@@ -23,6 +23,7 @@ from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, Verdict
 from pipelines.products.section import Section
+from pipelines.slices import Slice, SliceDone
 
 if TYPE_CHECKING:
     from flows.planning import Extent, PlannedStep
@@ -52,6 +53,7 @@ class Invocation:
     retry_refused: bool = False
     source: Source | None = None
     even_if_confounded: bool = False
+    is_finishing: bool = False  # slices have done the work: what they left out is not made up for
 
     def allows(self, verdict: Verdict) -> bool:
         """Whether this call may publish a model of that verdict."""
@@ -80,6 +82,7 @@ def open_invocation(
     retry_refused: bool = False,
     source: Source | None = None,
     even_if_confounded: bool = False,
+    is_finishing: bool = False,
 ) -> Invocation:
     """Reads the config, a file or its content (raises ConfigError, MissingInput, and RequestError for a path that the run may
     not touch)."""
@@ -90,7 +93,7 @@ def open_invocation(
     run = with_model(run)
     folder = RunFolder.of(run)
     steps = Steps(folder.steps, shown, call, flow_run)
-    return Invocation(run, folder, steps, even_if_worse, restart, retry_refused, source, even_if_confounded)
+    return Invocation(run, folder, steps, even_if_worse, restart, retry_refused, source, even_if_confounded, is_finishing)
 
 
 @contextmanager
@@ -233,6 +236,16 @@ class TrainedTask(Task, Protocol):
 
     def fit(self, context: Invocation, key: str) -> Record:
         """A trained model in the run's folder: `snapshot`, `model_hash`, `message`."""
+
+
+@runtime_checkable
+class SlicedTask(Task, Protocol):
+    """A task of which several processes can do a stage together; `sliced`: the verbs whose last stage it is."""
+
+    sliced: tuple[str, ...]
+
+    def predict_slice(self, context: Invocation, evaluation: Evaluation | None, share: Slice) -> SliceDone:
+        """Does a share of what `predict` needs, and publishes nothing."""
 
 
 def key_of(task: Task, context: Invocation, stage: str, snapshot: str = "") -> str:

@@ -36,12 +36,20 @@ def code_of(refused: Iterable[str]) -> int:
     return SOME_REFUSED if set(refused) - HARMLESS else DONE
 
 
+def slice_of(verb: str, config: str, overrides: list[str], text: str, as_json: bool, **forced: bool) -> int:
+    """A share of a stage's work; nothing is published."""
+    from flows.slices import run_slice
+
+    result = run_slice(verb, config, overrides, text, Bars(), **forced)
+    return show(result, [result["message"]], as_json)
+
+
 def perform(verb: str, config: Config, overrides: list[str], display: Bars, options: dict[str, bool]) -> Json:
     from flows.tracking import is_reachable, server_url
 
     if secret := [one for one in overrides if has_credentials(one)]:  # Prefect's database keeps what a flow is called with
         raise RequestError(f"--set {without_secrets(secret[0])}: no credentials in URIs; set the variables AWS_* instead")
-    url = server_url()
+    url = None if options.get("is_finishing") else server_url()  # the end of slices, which work without a server
     if url is not None and verb not in UNTRACKED and isinstance(config, str):
         if is_reachable(url):
             return perform_tracked(verb, config, overrides, display, options)

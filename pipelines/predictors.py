@@ -7,7 +7,7 @@ Pipelines and models do not import each other, so each package states here, as a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -96,6 +96,19 @@ class Combination:
     @property
     def uses_covariates(self) -> bool:
         return any(getattr(one, "uses_covariates", False) for one in self.members.values())
+
+
+def networks_of(forecaster: Forecaster) -> Iterator[nn.Module]:
+    """The networks that a forecaster consists of; baselines have none."""
+    from torch import nn
+
+    if isinstance(forecaster, nn.Module):
+        yield forecaster
+    elif isinstance(forecaster, InSpace):
+        yield from networks_of(forecaster.of_images)
+    elif isinstance(forecaster, Combination):
+        for one in forecaster.members.values():
+            yield from networks_of(one)
 
 
 def mean_of(forecasts: Sequence[Values]) -> Values:

@@ -1,7 +1,11 @@
 """Fixtures for every test: the shared real data, and an environment without side effects."""
 
 import os
-from collections.abc import Callable, Generator
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,6 +33,50 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a separate moto server instead of S3, on a free port of 127.0.0.1. No traffic leaves this machine."""
+    if find_spec("moto") is None:
+        pytest.skip("moto is not installed: pip install 'driftline[dev]'")
+    log = tmp_path_factory.mktemp("moto") / "log.txt"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"], stdout=output, stderr=output
+        )
+        try:
+            yield _wait_for_address(server, log)
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def _wait_for_address(server: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> str:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and server.poll() is None:
+        lines = [line for line in log.read_text().splitlines() if "Running on http://127.0.0.1:" in line]
+        if lines:
+            return lines[0].split("Running on ")[1].strip()
+        time.sleep(0.1)
+    pytest.fail(f"the moto server did not start:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`s3://cubes`, with the variables that lead to it."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    # us-east-1 answers 200 for an existing bucket of the same owner
+    make = urllib.request.Request(f"{s3_endpoint}/cubes", method="PUT", headers={"Host": "s3.amazonaws.com"})
+    urllib.request.urlopen(make, timeout=20).close()
+    return "s3://cubes"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -18,6 +18,7 @@ from configs.run import CubeRun, StartedTraining, VariableConfig
 from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate
 from configs.tasks.forecast_baselines import DEFAULT_BASELINES, MOVING_BASELINES, WITHOUT_COVARIATES, Baseline, build_corrected
 from configs.tasks.forecast_covariates import CovariatesConfig
+from configs.tasks.forecast_prediction import PredictionConfig
 from configs.tasks.forecast_sampling import SamplingConfig
 from configs.yaml_positions import Key
 from pipelines.calendar import date_text
@@ -209,47 +210,6 @@ class EvaluationConfig(Strict):
         ge=6,
         description="`driftline verify`: newest target dates over which a network that loses to its baseline gives way to it",
     )
-
-
-MAX_SEAM = 0.1
-
-
-class PredictionConfig(Strict):
-    """From which date, and which dates, are forecast for the whole raster."""
-
-    issue: UtcDate | Literal["latest"] = Field("latest", description="the last date that the forecast may use")
-    dates: list[UtcDate] | None = Field(None, description="what to forecast; default: the next observed or regular steps")
-    tile_px: int = Field(
-        256, ge=16, description="side of a tile, of volumes at most 64: smaller ones take less memory, with the same result"
-    )
-    workers: int = Field(1, ge=1, description="tiles that are predicted at a time")
-    archive: bool = Field(True, description="keep every published forecast, and that of its rival, for `driftline verify`")
-    archive_keep: int | None = Field(
-        None, ge=1, description="how many archived forecasts keep their maps once they are scored, the newest; default: all"
-    )
-    max_seam: float = Field(
-        MAX_SEAM,
-        gt=0,
-        # not written out while it is the default: products of networks with a finite halo do not depend on it
-        exclude_if=lambda value: value == MAX_SEAM,
-        description="networks without a finite halo: how far overlapping tiles may disagree, in half widths of the intervals",
-    )
-
-    def check(self, sections: Sections) -> Iterator[Finding]:
-        dates, samples = self.dates, sections.get("samples")
-        if dates is None:
-            return
-        key: Key = ("prediction", "dates")
-        if not dates:
-            yield Finding(key, "the list is empty", "name at least one date, or leave it out for the next steps")
-        if list(dates) != sorted(set(dates)):
-            yield Finding(key, "the dates must rise and not repeat")
-        if dates and self.issue != "latest" and min(dates) <= self.issue:
-            problem = f"{date_text(min(dates))} is not after the issue date {date_text(self.issue)}"
-            yield Finding(key, problem, "a forecast looks ahead: later dates, or an earlier issue")
-        if samples is not None and len(dates) > samples.horizon:
-            problem = f"{len(dates)} dates, but the model forecasts {samples.horizon} steps"
-            yield Finding(key, problem, "fewer dates, or a longer samples.horizon (and train again)")
 
 
 class ForecastRun(CubeRun):

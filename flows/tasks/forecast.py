@@ -13,18 +13,17 @@ from configs.privacy import OF_PLACES
 from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
 from configs.tasks.forecast_auto import has_open_split, is_auto, with_split
-from configs.tasks.forecast_covariates import check_model, sentence_of_scores
+from configs.tasks.forecast_covariates import sentence_of_scores
 from configs.trained import find_model
-from flows.folder import RunFolder, code_version, load_checkpoint, readable, require
+from flows.folder import RunFolder, code_version, readable, require
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from flows.tasks import forecast_choice as choice
-from flows.tasks.forecast_archive import keep_forecast
+from flows.tasks.forecast_archive import keep_forecast, rival_to_keep
 from flows.tasks.forecast_methods import (
     as_published,
     challenger_of,
     change_of_method,
     choose_baselines,
-    choose_request,
     describe,
     fallback_of,
     fit_baselines,
@@ -33,15 +32,16 @@ from flows.tasks.forecast_methods import (
     members_to_combine,
     method_of,
     name_of,
-    ready_method,
     uses_covariates,
     with_combination,
 )
 from flows.tasks.forecast_samples import key_of_covariates, plan_samples, reopen
+from flows.tasks.forecast_tiles import arrange, arrange_rival, load_model, predict_tiles
 from flows.trained import describe as describe_training
 from pipelines.calendar import date_text
 from pipelines.learning.result import Evaluation, members_text
 from pipelines.products.section import Section
+from pipelines.slices import Slice, SliceDone
 from pipelines.wording import counted
 
 if TYPE_CHECKING:  # packages are imported where they are needed: a verb that has nothing to do must be quick
@@ -66,6 +66,7 @@ class Forecast(TrainedTask):
         "train": ("choose", "train"),
         "run": stages,
     }
+    sliced = ("predict",)
     describes: Mapping[str, tuple[str, ...]] = {"samples": ("variables", "context", "horizon", "steps"), "model": ()}
     code: Mapping[str, tuple[str, ...]] = {
         "choose": ("flows.tasks.forecast_choice:find_network", "configs.tasks.forecast_auto:with_choice"),
@@ -190,31 +191,24 @@ class Forecast(TrainedTask):
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """Raises NotPublished if the tiles of a network without a finite halo do not agree, unless `even_if_worse`."""
-        from pipelines.inference.job import tile_side
-        from pipelines.inference.predict import check_seam, predict_fields
+        from pipelines.inference.predict import check_seam
         from pipelines.products.cog import Lineage
         from pipelines.products.predicted import ForecastFields, publish_forecast
 
         run, folder, do, chosen = context.run, context.folder, partial(context.steps.do, "predict"), context.run.prediction
         model_hash = require(folder, "train")["model_hash"]
-        network, metadata = do("load the model", lambda _: load_model(context))
-        method = method_of(context, evaluation)
-        name = name_of(evaluation, method)
-        used = uses_covariates(context, evaluation, method)
-        request = do("choose dates", lambda _: choose_request(context, with_covariates=used))
-        forecaster, intervals = ready_method(context, evaluation, request, network, method)
+        arranged = arrange(context, evaluation)
+        method, name, request = arranged.method, arranged.name, arranged.request
         about = request.snapshot, model_hash, config_hash(run), code_version(), request.issued_utc, request.scene_ids
         lineage = Lineage(*about, method="network" if method == config.MODEL else name)
-        made_by = model_hash if method == config.MODEL else f"{model_hash} {name}"
-        sizes = tile_side(request.grid, chosen.tile_px), run.split.margin_px
-        settings = folder.staging, *sizes, chosen.workers, made_by
-        staged = do("predict tiles", lambda show: predict_fields(request, forecaster, intervals, *settings, show))
-        seam = check_seam(folder.staging, chosen.max_seam, must_agree=not context.even_if_worse)
-        keep_forecast(context, evaluation, request, network, method, staged)
+        staged = predict_tiles(context, arranged.prediction)
+        seam = check_seam(staged, chosen.max_seam, must_agree=not context.even_if_worse)
+        keep_forecast(context, evaluation, arranged, staged)
         measured = evaluation.methods[method] if evaluation else {}
         figures = {name: value for name, value in measured.items() if isinstance(value, int | float)}
         fields = ForecastFields(run.name, request, staged, lineage, run.evaluation.interval, figures)
-        card = describe(context, fields, network, metadata) if config.MODEL in forecasts_of(evaluation, method) else None
+        is_of_network = config.MODEL in forecasts_of(evaluation, method)
+        card = describe(context, fields, arranged.network, arranged.metadata) if is_of_network else None
         write = partial(publish_forecast, fields, card, building.products, building.pictures, at=folder.products)
         course = do("write products and pictures", lambda _: write())
         changed = change_of_method(context, evaluation, method)
@@ -230,6 +224,18 @@ class Forecast(TrainedTask):
             **({"notes": notes} if (notes := [*changed.values(), *request.notes]) else {}),
             **({"seam": asdict(seam)} if seam.count else {}),
         }
+
+    def predict_slice(self, context: Invocation, evaluation: Evaluation | None, share: Slice) -> SliceDone:
+        from pipelines.inference.predict import predict_slice
+
+        arranged, compute = arrange(context, evaluation), context.run.compute.build()
+        rival = rival_to_keep(context, evaluation, arranged)
+        predictions = [arranged.prediction, *([arrange_rival(context, evaluation, arranged, rival)] if rival else [])]
+        done = SliceDone()
+        for one in predictions:
+            work = partial(predict_slice, one, share, compute)
+            done += context.steps.do("predict", f"predict slice {share}", work)
+        return done
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
         from pipelines.products.sentences import Course, scale_notes, summary_sentence
@@ -323,15 +329,6 @@ def save(
 
 
 # ---------------------------------------------------------------- evaluate, predict
-
-
-def load_model(context: Invocation) -> tuple[ResidualForecaster, dict[str, Any]]:
-    """(forecaster, metadata) of the run. Raises ArtefactDamaged, RequestError for a model of other covariates."""
-    from models.checkpoint import FORECASTER
-
-    forecaster, metadata = load_checkpoint(FORECASTER.load, context.folder)
-    check_model(forecaster.covariates, context.run.covariates)
-    return forecaster, metadata
 
 
 def mae_of(evaluation: Evaluation | None, run: ForecastRun, method: str) -> float | None:

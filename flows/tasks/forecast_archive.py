@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING
 
 from configs.tasks import forecast as config
 from flows.folder import require
 from flows.task import Invocation
-from flows.tasks.forecast_methods import LEARNT, challenger_of, choose_request, name_of, ready_method, uses_covariates
+from flows.tasks.forecast_methods import LEARNT, challenger_of, name_of
+from flows.tasks.forecast_tiles import Arranged, arrange_rival, predict_tiles, staging_of
 from pipelines.calendar import is_elapsed
 from pipelines.errors import ArtefactDamaged, RequestError, StateError
 from pipelines.learning.result import Evaluation
+from pipelines.stored_files import files_at
 
 if TYPE_CHECKING:
-    from models.residual_forecaster import ResidualForecaster
-    from pipelines.inference.archive import Who
-    from pipelines.inference.job import Request
+    from pipelines.inference.archive import Archived, Who
     from pipelines.inference.staging import Staged
 
 
@@ -35,52 +33,49 @@ def rival_of(evaluation: Evaluation | None, method: config.Method) -> config.Met
     return name or None
 
 
-def keep_forecast(
-    context: Invocation, evaluation: Evaluation | None, request: Request, network: ResidualForecaster, method: config.Method,
-    staged: Staged,
-) -> None:  # fmt: skip
-    """The forecast and its rival's in the archive, before the products are written: a kill between the two loses nothing."""
-    from pipelines.inference.archive import ABOUT, describe, keep
+def rival_to_keep(context: Invocation, evaluation: Evaluation | None, arranged: Arranged) -> config.Method | None:
+    """The rival of a forecast that goes into the archive; None where there is none, or the forecast is not archived (again)."""
+    from pipelines.inference.archive import ABOUT
 
-    run, folder, do = context.run, context.folder, partial(context.steps.do, "predict")
-    if not run.prediction.archive:
+    if not context.run.prediction.archive or is_elapsed(arranged.request.target_utc[0]):
+        return None
+    is_kept = (context.folder.archive / about(context, evaluation, arranged).name / ABOUT).exists()
+    return None if is_kept else rival_of(evaluation, arranged.method)
+
+
+def about(context: Invocation, evaluation: Evaluation | None, arranged: Arranged) -> Archived:
+    """What the archive says of a forecast."""
+    from pipelines.inference.archive import describe
+
+    rival = rival_of(evaluation, arranged.method)
+    return describe(
+        arranged.request, config.build_samples(context.run).steps, method=arranged.name,
+        rival=name_of(evaluation, rival) if rival else "", model_hash=require(context.folder, "train")["model_hash"],
+        interval=context.run.evaluation.interval, archived_utc=datetime.now(UTC).isoformat(timespec="microseconds"),
+    )  # fmt: skip
+
+
+def keep_forecast(context: Invocation, evaluation: Evaluation | None, arranged: Arranged, staged: Staged) -> None:
+    """The forecast and its rival's in the archive, before the products are written: a kill between the two loses nothing."""
+    from pipelines.inference.archive import ABOUT, keep
+
+    folder, request = context.folder, arranged.request
+    if not context.run.prediction.archive:
         return
     if is_elapsed(request.target_utc[0]):
         context.steps.log("predict: not archived: no file states a date, so no later frame can be known as the truth")
         return
-    rival = rival_of(evaluation, method)
-    names = {"method": name_of(evaluation, method), "rival": name_of(evaluation, rival) if rival else ""}
-    about = describe(
-        request, config.build_samples(run).steps, **names,
-        model_hash=require(folder, "train")["model_hash"], interval=run.evaluation.interval,
-        archived_utc=datetime.now(UTC).isoformat(timespec="microseconds"),
-    )  # fmt: skip
-    if (folder.archive / about.name / ABOUT).exists():
+    kept = about(context, evaluation, arranged)
+    if (folder.archive / kept.name / ABOUT).exists():
         return
     fields: dict[Who, Staged] = {"published": staged}
-    if rival:
+    if rival := rival_of(evaluation, arranged.method):
+        said = f"predict tiles of {'the network' if rival == config.MODEL else name_of(evaluation, rival)}, for the archive"
         try:
-            fields["rival"] = predict_rival(context, evaluation, request, network, rival)
+            prediction = arrange_rival(context, evaluation, arranged, rival)
+            fields["rival"] = predict_tiles(context, prediction, said)
         except (RequestError, ArtefactDamaged, StateError) as e:  # what is published does not depend on it
             context.steps.log(f"predict: archived without its rival {rival}, with which it cannot be compared later: {e}")
-            about = replace(about, rival="")
-    do("archive the forecast", lambda _: keep(about, request.grid, fields, folder.archive))
-    shutil.rmtree(folder.rival, ignore_errors=True)
-
-
-def predict_rival(
-    context: Invocation, evaluation: Evaluation | None, request: Request, network: ResidualForecaster, rival: config.Method
-) -> Staged:
-    """The rival's fields, tile by tile, in a folder of their own."""
-    from pipelines.inference.job import tile_side
-    from pipelines.inference.predict import predict_fields
-
-    chosen = context.run.prediction
-    if request.covariates is None and uses_covariates(context, evaluation, rival):
-        request = choose_request(context, with_covariates=True)
-    made_by = f"{require(context.folder, 'train')['model_hash']} {name_of(evaluation, rival)}"
-    forecaster, intervals = ready_method(context, evaluation, request, network, rival)
-    sizes = tile_side(request.grid, chosen.tile_px), context.run.split.margin_px
-    settings = context.folder.rival, *sizes, chosen.workers, made_by
-    said = f"predict tiles of {'the network' if rival == config.MODEL else name_of(evaluation, rival)}, for the archive"
-    return context.steps.do("predict", said, lambda show: predict_fields(request, forecaster, intervals, *settings, show))
+            kept = replace(kept, rival="")
+    context.steps.do("predict", "archive the forecast", lambda _: keep(kept, request.grid, fields, folder.archive))
+    files_at(f"{staging_of(context)}-rival").remove("")

@@ -174,7 +174,7 @@ def choose_request(context: Invocation, *, with_covariates: bool) -> Request:
     request = choose_dates(cube, snapshot, samples, issue=last, dates=dates, step_days=trained.inputs.step_days)
     for note in request.notes:
         context.steps.log(f"predict: {note}")
-    return request
+    return replace(request, uri=uri)
 
 
 def ready_method(

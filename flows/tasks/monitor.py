@@ -135,9 +135,9 @@ class Monitor(Task):
         from pipelines.monitoring.context import remember_dates
         from pipelines.monitoring.replay import advance_all
 
-        do, folder = partial(context.steps.do, "monitor"), context.folder
+        do, folder, compute = partial(context.steps.do, "monitor"), context.folder, context.run.compute.build()
         opened = do("compare state and cube", lambda show: open_state(context, show))
-        counts = do("advance the state", lambda show: advance_all(opened.monitoring, show))
+        counts = do("advance the state", lambda show: advance_all(opened.monitoring, compute, show))
         found, alert_log, updates = do("find what is new", lambda _: find_new(context, opened))
         do("write products and pictures", lambda show: write_all(context, found, building, show))
         write_alert_log(folder.alerts, folder.state / "alerts", alert_log)

@@ -22,6 +22,7 @@ from pipelines.cube.steps import array_of, read_steps
 from pipelines.errors import ArtefactDamaged
 from pipelines.progress import Progress
 from pipelines.sources.reading import hash_content
+from pipelines.stored_files import files_at
 
 MB = 2**20
 WHOLE_MB = 512  # dates of at most this size are first hashed as a whole, larger ones in strips, as ingest writes them
@@ -91,7 +92,7 @@ def _damages_of_history(uri: str) -> list[Damage]:
 def _damages_of_files(uri: str, root: zarr.Group) -> tuple[FileDamage, ...]:
     arrays = [array for _, array in root.arrays() if array.ndim]
     have_checksums = all(isinstance(array.metadata.codecs[-1], Crc32cCodec) for array in arrays)  # type: ignore[union-attr]
-    return tuple(damaged_files(store.files_of(uri), have_checksums=have_checksums))
+    return tuple(damaged_files(files_at(uri), have_checksums=have_checksums))
 
 
 def _damages_of(root: zarr.Group, index: int, step: Step) -> list[Damage]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import icechunk
 from numcodecs.checksum32 import CRC32C
 
-from pipelines.cube.stored_files import StoredFiles
+from pipelines.stored_files import StoredFiles
 
 NAME = "SHA256SUMS"
 FOLDERS = ("manifests", "snapshots", "transactions")

@@ -16,6 +16,7 @@ from pipelines.cube.integrity import storage_errors
 from pipelines.cube.plan import Step
 from pipelines.cube.steps import read_dropped, read_steps, resize_time, sort_dates, verify, write_dropped, write_steps
 from pipelines.errors import CubeBusy, MissingInput, RequestError, StateError
+from pipelines.stored_files import files_at
 
 
 def drop_scene(uri: str, wanted: str) -> Step:
@@ -54,7 +55,7 @@ def mark_damaged(uri: str, scene_ids: Collection[str], files: Collection[str] = 
     files: chunks that are damaged, and known to be from now on. Raises CubeBusy, StorageFull, StateError.
     """
     with store.exclusive_writer(uri), _new_version(uri) as (session, root):
-        write_sums(store.files_of(uri), [name for name in files if name.startswith("chunks/")])
+        write_sums(files_at(uri), [name for name in files if name.startswith("chunks/")])
         steps = [replace(s, content_hash="", fingerprint="") if s.scene_id in scene_ids else s for s in read_steps(root)]
         if list(read_steps(root)) == steps:
             return session.snapshot_id

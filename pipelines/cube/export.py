@@ -10,8 +10,9 @@ import zarr
 from numcodecs import Blosc
 from zarr.types import AnyArray
 
-from pipelines.cube.store import IMAGE, STEP_TEXTS, VALID, bands_of, grid_of, is_remote, missing_value, open_cube
+from pipelines.cube.store import IMAGE, STEP_TEXTS, VALID, bands_of, grid_of, missing_value, open_cube
 from pipelines.errors import RequestError
+from pipelines.stored_files import is_remote
 
 
 def export_zarr(uri: str, target: str | Path, snapshot: str | None = None) -> Path:

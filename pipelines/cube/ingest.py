@@ -13,6 +13,7 @@ import icechunk
 import numpy as np
 import zarr
 
+from pipelines.compute import HERE, Compute
 from pipelines.cube import store
 from pipelines.cube.comparison import RECORDED, compare, list_scenes, newest
 from pipelines.cube.drift import find_drift
@@ -60,7 +61,7 @@ class IngestSettings:
     min_valid_fraction: float = 0.0
     memory_mb: int = 512
     workers: int | None = None  # default: the number of cores
-    dask: str | None = None  # scheduler address; default: threads of this process
+    compute: Compute = HERE  # scenes are written here, unless it is a Dask cluster
     attributes: dict[str, Any] = field(default_factory=dict, hash=False)  # written to the cube: resolved config, its hash
     refused_json: Path | None = None  # an additional file for the refusals
     quarantine: str | None = None  # a folder for links to the files of refused scenes
@@ -211,14 +212,14 @@ class _Ingest:
         if not store.has_layout(session.store):
             dtype = np.dtype(reader.source.dtype())
             store.create_arrays(session.store, reader.grid, reader.source.bands, dtype, settings.chunk_px, settings.attributes)
-            if settings.dask is not None:  # workers write to forks, and only a clean session can be forked
+            if settings.compute.kind == "dask":  # workers write to forks, and only a clean session can be forked
                 session.commit("create cube")
                 session = repository.writable_session(BRANCH)
         root = zarr.open_group(session.store, mode="r+")
         steps = read_steps(root)
         works = list(plan_ingest(scenes, fingerprints, steps, (), self.changed_utc).works)
-        if works and settings.dask is not None:
-            results = write_with_dask(session, reader, works, len(steps), settings.memory_mb, settings.dask)
+        if works and settings.compute.kind == "dask":
+            results = write_with_dask(session, reader, works, len(steps), settings.memory_mb, settings.compute)
         else:
             resize_time(root, len(steps) + len(works))
             results = write_in_threads(root, reader, works, len(steps), settings.memory_mb, settings.workers)

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import icechunk
 import numpy as np
@@ -29,12 +28,11 @@ from pipelines.cube.integrity import (
     require_seal,
     storage_errors,
 )
-from pipelines.cube.stored_files import BucketFiles, FolderFiles, StoredFiles, endpoint, region
 from pipelines.errors import ArtefactDamaged, CubeBusy, CubeMismatch, MissingInput
 from pipelines.files import Held, exclusive_owner
 from pipelines.grid import Grid, ImagePlane, PatientFrame, parse_crs
 from pipelines.scene import Band, bands_from_json, fill_value
-from pipelines.wording import has_credentials, without_secrets
+from pipelines.stored_files import bucket_of, endpoint, files_at, is_remote, region
 
 if TYPE_CHECKING:  # with pandas and dask it takes longer to import than an ingest of nothing new
     import xarray as xr
@@ -56,10 +54,6 @@ STEPS_PER_CHUNK = 4096  # of the per-date coordinates: one small file each for t
 # ---------------------------------------------------------------- location
 
 
-def is_remote(uri: str) -> bool:
-    return "://" in uri and not uri.startswith("file://")
-
-
 def local_path(uri: str) -> Path:
     """The folder of a local cube. Raises CubeMismatch for a remote one."""
     if is_remote(uri):
@@ -71,29 +65,17 @@ def storage_of(uri: str) -> icechunk.Storage:
     """A local folder, or `s3://bucket/prefix` with region, endpoint and credentials from the usual AWS_* variables."""
     if not is_remote(uri):
         return icechunk.local_filesystem_storage(str(local_path(uri)))
-    if has_credentials(uri):
-        remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and leave user, password and query out of the URI"
-        raise MissingInput(f"{without_secrets(uri)}: credentials are not read from URIs; {remedy}")
-    scheme, bucket, prefix, _, _ = urlsplit(uri)
-    if scheme != "s3" or not bucket or not prefix.strip("/"):
-        raise MissingInput(f"{uri}: expected a folder or s3://bucket/prefix")
+    bucket, prefix = bucket_of(uri)
     address = endpoint()
     return icechunk.s3_storage(
         bucket=bucket,
-        prefix=prefix.strip("/"),
+        prefix=prefix,
         region=region(),
         endpoint_url=address,
         allow_http=bool(address and address.startswith("http://")),
         force_path_style=address is not None,
         from_env=True,
     )
-
-
-def files_of(uri: str) -> StoredFiles:
-    """The files of a cube."""
-    if not is_remote(uri):
-        return FolderFiles(local_path(uri))
-    return BucketFiles(uri.partition("://")[2].strip("/"))
 
 
 def open_repository(uri: str) -> icechunk.Repository:
@@ -157,14 +139,14 @@ def exclusive_writer(uri: str) -> Iterator[None]:
     if is_remote(uri):
         yield
         with storage_errors(uri):
-            write_sums(files_of(uri))
+            write_sums(files_at(uri))
         return
     path = local_path(uri)
     try:
         with exclusive_owner(path.with_name(path.name + ".lock"), path.with_name(path.name + ".writer.json")):
             yield
             with storage_errors(uri):
-                write_sums(files_of(uri))
+                write_sums(files_at(uri))
     except Held as e:
         who = f"{e}; try again when it has finished (or stop that process: that releases its lock)"
         raise CubeBusy(f"the cube {path} is being written by {who}") from e
@@ -263,7 +245,7 @@ def open_cube(uri: str, snapshot: str | None = None, *, accept_damaged: bool = F
     repository = open_repository(uri)
     with naming_damage(uri):
         session = _session_at(repository, uri, snapshot)
-        require_sums(files_of(uri), repository, session.snapshot_id)
+        require_sums(files_at(uri), repository, session.snapshot_id)
         if not has_layout(session.store):
             if any(entry.parent_id for entry in repository.ancestry(snapshot_id=session.snapshot_id)):
                 raise ArtefactDamaged(f"the cube at {uri} is damaged: its arrays are missing; {remedy_for(uri)}")

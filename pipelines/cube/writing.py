@@ -14,6 +14,7 @@ import icechunk
 import numpy as np
 import zarr
 
+from pipelines.compute import Compute, connected
 from pipelines.cube.drift import MOST_PX, Figures, figures_of
 from pipelines.cube.encoding import encode_scene, encode_strip
 from pipelines.cube.plan import Work
@@ -166,7 +167,7 @@ def _write_large(
 
 
 def write_with_dask(
-    session: icechunk.Session, reader: SceneReader, works: list[Work], first_slot: int, memory_mb: int, address: str
+    session: icechunk.Session, reader: SceneReader, works: list[Work], first_slot: int, memory_mb: int, compute: Compute
 ) -> Iterator[Written]:
     """Results of `works`, written by the workers of a Dask cluster, each to a fork of the session, merged at the end.
 
@@ -175,7 +176,7 @@ def write_with_dask(
     import distributed
 
     forks = []
-    with distributed.Client(address, set_as_default=False) as client, client.as_current():
+    with connected(compute, len(works)) as client, client.as_current():
         threads = sum(client.nthreads().values())
         at_once = max(1, min(threads, memory_mb * MB // (COPIES * reader.scene_bytes)))
         room = first_slot + len(works)

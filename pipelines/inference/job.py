@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from pipelines.calendar import date_text, from_days, iso_utc, to_days
 from pipelines.cube.store import bands_of, grid_of, space_dims
 from pipelines.errors import RequestError, StateError
 from pipelines.grid import Grid
+from pipelines.inference.regions import Regions
 from pipelines.inference.staging import ROLES, Field, Staged
 from pipelines.inference.tiling import chunk_length, plan_batches, window_of
 from pipelines.predictors import Forecaster
@@ -38,6 +40,7 @@ class Request:
 
     target_utc: one date per lead. issued_utc: the last date of the context (ISO 8601). units: variable -> unit of its band, ""
     for an index of bands. notes: what a person must know of the choice. covariates: known up to the last target.
+    uri: of the cube, so that other processes can open it.
     """
 
     dataset: xr.Dataset
@@ -51,6 +54,7 @@ class Request:
     units: dict[str, str]
     notes: tuple[str, ...] = ()
     covariates: Covariates | None = None
+    uri: str = ""
 
     @property
     def targets_iso(self) -> list[str]:
@@ -128,13 +132,15 @@ class Job:
     blend_px: int
     bounds: str  # "" = no intervals, else a digest of their bounds
     covariates: str = ""  # a digest of them, where there are some
+    device: str = ""  # "" = the CPU: another one rounds otherwise
 
     @property
     def key(self) -> str:
         """SHA-256 of everything that the bytes depend on; fields staged with another key are not resumed."""
         values = {"version": VERSION, **asdict(self)}
-        if not self.covariates:  # as before there were any
-            del values["covariates"]
+        for name in ("covariates", "device"):
+            if not values[name]:  # as before there were any
+                del values[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
@@ -153,24 +159,33 @@ class Job:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A job, and what every worker does its part of it with; the fields go to `folder`."""
+    """A job, and what every worker does its part of it with; the fields go to `folder`, one on a disk or `s3://bucket/prefix`.
+
+    uri: of the cube, so that other processes can open it; "" where the dataset is in memory, and is sent to them.
+    """
 
     job: Job
     dataset: xr.Dataset
     forecaster: Forecaster
     intervals: Intervals | None
-    folder: Path
+    folder: Path | str
     covariates: Covariates | None = None
+    uri: str = ""
+
+    @cached_property
+    def regions(self) -> Regions:
+        planes = tuple(field.plane for field in self.job.fields)
+        return Regions(str(self.folder), self.job.key, planes, self.job.shape, self.job.batches())
 
     @property
     def staged(self) -> Staged:
-        return Staged(self.folder, self.job.fields, self.job.shape)
+        return Staged(self.regions, self.job.fields)
 
 
 def plan_job(
     dataset: xr.Dataset, snapshot: str, forecaster: Forecaster, variables: Sequence[Variable], steps: ForecastSteps,
     intervals: Intervals | None = None, *, tile_px: int = 256, blend_px: int = BLEND_PX, memory_mb: int = 256,
-    model_hash: str = "", covariates: Covariates | None = None,
+    model_hash: str = "", covariates: Covariates | None = None, device: str = "",
 ) -> Job:  # fmt: skip
     """The job for these arguments; `steps` are over all dates of the cube.
 
@@ -207,6 +222,7 @@ def plan_job(
         blend_px=blend_px,
         bounds=_digest_of_bounds(intervals, targets, len(variables)) if intervals is not None else "",
         covariates=covariates.key(float(steps.target_days_K[-1])) if covariates is not None else "",
+        device=device,
     )
 
 

@@ -1,77 +1,124 @@
-"""Predicts fields for a whole cube, in bounded memory: plan batches, predict one, finish.
+"""Predicts fields for a whole cube, in bounded memory: plan regions, predict one, finish.
 
     job = plan_job(...)                                   plain values with a key
     prediction = Prediction(job, dataset, ...)            what every worker needs
-    for region in open_staging(prediction): predict_batch(prediction, region)   pure: writes only its own region
+    for region in open_staging(prediction): predict_region(prediction, region)   pure: writes only its own region
     finish(prediction)                                    checks that every region exists -> Staged
 
-`predict` does all but the first in this process; a scheduler maps `predict_batch` over the regions instead. Shapes: N usable
+`predict` does all but the first, here or on the workers of `compute`; `predict_slice` a share of the regions. Shapes: N usable
 dates, T context steps, K target dates, C variables, H rows, W columns.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from pipelines.errors import ArtefactDamaged, CubeBusy, NotPublished, StateError
-from pipelines.inference.job import BLEND_PX, Intervals, Prediction, Request, plan_job
-from pipelines.inference.staging import Field, Record, Staged, append_record, read_header, read_records, start_ledger
+from pipelines.compute import HERE, Compute, carry_out
+from pipelines.cube.store import open_cube
+from pipelines.errors import ArtefactDamaged, CubeBusy, NotPublished, RequestError
+from pipelines.inference.job import BLEND_PX, Intervals, Job, Prediction, Request, plan_job
+from pipelines.inference.regions import Plane, Record
+from pipelines.inference.staging import Staged
 from pipelines.inference.window import Strip, blend
-from pipelines.predictors import Forecaster
+from pipelines.predictors import Forecaster, networks_of
 from pipelines.progress import Progress
+from pipelines.slices import Slice, SliceDone
+from pipelines.stored_files import is_remote
 from pipelines.tiles import Box
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 logger = logging.getLogger(__name__)
 
 
-def predict(prediction: Prediction, workers: int = 1, progress: Progress | None = None) -> Staged:
+def predict(prediction: Prediction, compute: Compute = HERE, progress: Progress | None = None) -> Staged:
     """Predicted fields of the whole cube in the prediction's folder, float32, NaN where no usable date shows the pixel.
 
     Called again with the same job after a kill, it resumes; the bytes equal those of an undisturbed run. Called with another
-    job, it starts again. `progress` counts batches. Raises CubeBusy if another process predicts into the folder, StorageFull.
+    job, it starts again. `progress` counts regions. Raises CubeBusy if another process predicts into the folder, StorageFull.
     """
-    prediction.folder.mkdir(parents=True, exist_ok=True)
     with _exclusive(prediction.folder):
-        missing = open_staging(prediction)
-        total = len(prediction.job.batches())
-        if progress:
-            progress(total - len(missing), total)
-        for done, record in enumerate(_predict_all(prediction, missing, workers), start=total - len(missing) + 1):
-            append_record(prediction.folder, record)
-            if progress:
-                progress(done, total)
+        prediction.regions.sweep()
+        _predict_missing(prediction, prediction.regions.parts, compute, progress)
         return finish(prediction)
 
 
-def _predict_all(prediction: Prediction, regions: Sequence[Box], workers: int) -> Iterator[Record]:
-    """Records as batches finish. Uses threads: reading and torch both release the interpreter lock."""
-    if workers <= 1 or len(regions) <= 1:
-        yield from (predict_batch(prediction, region) for region in regions)
-        return
-    share = max(1, torch.get_num_threads() // workers)  # each thread has its own OpenMP team
-    with ThreadPoolExecutor(workers, "predict", initializer=torch.set_num_threads, initargs=(share,)) as pool:
-        futures = [pool.submit(predict_batch, prediction, region) for region in regions]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
+def predict_slice(prediction: Prediction, share: Slice, compute: Compute = HERE, progress: Progress | None = None) -> SliceDone:
+    """Predicts those regions of a slice that are missing. Other slices may be at work beside it."""
+    own = share.of(prediction.regions.parts)
+    return SliceDone(_predict_missing(prediction, own, compute, progress), len(own))
+
+
+def _predict_missing(prediction: Prediction, parts: Sequence[Box], compute: Compute, progress: Progress | None) -> int:
+    """How many of the regions `parts` were missing."""
+    missing = open_staging(prediction, parts)
+    if progress:
+        progress(len(parts) - len(missing), len(parts))
+    done = 0
+    for done, _ in enumerate(carry_out(PredictWork(prediction), missing, compute), start=1):
+        if progress:
+            progress(len(parts) - len(missing) + done, len(parts))
+    return done
+
+
+@dataclass(frozen=True)
+class PredictWork:
+    """A prediction as work for other processes: models travel by value, the cube by name (`pipelines.compute`)."""
+
+    prediction: Prediction
+
+    @property
+    def key(self) -> str:
+        return self.prediction.job.key
+
+    def open(self) -> Callable[[Box], Record]:
+        device = self.prediction.job.device
+        if device and not torch.cuda.is_available():
+            raise RequestError("compute.gpus is set, but PyTorch sees no GPU here; take it out, or start workers where one is")
+        forecaster = self.prediction.forecaster
+        for network in networks_of(forecaster):
+            network.to(device or "cpu")
+        return partial(predict_region, self.prediction)
+
+    def __reduce__(self) -> tuple[Callable[..., PredictWork], tuple[object, ...]]:
+        one = self.prediction
+        dataset = one.uri or one.dataset
+        return _reopened, (one.job, dataset, one.forecaster, one.intervals, one.folder, one.covariates, one.uri)
+
+    def limit(self, threads: int) -> None:
+        torch.set_num_threads(threads)  # each thread of ours has its own OpenMP team
+
+
+def _reopened(job: Job, dataset: xr.Dataset | str, *others: Any) -> PredictWork:
+    cube = open_cube(dataset, job.snapshot) if isinstance(dataset, str) else dataset
+    return PredictWork(Prediction(job, cube, *others))
 
 
 def predict_fields(
-    request: Request, forecaster: Forecaster, intervals: Intervals, staging: Path, tile_px: int, margin_px: int, workers: int,
-    model_hash: str, progress: Progress | None = None,
+    request: Request, forecaster: Forecaster, intervals: Intervals, staging: Path | str, tile_px: int, margin_px: int,
+    compute: Compute, model_hash: str, progress: Progress | None = None,
 ) -> Staged:  # fmt: skip
-    """The fields of the forecast and its bounds, in the folder `staging`; see `predict`.
+    """The fields of the forecast and its bounds, in the folder `staging`; see `predict`."""
+    prediction = plan_prediction(request, forecaster, intervals, staging, tile_px, margin_px, compute, model_hash)
+    return predict(prediction, compute, progress)
+
+
+def plan_prediction(
+    request: Request, forecaster: Forecaster, intervals: Intervals, staging: Path | str, tile_px: int, margin_px: int,
+    compute: Compute, model_hash: str,
+) -> Prediction:  # fmt: skip
+    """What is to be predicted for a request.
 
     margin_px: what the windows saw around their tile when they were scored; a method without a finite halo gets as much here, as
     far as tiles are twice as wide.
@@ -80,78 +127,73 @@ def predict_fields(
     job = plan_job(
         dataset, request.snapshot, forecaster, variables, steps, intervals, tile_px=tile_px,
         blend_px=max(BLEND_PX, min(margin_px, tile_px // 2)), model_hash=model_hash, covariates=request.covariates,
+        device="cuda" if compute.gpus else "",
     )  # fmt: skip
-    return predict(Prediction(job, dataset, forecaster, intervals, staging, request.covariates), workers, progress)
+    return Prediction(job, dataset, forecaster, intervals, staging, request.covariates, request.uri)
 
 
-def _exclusive(staging: Path) -> FileLock:
-    lock = FileLock(staging / "lock", timeout=0)  # held by the kernel, released when its owner ends
+@contextmanager
+def _exclusive(staging: Path | str) -> Iterator[None]:
+    """Holds a folder of this machine; in a bucket regions are whole and equal, whoever writes them."""
+    if is_remote(str(staging)):
+        yield
+        return
+    Path(staging).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(Path(staging) / "lock", timeout=0)  # held by the kernel, released when its owner ends
     try:
         lock.acquire()
     except Timeout as e:
         raise CubeBusy(f"{staging}: another process predicts into this folder; wait for it or choose another run") from e
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def open_staging(prediction: Prediction) -> list[Box]:
-    """The regions still to be predicted; creates the files and the ledger of this job if there are none.
-
-    Regions in the ledger are verified by checksum; mismatches are predicted again.
-    """
-    job, folder, staged = prediction.job, prediction.folder, prediction.staged
-    header = read_header(folder)
-    if header is None or header.get("key") != job.key:
-        for old in folder.glob("*.f32"):
-            old.unlink()
-        staged.allocate()
-        fields = [[f.target, f.variable, f.role] for f in job.fields]
-        start_ledger(folder, {"key": job.key, "fields": fields, "shape": job.shape, "tile_px": job.tile_px})
-        return list(job.batches())
-    finished = {record.region: record.sha256 for record in read_records(folder)}
-    missing = []
-    for region in job.batches():
-        sha256 = finished.get(region.key)
-        if sha256 is None:
-            missing.append(region)
-        elif staged.checksum(region, job.tile_px) != sha256:
-            logger.warning("%s: region %s differs from its ledger entry; it is predicted again", folder, region.key)
-            missing.append(region)
-    return missing
+def open_staging(prediction: Prediction, parts: Sequence[Box] | None = None) -> list[Box]:
+    """The regions (of `parts`, by default all) still to be predicted; says of those that are damaged that they are."""
+    prediction.regions.begin()
+    missing = prediction.regions.missing(parts)
+    for _, why in missing:
+        if why:
+            logger.warning("%s; it is predicted again", why)
+    return [region for region, _ in missing]
 
 
 def finish(prediction: Prediction) -> Staged:
-    """The finished fields. Raises StateError if the ledger lacks a region, ArtefactDamaged if a forecast is NaN everywhere."""
-    finished = {record.region for record in read_records(prediction.folder)}
-    regions = [region.key for region in prediction.job.batches()]
-    missing = [region for region in regions if region not in finished]
-    if missing:
-        raise StateError(
-            f"{prediction.folder}: {len(missing)} of {len(regions)} regions are not predicted, first {missing[0]}; run again"
-        )
-    staged, job = prediction.staged, prediction.job
-    for field in (field for field in staged.fields if field.role == "forecast"):
-        if not any(np.isfinite(staged.read(field, region.slices[0])).any() for region in job.batches()):
+    """The finished fields. Raises StateError if a region is missing, ArtefactDamaged if a forecast is NaN everywhere."""
+    records = prediction.regions.records()
+    for field in (field for field in prediction.staged.fields if field.role == "forecast"):
+        if not any(record.facts[known(field.plane)] for record in records):
             raise ArtefactDamaged(
                 f"the forecast of {field.variable} for target {field.target + 1} has no number on any pixel: no date that may be "
                 "used shows one, or the model is damaged (then run `driftline train CONFIG`); nothing was published"
             )
-    return staged
+    return prediction.staged
 
 
-def predict_batch(prediction: Prediction, region: Box) -> Record:
-    """Predicts one region and writes it to the files; idempotent. The caller appends the record to the ledger."""
+def known(plane: Plane) -> str:
+    """The name of the figure that counts the pixels with a forecast."""
+    return f"known {plane.name}"
+
+
+def predict_region(prediction: Prediction, region: Box) -> Record:
+    """Predicts one region and writes it; idempotent."""
     job, intervals, strip = prediction.job, prediction.intervals, Strip(prediction, region)
-    record = Record(region.key, "")
-    with prediction.staged.writing() as writer:
+    with prediction.regions.writing(region) as writer:
         if job.halo_px is None:
-            y_KCHW, record = blend(strip, region, intervals)
+            y_KCHW, seam = blend(strip, region, intervals)
+            writer.add(seam)
         for tile in region.cut(job.tile_px):
             y = strip.forecast(tile) if job.halo_px is not None else y_KCHW[:, :, *tile.within(region)]
-            writer.write(tile, _blocks(prediction, y))
-        return replace(record, sha256=writer.digest.hexdigest())
+            blocks = _blocks(prediction, y)
+            writer.write(tile, blocks)
+            forecasts = (plane for plane in blocks if plane.name.endswith("-forecast"))
+            writer.add({known(plane): int(np.isfinite(blocks[plane]).sum()) for plane in forecasts})
+    return prediction.regions.record(region)
 
 
-def _blocks(prediction: Prediction, y_KCHW: np.ndarray) -> dict[Field, np.ndarray]:
+def _blocks(prediction: Prediction, y_KCHW: np.ndarray) -> dict[Plane, np.ndarray]:
     """The fields of a tile, clipped to their variable's valid range, such as rain >= 0 or NDVI <= 1. NaN stays."""
     arrays = {"forecast": y_KCHW}
     if prediction.intervals is not None:
@@ -161,7 +203,8 @@ def _blocks(prediction: Prediction, y_KCHW: np.ndarray) -> dict[Field, np.ndarra
     for field in prediction.job.fields:
         c = number[field.variable]
         limits, image_HW = prediction.job.variables[c].valid_range, arrays[field.role][field.target, c]
-        blocks[field] = image_HW if limits is None else np.clip(image_HW, np.float32(limits[0]), np.float32(limits[1]))
+        clipped = image_HW if limits is None else np.clip(image_HW, np.float32(limits[0]), np.float32(limits[1]))
+        blocks[field.plane] = clipped
     return blocks
 
 
@@ -179,22 +222,23 @@ class SeamError:
     count: int = 0
 
 
-def seam_error(staging: Path) -> SeamError:
-    records = [record for record in read_records(staging) if record.seam_count]
-    count = sum(record.seam_count for record in records)
+def seam_error(staged: Staged) -> SeamError:
+    """The disagreement over all regions."""
+    facts = [record.facts for record in staged.regions.records() if record.facts.get("seam_count")]
+    count = sum(int(one["seam_count"]) for one in facts)
     if not count:
         return SeamError()
-    mean, share = (sum(getattr(r, name) * r.seam_count for r in records) / count for name in ("seam_mean", "seam_share"))
-    return SeamError(mean, max(r.seam_max for r in records), share, count)
+    mean, share = (sum(one[name] * one["seam_count"] for one in facts) / count for name in ("seam_mean", "seam_share"))
+    return SeamError(mean, max(one["seam_max"] for one in facts), share, count)
 
 
-def check_seam(staging: Path, max_seam: float, *, must_agree: bool = True) -> SeamError:
+def check_seam(staged: Staged, max_seam: float, *, must_agree: bool = True) -> SeamError:
     """The seam error. Raises NotPublished if its share is above `max_seam`, unless that is allowed."""
-    seam = seam_error(staging)
+    seam = seam_error(staged)
     if must_agree and not seam.share <= max_seam:
         raise NotPublished(
-            f"{staging}: overlapping tiles of the network, which has no finite halo, disagree by {seam.share:.3f} half widths of "
-            f"the prediction intervals on average; prediction.max_seam allows {max_seam:g}. Raise prediction.tile_px, or use a "
-            "network with a finite halo"
+            f"{staged.uri}: overlapping tiles of the network, which has no finite halo, disagree by {seam.share:.3f} half widths "
+            f"of the prediction intervals on average; prediction.max_seam allows {max_seam:g}. Raise prediction.tile_px, or use "
+            "a network with a finite halo"
         )
     return seam

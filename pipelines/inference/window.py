@@ -16,7 +16,6 @@ from pipelines.calendar import to_days
 from pipelines.cube.store import bands_of, space_dims
 from pipelines.errors import StateError
 from pipelines.inference.job import Intervals, Job, Prediction
-from pipelines.inference.staging import Record
 from pipelines.inference.tiling import blend_weights, chunk_length, tiles_around
 from pipelines.predictors import given_to
 from pipelines.samples.covariates import Given, context_days
@@ -130,8 +129,11 @@ def across_of(job: Job, region: Box) -> Box:
     return Box(window.start[1:], window.stop[1:])
 
 
-def blend(strip: Strip, region: Box, intervals: Intervals | None) -> tuple[np.ndarray, Record]:
-    """Weighted mean y_KCHW float32 of all windows that extend into `region`, and their disagreement there.
+def blend(strip: Strip, region: Box, intervals: Intervals | None) -> tuple[np.ndarray, dict[str, float]]:
+    """Weighted mean y_KCHW float32 of all windows that extend into `region`, and figures of their disagreement there.
+
+    `seam_mean` and `seam_max` in physical units, over `seam_count` values; `seam_share` the mean in half widths of the intervals;
+    nothing where no windows overlap.
 
     The disagreement of a pixel is the weighted standard deviation of the windows' forecasts around the blended one; with
     `intervals` also in half widths of the interval, which makes variables of any unit comparable. Windows are added in one
@@ -158,8 +160,10 @@ def blend(strip: Strip, region: Box, intervals: Intervals | None) -> tuple[np.nd
     is_known = np.isfinite(spread)
     share = _in_half_widths(spread, mean, views > 1, intervals)[is_known]
     spread = spread[is_known]
-    seam = (float(spread.mean()), float(spread.max()), int(spread.size), float(share.mean())) if spread.size else ()
-    return mean.astype(np.float32), Record(region.key, "", *seam)
+    if not spread.size:
+        return mean.astype(np.float32), {}
+    figures = {"seam_mean": spread.mean(), "seam_max": spread.max(), "seam_count": spread.size, "seam_share": share.mean()}
+    return mean.astype(np.float32), {name: float(value) for name, value in figures.items()}
 
 
 def _in_half_widths(spread_KCP: np.ndarray, y_KCHW: np.ndarray, at_HW: np.ndarray, intervals: Intervals | None) -> np.ndarray:

@@ -55,6 +55,7 @@ class MonitoredCube:
     snapshot: str
     variable: Variable
     start_ns: int
+    uri: str = ""  # so that other processes can open it; "" where the dataset is sent to them
 
     @cached_property
     def dates(self) -> tuple[CubeDate, ...]:
@@ -100,7 +101,8 @@ class MonitoredCube:
 def open_monitored(uri: str, variable: Variable, start: datetime, snapshot: str = "") -> MonitoredCube:
     """The cube at `uri`, by default its newest version. `start` is UTC. Raises MissingInput."""
     snapshot = snapshot or head_snapshot(uri)
-    return MonitoredCube(open_cube(uri, snapshot), snapshot, variable, int(np.datetime64(start, "ns").astype(np.int64)))
+    start_ns = int(np.datetime64(start, "ns").astype(np.int64))
+    return MonitoredCube(open_cube(uri, snapshot), snapshot, variable, start_ns, uri)
 
 
 def require_history(cube: MonitoredCube) -> None:

@@ -106,6 +106,13 @@ class Calibration:
         return confidence_YX
 
 
+LAYER_DTYPES: dict[str, np.dtype] = {  # of what a map shows, see `Detector.layers`
+    **{name: np.dtype(np.float64) for name in ("change_day", "detected_day", "recovered_day")},
+    **{name: np.dtype(np.float32) for name in ("magnitude", "score", "confidence")},
+    "direction": np.dtype(np.int8),
+    "status": np.dtype(np.uint8),
+}
+
 # what the models were called when the first states were keyed; a key must stay what it is
 KEY_NAMES = {f"{kind}Model": f"{kind}Expectation" for kind in ("Harmonic", "Recurrent", "Forecaster")}
 

@@ -8,17 +8,21 @@ takes the same steps in the same order as the earlier runs did, so its bytes are
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from pipelines.errors import ArtefactDamaged, MissingInput
+from pipelines.compute import HERE, Compute, carry_out
+from pipelines.cube.store import open_cube
+from pipelines.errors import ArtefactDamaged
 from pipelines.monitoring.areas import Block, BlockReader, CubeDate, MonitoredCube, plan_blocks
-from pipelines.monitoring.detector import Detector
+from pipelines.monitoring.detector import LAYER_DTYPES, Detector
 from pipelines.monitoring.layers import Layers
 from pipelines.monitoring.sequential_test import Arrays
 from pipelines.monitoring.state import (
@@ -33,6 +37,7 @@ from pipelines.monitoring.state import (
     write_arrays,
 )
 from pipelines.progress import Progress
+from pipelines.samples.variables import Variable
 from pipelines.tiles import Box
 
 logger = logging.getLogger(__name__)
@@ -53,6 +58,10 @@ class Counts:
     dates_read: int = 0
     rebuilt: list[str] = field(default_factory=list)  # why, one text per tile
     gone: set[str] = field(default_factory=set)  # dates that were consumed and are no longer in the cube
+
+    def __add__(self, other: Counts) -> Counts:
+        mine, theirs = vars(self), vars(other)
+        return Counts(**{name: mine[name] | theirs[name] if name == "gone" else mine[name] + theirs[name] for name in mine})
 
 
 @dataclass(frozen=True)
@@ -109,35 +118,56 @@ class _Work:
     steps: int = 0
 
 
-def advance_all(monitoring: Monitoring, progress: Progress | None = None) -> Counts:
+def advance_all(monitoring: Monitoring, compute: Compute = HERE, progress: Progress | None = None) -> Counts:
     """Brings every tile and the layers up to date; `progress` counts blocks. Raises StateError, StorageFull."""
     counts, blocks = Counts(), monitoring.blocks()
-    written = _read_ledger(monitoring)
-    for done, block in enumerate(blocks, start=1):
-        advance_block(monitoring, block, written, counts)
+    layers = Layers.create(monitoring.layers, monitoring.cube.shape_yx, LAYER_DTYPES)
+    for done, found in enumerate(carry_out(MonitorWork(monitoring, layers.written()), blocks, compute), start=1):
+        counts += found
         if progress:
             progress(done, len(blocks))
-    written = _read_ledger(monitoring)
-    for block in blocks:  # layers of another kind were begun anew on the way: the tiles before that are written again
-        if any(tile.key not in written for tile in block.tiles):
-            advance_block(monitoring, block, written, counts)
+    layers.compact()
+    counts.rebuilt.sort()
     return counts
 
 
-def _read_ledger(monitoring: Monitoring) -> dict[str, str]:
-    """tile key -> what its layers were made from; empty where there are none, or not whole."""
-    try:
-        layers = Layers.open(monitoring.layers)
-    except MissingInput:
-        return {}
-    if not layers.is_whole():
-        return {}
-    layers.compact()
-    return layers.written()
+@dataclass(frozen=True)
+class MonitorWork:
+    """Monitoring as work for other processes, which open the cube by name (`pipelines.compute`).
+
+    `written`: tile key -> what its part of the layers was made from.
+    """
+
+    monitoring: Monitoring
+    written: Mapping[str, str]
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(f"{self.monitoring.folder} {self.monitoring.made_for}".encode()).hexdigest()
+
+    def open(self) -> Callable[[Block], Counts]:
+        return partial(advance_block, self.monitoring, self.written)
+
+    def limit(self, threads: int) -> None:
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(threads)
+
+    def __reduce__(self) -> tuple[Callable[..., MonitorWork], tuple[object, ...]]:
+        cube = self.monitoring.cube
+        named = (cube.uri, cube.snapshot, cube.variable, cube.start_ns) if cube.uri else cube
+        one = self.monitoring
+        return _reopened, (named, self.written, one.detector, one.made_for, one.folder, one.keep_every)
 
 
-def advance_block(monitoring: Monitoring, block: Block, written: dict[str, str], counts: Counts) -> None:
+def _reopened(named: tuple[str, str, Variable, int] | MonitoredCube, written: Mapping[str, str], *others: Any) -> MonitorWork:
+    cube = named if isinstance(named, MonitoredCube) else MonitoredCube(open_cube(named[0], named[1]), *named[1:], uri=named[0])
+    return MonitorWork(Monitoring(cube, *others), written)
+
+
+def advance_block(monitoring: Monitoring, written: Mapping[str, str], block: Block) -> Counts:
     """The tiles of one block, each published as soon as it is done. `written`: what the layers of each tile were made from."""
+    counts = Counts()
     reader = BlockReader(monitoring.cube, block.area, monitoring.detector.halo_px)
     works = [_open_tile(monitoring, reader, tile, written.get(tile.key), counts) for tile in block.tiles]
     _fit(monitoring, reader, [work for work in works if work.plan.kind == "fit"])
@@ -146,6 +176,7 @@ def advance_block(monitoring: Monitoring, block: Block, written: dict[str, str],
     stale = [(w, header) for w, header in zip(works, headers, strict=True) if written.get(w.tile.key) != header.digest]
     _write_layers(monitoring, stale)
     counts.dates_read += reader.reads
+    return counts
 
 
 def plan_tile(
@@ -293,5 +324,4 @@ def _write_layers(monitoring: Monitoring, works: list[tuple[_Work, Header]]) -> 
         planes = monitoring.detector.layers(work.fitted, work.state)
         blocks.append((work.tile, {name: plane[rows, columns] for name, plane in planes.items()}, header.digest))
     if blocks:
-        dtypes = {name: plane.dtype for name, plane in blocks[0][1].items()}
-        Layers.create(monitoring.layers, monitoring.cube.shape_yx, dtypes).write(blocks)
+        Layers(monitoring.layers, monitoring.cube.shape_yx, LAYER_DTYPES).write(blocks)

@@ -78,7 +78,7 @@ def write_forecast_cogs(
     Raises StorageFull, ArtefactDamaged.
     """
     if staged.shape != grid.shape_yx:
-        raise ArtefactDamaged(f"{staged.folder}: fields are {staged.shape}, the grid is {grid.shape_yx}; predict again")
+        raise ArtefactDamaged(f"{staged.uri}: fields are {staged.shape}, the grid is {grid.shape_yx}; predict again")
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"forecast_{date_for_name(date)}.tif" for date in target_utc]
     for k, (date, path) in enumerate(zip(target_utc, paths, strict=True)):

@@ -6,6 +6,7 @@ an index.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pipelines.inference.job import Request
 
 CONTEXT_SHOWN = MOST_COLUMNS  # dates
+THINNED_PX = 1 << 22  # that are read at a time to be thinned
 CLEAR_ENOUGH = 0.2  # of the pixels; a cloudy date shows nothing
 QUICKLOOK, ANIMATION, PLANES = "quicklook.png", "animation.gif", "planes.png"
 
@@ -124,10 +126,11 @@ def shown_of(staged: Staged, field: Field, view: SliceView | None) -> np.ndarray
 
 
 def thin(staged: Staged, field: Field) -> np.ndarray:
-    """Every n-th pixel of the field, float32, as many as a picture can show; reads row by row."""
+    """Every n-th pixel of the field, float32, as many as a picture can show; a strip of rows is in memory at a time."""
     step = step_for(staged.shape)
-    rows = range(0, staged.shape[0], step)
-    return np.concatenate([staged.read(field, slice(row, row + 1), slice(None, None, step)) for row in rows])
+    strip = max(THINNED_PX // math.prod(staged.shape[1:]) // step, 1) * step
+    rows = [slice(row, min(row + strip, staged.shape[0])) for row in range(0, staged.shape[0], strip)]
+    return np.concatenate([staged.read(field, part, slice(None, None, step))[::step] for part in rows])
 
 
 def draw_planes(forecast: ForecastFields, path: Path, title: str, subtitle: str) -> None:

@@ -20,12 +20,13 @@ import zarr
 
 from pipelines.cube.checksums import require_sums
 from pipelines.cube.integrity import COLUMN_CODECS, naming_damage, pixel_codecs, require_seal, write_seal
-from pipelines.cube.store import BRANCH, band_as_json, files_of, has_layout, open_repository
+from pipelines.cube.store import BRANCH, band_as_json, has_layout, open_repository
 from pipelines.errors import ArtefactDamaged, CubeMismatch, MissingInput
 from pipelines.files import replacing
 from pipelines.progress import Progress, ignore_progress
 from pipelines.scene import Band, bands_from_json
 from pipelines.sources.samples import FACTS, PLACE_FACTS
+from pipelines.stored_files import files_at
 
 FORMAT, FORMAT_NAME = 1, "driftline_samples_format"
 IMAGE, VALID, SECONDS = "image", "valid", "seconds"
@@ -163,7 +164,7 @@ def open_store(uri: str, snapshot: str | None = None) -> zarr.Group:
     repository = open_repository(uri)
     with naming_damage(uri):
         session = repository.readonly_session(snapshot_id=snapshot) if snapshot else repository.readonly_session(BRANCH)
-        require_sums(files_of(uri), repository, session.snapshot_id)
+        require_sums(files_at(uri), repository, session.snapshot_id)
         if not has_layout(session.store):
             raise MissingInput(f"{uri} holds no samples yet; run `driftline ingest CONFIG`")
         root = zarr.open_group(session.store, mode="r")

@@ -57,7 +57,7 @@ def forecast(folder: Path) -> Staged:
 
 
 def digest(folder: Path) -> str:
-    files = sorted(folder.glob("*.f32"))
+    files = sorted(folder.glob("*/*.region"))
     return hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in files)).hexdigest()
 
 

@@ -25,7 +25,7 @@ POINTS = {  # the write before which the process is killed: pattern, and which o
     "the sample cache is published": (r"os\.rename .*/samples/", 0),
     "a checkpoint in mid-training": (r"os\.rename .*/model/resume/.*\.part", 0),
     "the evaluation is written": (r"os\.rename .*/\.evaluation\.json", 0),
-    "the staging ledger": (r"(open|os\.rename) .*/staging/.*(ledger|jsonl)", 2),
+    "a region of the prediction": (r"os\.rename .*/staging/.*\.region", 0),
     "between the old products and the new": (r"os\.rename .*/\.products-building", 0),
 }
 RESULTS = ("model/model.safetensors", "evaluation.json", "products")

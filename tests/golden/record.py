@@ -45,7 +45,7 @@ FILES = {  # run -> role -> files below the run's folder
     "forecast": {
         "cube": "cube",
         "model": "model/*.safetensors",
-        "staged": "staging/*.f32",
+        "staged": "staging/*/*.region",
         "product/forecast": "products/forecast_*.tif",
     },
     "monitor": {
@@ -215,11 +215,22 @@ def unordered(role: str, paths: list[Path]) -> Record:
 
 
 def ordered(role: str, paths: list[Path]) -> Record:
+    if [path.suffix for path in paths] == [".region"]:
+        return {f"{role}/{i}": Entry.of(plane, f"{name}.f32") for i, (name, plane) in enumerate(planes_of(paths[0]))}
     return {
         f"{role}/{i}/{part}".rstrip("/"): Entry.of(array, path.name, text_of(path) if part == "0" else "")
         for i, path in enumerate(paths)
         for part, array in arrays_of(path)
     }
+
+
+def planes_of(path: Path) -> Iterator[Named]:
+    """The planes of a raster that is one region, flat."""
+    job, content, start = json.loads((path.parent / "job.json").read_text(encoding="utf-8")), path.read_bytes(), 0
+    pixels = int(np.prod(job["shape"]))
+    for name, dtype in job["planes"]:
+        yield name, np.frombuffer(content, dtype, pixels, start)
+        start += pixels * np.dtype(dtype).itemsize
 
 
 def arrays_of(path: Path) -> Iterator[Named]:

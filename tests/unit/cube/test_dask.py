@@ -2,6 +2,7 @@ import dask
 import numpy as np
 import pytest
 
+from pipelines.compute import Compute
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import open_cube
 from pipelines.sources.fake import FakeSource
@@ -29,7 +30,7 @@ def test_workers_of_a_cluster_give_the_same_cube(tmp_path, in_processes):
             dashboard_address=None,
         ) as cluster,
     ):
-        with_dask = IngestSettings(**settings, dask=cluster.scheduler_address)
+        with_dask = IngestSettings(**settings, compute=Compute("dask", address=cluster.scheduler_address))
         report = ingest(source, quality_mask, there, None, with_dask)
         assert report.added == expected.added
         assert [e.reason for e in report.refused] == [e.reason for e in expected.refused]

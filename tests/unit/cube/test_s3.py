@@ -2,10 +2,7 @@
 
 import importlib.util
 import random
-import subprocess
 import sys
-import time
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,46 +32,9 @@ FLIPS = 40
 SCENES = PickedSource(dates=6, shape_yx=(24, 40))
 
 
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory):
-    """The address of a separate moto server on a free port of 127.0.0.1."""
-    log = tmp_path_factory.mktemp("moto") / "log.txt"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"], stdout=output, stderr=output
-        )
-        try:
-            yield _wait_for_address(server, log)
-        finally:
-            server.terminate()
-            server.wait(20)
-
-
-def _wait_for_address(server, log, seconds=60) -> str:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and server.poll() is None:
-        lines = [line for line in log.read_text().splitlines() if "Running on http://127.0.0.1:" in line]
-        if lines:
-            return lines[0].split("Running on ")[1].strip()
-        time.sleep(0.1)
-    pytest.fail(f"the moto server did not start:\n{log.read_text()[-2000:]}")
-
-
 @pytest.fixture
-def uri(endpoint, request, monkeypatch):
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    bucket = "cubes"
-    # us-east-1 answers 200 for an existing bucket of the same owner
-    make = urllib.request.Request(f"{endpoint}/{bucket}", method="PUT", headers={"Host": "s3.amazonaws.com"})
-    urllib.request.urlopen(make, timeout=20).close()
-    return f"s3://{bucket}/{request.node.name}"
+def uri(bucket, request):
+    return f"{bucket}/{request.node.name}"
 
 
 def test_a_cube_in_a_bucket_equals_the_local_cube(uri, tmp_path):
@@ -139,10 +99,10 @@ class Bucket:
         self.client.put_object(Bucket=self.name, Key=key, Body=content)
 
 
-def test_every_flipped_bit_in_a_bucket_is_seen(uri, endpoint):
+def test_every_flipped_bit_in_a_bucket_is_seen(uri, s3_endpoint):
     ingest(replace(SCENES, picked=(0, 1, 3)), RULE, uri, None, SETTINGS)
     ingest(SCENES, RULE, uri, None, SETTINGS)
-    bucket = Bucket(uri, endpoint)
+    bucket = Bucket(uri, s3_endpoint)
     whole = {key: content for key, content in bucket.read_all().items() if content}
     clean = check_cube(uri)
     assert (clean.damages, clean.files) == ((), ())

@@ -27,6 +27,7 @@ RUN: dict[str, Any] = {
     "samples": {"variables": [{"name": "red", "bands": ["red"]}]},
     "split": {"validation_from": "2019-01-01", "test_from": "2020-01-01"},
 }  # fmt: skip
+CLUSTER = {"address": "tls://10.0.0.5:8786", "tls": dict.fromkeys(("ca", "cert", "key"), "scenes/red.tif")}
 
 
 @pytest.fixture
@@ -72,19 +73,20 @@ def test_every_path_key_states_its_access(task: str) -> None:
             is_marked = any(isinstance(one, Named) for one in info.metadata)
             assert is_marked or not holds_path(info.rebuild_annotation()), (model.__name__, name)
             marked |= {name} if is_marked else set()
-    inputs = {"before", "after", "model"} if task == "pair" else {"path"}
-    assert {*inputs, "uri", "dask", "runs"} <= marked
+    named = {"before", "after", "model"} if task == "pair" else {"path", "address"}
+    assert {*named, "uri", "runs"} <= marked
 
 
 def test_the_locations_of_a_run(here: Path) -> None:
-    write_config(here, cube={"uri": "s3://bucket/cube", "dask": "10.0.0.5:8786"})
+    write_config(here, cube={"uri": "s3://bucket/cube"}, compute=CLUSTER)
     found = {".".join(map(str, one.key)): (one.text, one.access) for one in named_paths(load_run("run.yaml"))}
     assert found == {
         "source.path": ("scenes", "read"),
         "source.files.red": ("scenes/red.tif", "read"),
         "source.dates": ("scenes/dates.csv", "read"),
         "cube.uri": ("s3://bucket/cube", "write"),
-        "cube.dask": ("10.0.0.5:8786", "connect"),
+        "compute.address": ("tls://10.0.0.5:8786", "connect"),
+        **{f"compute.tls.{name}": ("scenes/red.tif", "read") for name in ("ca", "cert", "key")},
         "runs": ("runs", "write"),
     }
 
@@ -105,15 +107,17 @@ def test_the_locations_of_a_run(here: Path) -> None:
         (["cube.uri=s3://bucket/cubes-of-others"], "cube.uri"),
         (["cube.uri=s3://bucket/cubes/../others"], "cube.uri"),
         (["cube.uri=s3://bucket/cubes/%2e%2e/others"], "cube.uri"),
-        (["cube.dask=tcp://10.0.0.6:8786"], "cube.dask"),
-        (["cube.dask=10.0.0.5:87865"], "cube.dask"),
+        (["compute.address=tls://10.0.0.6:8786"], "compute.address"),
+        (["compute.address=tls://10.0.0.5:87865"], "compute.address"),
+        (["compute.tls.ca=/etc/passwd"], "compute.tls.ca"),
     ],
 )
 def test_locations_outside_are_refused_before_any_access(
     here: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], key: str
 ) -> None:
     (here / "link").symlink_to(here.parent / "outside")
-    limits = default_limits(None, None, ["s3://bucket/cubes", "tcp://10.0.0.5:8786"])
+    write_config(here, compute=CLUSTER)
+    limits = default_limits(None, None, ["s3://bucket/cubes", "tls://10.0.0.5:8786"])
     monkeypatch.setenv(LIMITS_VARIABLE, limits.as_text())
     with pytest.raises(RequestError) as caught:
         open_invocation("run.yaml", overrides)
@@ -158,9 +162,11 @@ def test_links_and_the_servers_own_folder_are_refused(here: Path, monkeypatch: p
 
 def test_locations_of_the_config_and_allowed_ones_are_accepted(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outside = here.parent / "outside"
-    write_config(here, source={"path": str(outside)}, cube={"uri": "s3://bucket/cubes/tiny", "dask": "10.0.0.5:8786"})
+    write_config(
+        here, source={"path": str(outside)}, cube={"uri": "s3://bucket/cubes/tiny"}, compute={"address": "tcp://127.0.0.1:8786"}
+    )
     limits = default_limits("run.yaml", load_run("run.yaml"), ["s3://bucket/others"])
-    assert limits == Limits((str(outside),), (str(here), "s3://bucket/cubes/tiny", "tcp://10.0.0.5:8786", "s3://bucket/others"))
+    assert limits == Limits((str(outside),), (str(here), "s3://bucket/cubes/tiny", "tcp://127.0.0.1:8786", "s3://bucket/others"))
     monkeypatch.setenv(LIMITS_VARIABLE, limits.as_text())
     assert limits_here() == limits
     assert open_invocation("run.yaml").run.source.path == str(outside)

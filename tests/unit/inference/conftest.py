@@ -7,6 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
+from pipelines.compute import Compute
 from pipelines.inference.job import Prediction, plan_job
 from pipelines.inference.predict import predict
 from pipelines.samples.variables import Variable
@@ -111,7 +112,8 @@ def run(tmp_path):
     """`run(dataset, forecaster, tile_px=..., name=...)` predicts with fixed arguments and returns (staged, y_FHW)."""
 
     def start(dataset, forecaster, name="staging", workers=1, progress=None, **changes):
-        staged = predict(prediction_of(dataset, forecaster, tmp_path / name, **changes), workers, progress)
+        prediction = prediction_of(dataset, forecaster, tmp_path / name, **changes)
+        staged = predict(prediction, Compute(workers=workers), progress)
         return staged, np.stack([staged.read(field, slice(None)) for field in staged.fields])
 
     return start

@@ -11,9 +11,11 @@ import xarray as xr
 from pipelines.errors import ArtefactDamaged
 from pipelines.grid import Grid
 from pipelines.inference.archive import Archived, ArchivedFields, keep, read_archive, tolerance_days
+from pipelines.inference.regions import Regions
 from pipelines.inference.staging import ROLES, Field, Staged
 from pipelines.inference.verification import observations
 from pipelines.samples.plan import Sampling
+from pipelines.tiles import Box
 
 GRID = Grid("EPSG:32635", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0), (6, 8))
 NDVI = {"name": "ndvi", "formula": "band", "bands": ["ndvi"], "transform": "none", "valid_range": [-1.0, 1.0]}
@@ -25,12 +27,12 @@ ONE = Archived(
 
 def staged(folder: Path, value: float) -> Staged:
     """All fields of `ONE`: the value, its bounds 1 below and above."""
-    fields = tuple(Field(k, "ndvi", role) for k in range(2) for role in ROLES)
-    folder.mkdir()
-    for field in fields:
-        offset = {"forecast": 0, "lower": -1, "upper": 1}[field.role] + 10 * field.target
-        np.full((6, 8), value + offset, "<f4").tofile(folder / field.file)
-    return Staged(folder, fields, (6, 8))
+    fields, whole = tuple(Field(k, "ndvi", role) for k in range(2) for role in ROLES), Box.whole((6, 8))
+    regions = Regions(str(folder), "key", tuple(field.plane for field in fields), whole.shape, (whole,))
+    offset = {"forecast": 0, "lower": -1, "upper": 1}
+    with regions.writing(whole) as writer:
+        writer.write(whole, {one.plane: np.full((6, 8), value + offset[one.role] + 10 * one.target) for one in fields})
+    return Staged(regions, fields)
 
 
 def test_fields_come_back_and_open_in_xarray(tmp_path: Path) -> None:
@@ -52,7 +54,7 @@ def test_another_model_or_method_lies_beside_it_and_a_half_written_one_nowhere(t
     assert len({keep(one, GRID, fields, tmp_path / "archive").name for one in others}) == 4
     assert keep(replace(ONE, archived_utc="later"), GRID, fields, tmp_path / "archive").name == ONE.name
     assert read_archive(tmp_path / "archive")[0][ONE.name].archived_utc == ONE.archived_utc, "the first one stays"
-    (tmp_path / "a" / Field(1, "ndvi", "upper").file).write_bytes(b"short")
+    next((tmp_path / "a").rglob("*.region")).write_bytes(b"short")
     with pytest.raises(ArtefactDamaged):
         keep(replace(ONE, model_hash="new"), GRID, fields, tmp_path / "archive")
     assert len(list((tmp_path / "archive").iterdir())) == 4

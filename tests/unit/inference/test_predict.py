@@ -1,4 +1,5 @@
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,9 +7,9 @@ import torch
 
 from pipelines.calendar import to_days
 from pipelines.cube.store import bands_of
-from pipelines.errors import ArtefactDamaged, CubeBusy, MissingInput, NotPublished, RequestError, StateError
-from pipelines.inference.predict import SeamError, check_seam, finish, open_staging, predict_batch, seam_error
-from pipelines.inference.staging import Field, Staged
+from pipelines.errors import ArtefactDamaged, CubeBusy, NotPublished, RequestError, StateError
+from pipelines.inference.predict import SeamError, check_seam, finish, open_staging, predict_region, seam_error
+from pipelines.inference.staging import Field
 from pipelines.predictors import Combination
 from pipelines.samples.variables import decode
 
@@ -104,23 +105,24 @@ def test_several_workers_write_the_same_bytes(run, cube, conv):
     dataset = cube(150, 90)
     run(dataset, conv, "one", tile_px=16, memory_mb=0)
     staged, _ = run(dataset, conv, "two", tile_px=16, memory_mb=0, workers=3)
-    for field in staged.fields:
-        assert (staged.folder / field.file).read_bytes() == (staged.folder.parent / "one" / field.file).read_bytes()
+    written = sorted(Path(staged.uri).glob("*.region"))
+    assert len(written) > 3
+    for path in written:
+        assert path.read_bytes() == (path.parents[2] / "one" / path.parent.name / path.name).read_bytes()
 
 
 def test_regions_predicted_in_any_order_and_twice_give_the_same(run, cube, conv, predict_into, tmp_path):
     dataset = cube(100, 60)
     _, fields = run(dataset, conv, tile_px=16, memory_mb=0)
     other = predict_into(dataset, conv, tmp_path / "other", tile_px=16, memory_mb=0)
-    other.folder.mkdir()
     regions = open_staging(other)
     assert len(regions) > 3
+    with pytest.raises(StateError, match=rf"{len(regions)} of {len(regions)} regions are missing: {regions[0].key}"):
+        finish(other)
     for region in [*reversed(regions), regions[0]]:
-        predict_batch(other, region)
-    again = other.staged
+        predict_region(other, region)
+    again = finish(other)
     np.testing.assert_array_equal(np.stack([again.read(field, slice(None)) for field in again.fields]), fields)
-    with pytest.raises(StateError, match=rf"{len(regions)} of {len(regions)} regions are not predicted"):
-        finish(other)  # the ledger has no records
 
 
 def test_finished_regions_are_not_computed_again(run, cube, conv, monkeypatch):
@@ -133,13 +135,15 @@ def test_finished_regions_are_not_computed_again(run, cube, conv, monkeypatch):
 def test_a_damaged_region_is_computed_again(run, cube, conv, caplog):
     dataset = cube(40, 40)
     staged, fields = run(dataset, conv, tile_px=16)
-    path = staged.folder / staged.fields[0].file
-    content = bytearray(path.read_bytes())
-    content[100] ^= 1
-    path.write_bytes(content)
-    _, again = run(dataset, conv, tile_px=16)
-    np.testing.assert_array_equal(again, fields)
-    assert "differs from its ledger entry; it is predicted again" in caplog.text
+    path = next(Path(staged.uri).glob("*.region"))
+    content = path.read_bytes()
+    for damaged in (content[:100] + bytes([content[100] ^ 1]) + content[101:], content[:-1], content[:50], b""):
+        path.write_bytes(damaged)
+        _, again = run(dataset, conv, tile_px=16)
+        np.testing.assert_array_equal(again, fields)
+        assert path.read_bytes() == content
+        assert "it is predicted again" in caplog.text
+        caplog.clear()
 
 
 @pytest.mark.parametrize(
@@ -164,8 +168,8 @@ def test_windows_with_an_unbounded_halo_are_blended_and_the_seam_measured(run, c
     dataset = cube(70, 60)
     whole, one = run(dataset, unbounded, "whole", tile_px=128, blend_px=8)
     staged, fields = run(dataset, unbounded, "tiled", tile_px=32, blend_px=8, memory_mb=0)
-    seam = seam_error(staged.folder)
-    assert seam_error(whole.folder) == SeamError()
+    seam = seam_error(staged)
+    assert seam_error(whole) == SeamError()
     assert 0 < seam.mean < seam.largest < 0.1
     assert seam.share == pytest.approx(seam.mean / 0.1)  # the intervals' half width
     assert np.nanmax(np.abs(fields[0] - one[0])) < 0.1  # close to, not equal to, the whole
@@ -175,15 +179,15 @@ def test_windows_with_an_unbounded_halo_are_blended_and_the_seam_measured(run, c
 
 def test_tiles_that_disagree_are_refused(run, cube, unbounded):
     staged, _ = run(cube(70, 60), unbounded, tile_px=32, blend_px=8)
-    share = seam_error(staged.folder).share
-    assert check_seam(staged.folder, share) == seam_error(staged.folder)
+    share = seam_error(staged).share
+    assert check_seam(staged, share) == seam_error(staged)
     with pytest.raises(NotPublished, match=r"disagree by 0\.\d{3} half widths .* prediction.max_seam allows 0\.001\. Raise"):
-        check_seam(staged.folder, 0.001)
+        check_seam(staged, 0.001)
 
 
 def test_tiles_with_a_finite_halo_are_never_refused(run, cube, conv):
     staged, _ = run(cube(70, 60), conv, tile_px=32)
-    assert check_seam(staged.folder, 1e-9) == SeamError()
+    assert check_seam(staged, 1e-9) == SeamError()
 
 
 class Exact:
@@ -197,7 +201,7 @@ class Exact:
 def test_a_seam_without_intervals_is_refused(run, cube, unbounded, intervals):
     staged, _ = run(cube(70, 60), unbounded, tile_px=32, blend_px=8, intervals=intervals)
     with pytest.raises(NotPublished, match="disagree by inf"):
-        check_seam(staged.folder, 1e6)
+        check_seam(staged, 1e6)
 
 
 def test_the_halo_is_that_of_the_requested_steps(run, cube, conv, monkeypatch):
@@ -264,18 +268,6 @@ def test_a_forecaster_with_a_wrong_output_shape_is_named(run, cube, conv, monkey
     monkeypatch.setattr(conv, "forecast", lambda **_: torch.zeros(1, 2, 3))
     with pytest.raises(StateError, match=r"returned \(1, 2, 3\), expected \(targets, variables, y, x\)"):
         run(cube(20, 20), conv, tile_px=16)
-
-
-def test_opening_a_folder_without_a_prediction_raises(tmp_path):
-    with pytest.raises(MissingInput, match="no staged prediction here"):
-        Staged.open(tmp_path)
-
-
-def test_staged_fields_can_be_opened_again(run, cube, conv):
-    staged, fields = run(cube(40, 40), conv, tile_px=16)
-    again = Staged.open(staged.folder)
-    assert again == staged
-    np.testing.assert_array_equal(again.read(again.fields[1], slice(7, 9), slice(3, 5)), fields[1, 7:9, 3:5])
 
 
 def test_each_band_of_rows_is_read_once(run, cube, conv, monkeypatch):

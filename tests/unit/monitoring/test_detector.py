@@ -8,6 +8,7 @@ import pytest
 from pipelines.monitoring.detector import (
     CHANGED,
     CONFIDENCE_LEVELS,
+    LAYER_DTYPES,
     NOT_MONITORED,
     NOTHING_FOUND,
     Calibration,
@@ -158,16 +159,7 @@ def test_arrays_end_in_y_x_and_keep_their_dtype():
     for arrays in (fitted, begun, after, found.layers(fitted, after)):
         assert all(value.shape[-2:] == (3, 4) for value in arrays.values())
     assert {name: value.dtype for name, value in begun.items()} == {name: value.dtype for name, value in after.items()}
-    requested = {
-        "change_day": "f8",
-        "detected_day": "f8",
-        "magnitude": "f4",
-        "direction": "i1",
-        "confidence": "f4",
-        "status": "u1",
-    }
-    layers = found.layers(fitted, after)
-    assert {name: layers[name].dtype for name in requested} == {name: np.dtype(code) for name, code in requested.items()}
+    assert {name: plane.dtype for name, plane in found.layers(fitted, after).items()} == LAYER_DTYPES
 
 
 def test_confidence_is_the_share_of_stable_pixels_that_stay_below():

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.compute import Compute
 from pipelines.errors import ArtefactDamaged, StateError
+from pipelines.monitoring.detector import LAYER_DTYPES
 from pipelines.monitoring.detector import monitoring as monitor_all
 from pipelines.monitoring.layers import Layers
 from pipelines.monitoring.replay import Counts, advance_all
@@ -52,6 +54,15 @@ def whole(tmp_path_factory):
 
 def same(one: Path, other: Path) -> bool:
     return cube.digests(one) == cube.digests(other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compute", [Compute(workers=3), Compute("processes", workers=2), Compute("dask", workers=2)])
+def test_wherever_blocks_are_computed_the_bytes_are_the_same(tmp_path, whole, compute):
+    half = advance_all(cube.make_monitoring(dict.fromkeys(range(50), "first"), tmp_path), compute)
+    rest = advance_all(cube.make_monitoring(ALL, tmp_path), compute)
+    assert (half.fits, half.steps + rest.steps) == (TILES, sum(sum(acquisitions(n)) for n in range(cube.HISTORY, cube.DATES)))
+    assert same(tmp_path, whole)
 
 
 def test_no_news_computes_nothing_and_writes_nothing(tmp_path):
@@ -270,12 +281,12 @@ class AroundDetector:
         return {"sum": state["sum"] + mean}
 
     def layers(self, fitted, state):
-        return {"sum": state["sum"], "status": np.ones(state["sum"].shape, np.uint8)}
+        return {name: state["sum"].astype(dtype) for name, dtype in LAYER_DTYPES.items()}
 
 
 def test_a_detector_with_a_halo_shows_the_same_in_tiles_as_in_one_piece(tmp_path):
     for tile_px in (4, 16):
         advance_all(cube.make_monitoring(ALL, tmp_path / str(tile_px), tile_px=tile_px, detector=AroundDetector()))
-    one, other = (Layers.open(tmp_path / str(tile_px) / "layers").map("sum") for tile_px in (4, 16))
+    one, other = (Layers.open(tmp_path / str(tile_px) / "layers").map("change_day") for tile_px in (4, 16))
     np.testing.assert_allclose(one, other, rtol=1e-12)
     assert one.min() > 0

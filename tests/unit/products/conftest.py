@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipelines.grid import Grid
+from pipelines.inference.regions import Regions
 from pipelines.inference.staging import Field, Staged
 from pipelines.products.cog import Lineage
 from pipelines.tiles import Box
@@ -31,18 +32,17 @@ def make_staged(tmp_path):
     """`make_staged((rows, columns))` is (staged, grid) with fields forecast, lower, upper at two dates."""
 
     def make(shape_yx=(40, 60), crs="EPSG:32635"):
-        folder = tmp_path / "staging"
-        folder.mkdir()
+        folder, whole = tmp_path / "staging", Box.whole(shape_yx)
         fields = tuple(Field(k, "ndvi", role) for k in range(2) for role in ("forecast", "lower", "upper"))
-        staged = Staged(folder, fields, shape_yx)
-        staged.allocate()
+        staged = Staged(Regions(str(folder), "key", tuple(field.plane for field in fields), shape_yx, (whole,)), fields)
+        staged.regions.begin()
         rng = np.random.default_rng(0)
         blocks = {}
         for number, field in enumerate(fields):
-            blocks[field] = rng.random(shape_yx).astype(np.float32) * 0.1 + number
-            blocks[field][:3, :5] = np.nan
-        with staged.writing() as writer:
-            writer.write(Box.whole((shape_yx[0], shape_yx[1])), blocks)
+            blocks[field.plane] = rng.random(shape_yx).astype(np.float32) * 0.1 + number
+            blocks[field.plane][:3, :5] = np.nan
+        with staged.regions.writing(whole) as writer:
+            writer.write(whole, blocks)
         return staged, Grid(crs, (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), shape_yx)
 
     return make

@@ -1,0 +1,264 @@
+"""Where pieces of work are done: threads or processes of this machine, or the workers of a Dask cluster (docs/design/027).
+
+    work.open() -> function of a piece      once per process that works: opens the cube, keeps the model
+    for result in carry_out(work, pieces, compute): ...
+
+A piece writes its own part and nothing else, and may be done twice: a lost worker changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+from pipelines.errors import RequestError, StateError
+
+if TYPE_CHECKING:
+    from distributed import Client, Worker, WorkerPlugin
+
+Result = TypeVar("Result", covariant=True)
+BREAKS_IN_A_ROW = 3  # pools of processes that ended without a single piece done
+SECONDS_TO_CONNECT = 30
+LOCAL = ("127.0.0.1", "localhost", "[::1]")  # a scheduler elsewhere is asked for TLS
+
+
+class Work(Protocol[Result]):
+    """Something to be done piece by piece; picklable where other processes do it."""
+
+    @property
+    def key(self) -> str:
+        """Names what is opened: a worker opens it once."""
+
+    def open(self) -> Callable[[Any], Result]:
+        """The function of a piece; called once per process."""
+
+    def limit(self, threads: int) -> None:
+        """Called in each thread that works beside others, before its first piece: so many threads may a piece use itself."""
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files (PEM) by which client, scheduler and workers know each other: authority, certificate and its private key."""
+
+    ca: str
+    cert: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where pieces are done. `workers`: threads or processes at a time (None: one thread, or one process per core).
+
+    `address`: of a Dask scheduler; "" starts workers on this machine. `gpus`: a piece takes a worker's resource GPU.
+    """
+
+    kind: Literal["threads", "processes", "dask"] = "threads"
+    workers: int | None = None
+    address: str = ""
+    gpus: bool = False
+    tls: Tls | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all of it is in this process."""
+        return self.kind == "threads"
+
+    @property
+    def at_once(self) -> int:
+        """Threads or processes of this machine."""
+        return self.workers or (1 if self.is_local else os.cpu_count() or 1)
+
+
+HERE = Compute()
+
+
+def carry_out(work: Work[Result], pieces: Sequence[Any], compute: Compute) -> Iterator[Result]:
+    """The results, as pieces are done, in any order. Raises what a piece raised; StateError where workers keep being lost.
+
+    Whoever stops iterating stops the work: what has not begun is not begun.
+    """
+    match compute.kind:
+        case "threads":
+            yield from _in_threads(work, pieces, compute.at_once)
+        case "processes":
+            yield from _in_processes(work, pieces, min(compute.at_once, max(len(pieces), 1)))
+        case "dask":
+            yield from _with_dask(work, pieces, compute)
+
+
+def _share(workers: int) -> int:
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+def _in_threads(work: Work[Result], pieces: Sequence[Any], workers: int) -> Iterator[Result]:
+    do = work.open()
+    if workers <= 1 or len(pieces) <= 1:
+        yield from map(do, pieces)
+        return
+    with ThreadPoolExecutor(workers, "pieces", initializer=work.limit, initargs=(_share(workers),)) as pool:
+        yield from _as_completed([pool.submit(do, piece) for piece in pieces])
+
+
+def _as_completed(futures: list[Future[Result]]) -> Iterator[Result]:
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+# ---------------------------------------------------------------- processes of this machine
+
+
+def _in_processes(work: Work[Result], pieces: Sequence[Any], workers: int) -> Iterator[Result]:
+    """A process that dies breaks its pool; what is left goes to a new one."""
+    from multiprocessing import get_context
+
+    left, breaks = dict(enumerate(pieces)), 0
+    while left:
+        count = len(left)
+        with ProcessPoolExecutor(workers, get_context("spawn"), _open_here, (work, _share(workers))) as pool:
+            futures = {pool.submit(_do_here, piece): number for number, piece in left.items()}
+            try:
+                for future in as_completed(futures):
+                    result = future.result()
+                    del left[futures[future]]
+                    yield result
+            except BrokenProcessPool as e:
+                breaks = breaks + 1 if len(left) == count else 1
+                if breaks >= BREAKS_IN_A_ROW:
+                    raise StateError(
+                        f"worker processes ended {breaks} times in a row without finishing anything (out of memory, or killed); "
+                        "lower compute.workers or prediction.tile_px; what is finished is kept"
+                    ) from e
+            finally:
+                for future in futures:
+                    future.cancel()
+
+
+_opened: Callable[[Any], Any] | None = None
+
+
+def _open_here(work: Work[Any], threads: int) -> None:
+    global _opened
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    work.limit(threads)
+    _opened = work.open()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    from multiprocessing import parent_process
+    from multiprocessing.connection import wait
+
+    if (parent := parent_process()) is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _do_here(piece: Any) -> Any:
+    assert _opened is not None
+    return _opened(piece)
+
+
+# ---------------------------------------------------------------- Dask
+
+
+def _with_dask(work: Work[Result], pieces: Sequence[Any], compute: Compute) -> Iterator[Result]:
+    from distributed import KilledWorker, as_completed
+
+    with connected(compute, len(pieces)) as client, client.as_current():
+        name = f"driftline-{work.key}"
+        client.register_plugin(_opener(work, compute.gpus), name=name)
+        try:
+            resources = {"GPU": 1} if compute.gpus else None
+            futures = client.map(_do_there, pieces, opened=name, pure=False, resources=resources)
+            for future in as_completed(futures):
+                yield future.result()
+                future.release()
+        except KilledWorker as e:
+            raise StateError(f"Dask workers keep being lost ({e}): out of memory, or killed; what is finished is kept") from e
+        finally:
+            client.unregister_worker_plugin(name)
+
+
+@contextmanager
+def connected(compute: Compute, most: int) -> Iterator[Client]:
+    """A client of the scheduler at `compute.address`, or of workers started on this machine, at most `most`.
+
+    Raises RequestError where no scheduler answers or none of its workers has what is asked for.
+    """
+    import dask
+    import distributed
+
+    quiet = {"distributed.worker.multiprocessing-method": "spawn", "distributed.logging.distributed": "error"}
+    with dask.config.set(quiet):
+        if not compute.address:
+            workers = min(compute.at_once, max(most, 1))
+            resources = {"GPU": 1} if compute.gpus else None
+            with (
+                distributed.LocalCluster(
+                    n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, resources=resources
+                ) as cluster,
+                distributed.Client(cluster, set_as_default=False) as client,
+            ):
+                yield client
+            return
+        try:
+            security = _security(compute.tls) if compute.tls else None
+            client = distributed.Client(compute.address, security=security, timeout=SECONDS_TO_CONNECT, set_as_default=False)
+        except (OSError, TimeoutError) as e:
+            raise RequestError(
+                f"no Dask scheduler answers at {compute.address} ({e}); correct compute.address, or start one"
+            ) from e
+        with client:
+            _require_workers(client, compute)
+            yield client
+
+
+def _security(tls: Tls) -> Any:
+    from distributed import Security
+
+    return Security(tls_ca_file=tls.ca, tls_client_cert=tls.cert, tls_client_key=tls.key, require_encryption=True)
+
+
+def _require_workers(client: Client, compute: Compute) -> None:
+    """A task that no worker may do would wait without a word."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not workers:
+        raise RequestError(f"the Dask scheduler at {compute.address} has no workers; start some: dask worker {compute.address}")
+    if compute.gpus and not any(worker["resources"].get("GPU") for worker in workers):
+        start = f'CUDA_VISIBLE_DEVICES=0 dask worker {compute.address} --nthreads 1 --resources "GPU=1"'
+        raise RequestError(f"compute.gpus: none of the {len(workers)} workers at {compute.address} has a GPU; start one: {start}")
+
+
+def _opener(work: Work[Any], gpus: bool) -> WorkerPlugin:
+    """A worker plugin that opens the work once, on workers that join later too."""
+    from distributed import WorkerPlugin
+
+    class Opener(WorkerPlugin):
+        def setup(self, worker: Worker) -> None:
+            if not gpus or worker.state.total_resources.get("GPU"):
+                self.do, self.limited = work.open(), threading.local()
+
+        def __call__(self, piece: Any) -> Any:
+            if not hasattr(self.limited, "is_set"):
+                work.limit(1)
+                self.limited.is_set = True
+            return self.do(piece)
+
+    return Opener()
+
+
+def _do_there(piece: Any, opened: str) -> Any:
+    from distributed import get_worker
+
+    plugin: Any = get_worker().plugins[opened]
+    return plugin(piece)

@@ -1,0 +1,33 @@
+"""Work that takes its time, for tests of `pipelines.compute`; as a program it prints the ids of its worker processes."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines.compute import Compute, carry_out
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Waits for as long as the piece says, and returns the number of its process."""
+
+    key: str = "waiting"
+
+    def open(self) -> Callable[[float], int]:
+        return self.wait
+
+    def limit(self, threads: int) -> None:
+        pass
+
+    @staticmethod
+    def wait(seconds: float) -> int:
+        time.sleep(seconds)
+        return os.getpid()
+
+
+if __name__ == "__main__":
+    for number in carry_out(Waiting(), [0.05] * 20 + [60.0] * 20, Compute("processes", workers=2)):
+        print(number, flush=True)
+    sys.exit(0)
