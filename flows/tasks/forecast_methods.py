@@ -227,7 +227,8 @@ def members_to_combine(context: Invocation, errors: ErrorSums) -> tuple[config.M
 
     if equal := errors.equal:
         context.steps.log(f"evaluate: {equal_text(equal)}")
-    members = choose_members(errors.means(), errors.dates, equal) if context.run.evaluation.combine else ()
+    choose = partial(choose_members, errors.means(), errors.dates, equal, context.run.network.baseline)
+    members = choose() if context.run.evaluation.combine else ()
     if members:
         context.steps.log(f"evaluate: the combination is the mean of {members_text(members)}")
     return cast("tuple[config.Method, ...]", members)

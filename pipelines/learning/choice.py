@@ -130,11 +130,15 @@ def tally_errors(
     return errors
 
 
-def choose_members(errors: Mapping[str, float], dates: int, equal: Mapping[str, str] | None = None) -> tuple[str, ...]:
+def choose_members(
+    errors: Mapping[str, float], dates: int, equal: Mapping[str, str] | None = None, corrected: str = ""
+) -> tuple[str, ...]:
     """Those whose mean is a candidate: methods that so few target dates do not tell from the one with the smallest error.
 
     Their error is above that by a share of at most 0.5 over the root of `dates`, and never by more than 20 %: 10 % of 25 dates.
     () where that is one alone, or there are not three to choose from. equal: those that are left out, as `ErrorSums.equal`.
+    corrected: the baseline that the network corrects; the mean of these two alone would be half of the correction, whose size has
+    been chosen already.
 
     >>> choose_members({"model": 0.1, "gradient_boosting": 0.105, "persistence": 0.2}, 25)
     ('model', 'gradient_boosting')
@@ -144,7 +148,7 @@ def choose_members(errors: Mapping[str, float], dates: int, equal: Mapping[str, 
         return ()
     within = min(COMBINED_WITHIN / math.sqrt(dates), MOST_WITHIN)
     good = tuple(name for name, error in known.items() if error <= min(known.values()) * (1 + within))
-    return good if len(good) > 1 else ()
+    return good if len(set(good) - {corrected}) > 1 else ()
 
 
 def choose(

@@ -67,6 +67,9 @@ def test_equals_are_combined_and_a_bad_method_is_not() -> None:
     assert choose_members(errors, 100) == ("model", "gradient_boosting"), "more dates tell more"
     assert choose_members({"model": 0.1, "gradient_boosting": 0.13, "climatology": 0.15}, 2) == ()
     assert choose_members({"model": 0.1, "persistence": 0.1}, 25) == (), "with one baseline it is one of the two"
+    moving = {"model": 0.1, "moving_field": 0.104, "persistence": 0.2}
+    assert choose_members(moving, 25, corrected="persistence") == ("model", "moving_field")
+    assert choose_members(moving, 25, corrected="moving_field") == (), "the mean would be half of the network's correction"
 
 
 def test_methods_that_forecast_the_same_count_once_as_the_simplest() -> None:
