@@ -2,6 +2,8 @@
 equations, written out pixel by pixel (the ConvLSTM: test_convlstm), and all against PyTorch's layers of vectors.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -251,9 +253,18 @@ def test_an_even_kernel_is_refused(kind):
         STACKS[kind](1, [1], 2)
 
 
-def outputs_and_gradients(stack: RecurrentStack, known: dict[str, Tensor]) -> list[Tensor]:
+def outputs_and_gradients(stack: RecurrentStack, known: dict[str, Any]) -> list[Tensor]:
     h_BTDHW, state = stack(**known)
     return [h_BTDHW.detach(), *(one.detach() for layer in state for one in layer), *gradients(stack, h_BTDHW.square().mean())]
+
+
+@every_stack
+def test_no_state_is_a_state_of_zeros(kind, axes):
+    stack, known = stack_of(kind, axes), sequence(axes)
+    zeros = tuple(cell.initial_state(known["x_BTCHW"][:, 0]) for cell in stack.cells)
+    given = outputs_and_gradients(stack, {**known, "state": zeros})
+    for ours, theirs in zip(outputs_and_gradients(stack, known), given, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-14, rtol=1e-12)
 
 
 @every_stack
