@@ -20,7 +20,7 @@ PARALLEL = --numprocesses=$(JOBS) --dist=loadfile
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help env demo demo-change demo-medical test test-fast test-without-torch test-hostile golden check format bench lock clean
+.PHONY: help env demo demo-change demo-medical test test-fast test-without-torch test-hostile golden check format bench nowcasting lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -88,7 +88,13 @@ format: env  ## put the code into its one format
 	@$(BIN)/ruff format .
 
 bench: env  ## timed comparisons against peers and the machine's limit, ratios from one run
+	@$(BIN)/python -c 'import pysteps' 2>/dev/null || echo "pysteps is not installed: the nowcasting comparison shows our own methods (make nowcasting)"
+	@test -e runs/radar/config.yaml || echo "no run in runs/radar: the nowcasting comparison needs one ($(BIN)/driftline run configs/radar.yaml)"
 	@$(BIN)/python -m benchmarks
+
+nowcasting: env  ## pysteps for the comparison in make bench: built from source with a C compiler, so outside the locks
+	@$(BIN)/python -m $(PIP_INSTALL) --editable '.[nowcasting]'
+	@$(BIN)/python -m pip check
 
 lock:  ## resolve pyproject.toml and write the locks; pins that still fit stay (UPGRADE=--upgrade: the newest)
 	@test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/python -m $(PIP_INSTALL) '$(UV)'; }

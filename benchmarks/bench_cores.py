@@ -1,6 +1,7 @@
 """Every recurrent core against the usual eager one and against this machine's convolution peak.
 
     python -m benchmarks.bench_cores [--quick] [--only NAME ...]
+    python -m benchmarks.bench_cores --device cuda|cpu     # only the ways of a GPU (benchmarks.cores_on_gpu), or these in small
 
 Convolutional cores: hidden 64, 4 channels, batch 1, 64x64 and 256x256. Cores over vectors: the size of configs/mnist-rows.yaml,
 28 steps of 28 values, hidden 128, batch 128; their peak is that of the matrix product of one step. Both give the outputs of every
@@ -26,6 +27,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmarks import cores_on_gpu
 from benchmarks.criteria import verdict
 from benchmarks.usual_cores import UsualLayers
 from models.cells.conv_gru import ConvGRU
@@ -242,8 +244,7 @@ def peak_resident_kb() -> int:
 def measure(core: Core, is_quick: bool, both_threads: list[int]) -> list[str]:
     """Prints the lines of a core; its verdicts."""
     torch.manual_seed(0)
-    ours, usual = core.ours(), core.usual()
-    usual.load_state_dict(as_usual(core, ours, lambda parameter: parameter.detach()))
+    ours, usual = alike(core)
     sizes = [(64, 8, 3 if is_quick else 7), (256, 2, 3 if is_quick else 5)] if core.is_conv else [(BATCH, ROWS, 15)]
     verdicts = []
     for size, steps, turns in sizes:
@@ -268,21 +269,38 @@ def measure(core: Core, is_quick: bool, both_threads: list[int]) -> list[str]:
     return verdicts
 
 
+def alike(core: Core) -> tuple[nn.Module, nn.Module]:
+    """(ours, usual) with the same weights."""
+    ours, usual = core.ours(), core.usual()
+    usual.load_state_dict(as_usual(core, ours, lambda parameter: parameter.detach()))
+    return ours, usual
+
+
+def measure_on_gpu(device: str, is_quick: bool) -> list[str]:
+    core = CORES["convlstm-3"]
+    return cores_on_gpu.main(device, is_quick, partial(alike, core), forward, core.gigaflops, CHANNELS)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer turns")
     parser.add_argument("--only", nargs="+", choices=CORES, default=list(CORES), metavar="NAME", help=", ".join(CORES))
     parser.add_argument("--memory-of", choices=MEMORY_OF, help=argparse.SUPPRESS)
     parser.add_argument("--threads", nargs="+", type=int, choices=(1, 2), default=[1, 2])
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="only the ways of a GPU, there or in small here")
     options = parser.parse_args()
     torch.set_num_threads(1)
     cores = [CORES[name] for name in options.only]
     if options.memory_of:
         print(json.dumps(measure_memory(cores[0], options.memory_of)))
         return
+    if options.device:
+        print("\n".join(measure_on_gpu(options.device, options.quick)))
+        return
     print(f"{datetime.date.today()}  {os.cpu_count()}-core {platform.machine()}  torch {torch.__version__}  float32")
     print(f"{'core':22}{'what':14}{'size':>5}{'threads':>8}{'usual s':>9}{'ours s':>9}{'ratio':>7}{'of peak':>26}")
     print("\n".join(line for core in cores for line in measure(core, options.quick, options.threads)))
+    print("\n".join(measure_on_gpu("cuda", options.quick)))
     print(f"load {os.getloadavg()[0]:.1f}")
 
 

@@ -8,7 +8,7 @@ one shows. 20 frames, of which 10 are read and 10 forecast. Values from 0 to 1.
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +33,8 @@ def digits_of(folder: Path, part: str) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=HEADER).reshape(-1, DIGIT, DIGIT)
 
 
-def draw_sequences(digits_NYX: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """(count, 20, 64, 64) uint8, drawn from `seed`.
+def draw_sequences(digits_NYX: np.ndarray, count: int, seed: int, *, stops: bool = False) -> np.ndarray:
+    """(count, 20, 64, 64) uint8, drawn from `seed`. stops: a digit that would cross the border stops at it, and turns.
 
     >>> draw_sequences(np.ones((3, 28, 28), np.uint8), 2, seed=0).shape
     (2, 20, 64, 64)
@@ -45,8 +45,8 @@ def draw_sequences(digits_NYX: np.ndarray, count: int, seed: int) -> np.ndarray:
     chosen = rng.integers(len(digits_NYX), size=(count, DIGITS))
     start, angle = rng.random((count, DIGITS, 2)), rng.uniform(0, 2 * np.pi, (count, DIGITS))
     step = SPEED * np.stack([np.sin(angle), np.cos(angle)], axis=-1)
-    for t in range(steps):
-        path = start + t * step
+    reached = stopping(start, step, steps) if stops else (start + t * step for t in range(steps))
+    for t, path in enumerate(reached):
         corner = (room * (1 - np.abs(1 - np.mod(path, 2)))).astype(int)  # reflected at 0 and 1
         for n in range(count):
             for digit, (row, column) in zip(chosen[n], corner[n], strict=True):
@@ -55,14 +55,28 @@ def draw_sequences(digits_NYX: np.ndarray, count: int, seed: int) -> np.ndarray:
     return frames
 
 
-class SequenceSet:
-    """Sequences as a window set of `pipelines.learning.training`: drawn once, or with `anew` again for every epoch."""
+def stopping(start: np.ndarray, step: np.ndarray, steps: int) -> Iterator[np.ndarray]:
+    """Places from 0 to 1 after each step, as OpenSTL draws them: at a border for a frame, then back."""
+    for _ in range(steps):
+        start = np.clip(start + step, 0, 1)
+        step = np.where((start == 0) | (start == 1), -step, step)
+        yield start
 
-    def __init__(self, forecaster: ResidualForecaster, digits_NYX: np.ndarray, count: int, seed: int, *, anew: bool = False):
+
+class SequenceSet:
+    """Sequences as a window set of `pipelines.learning.training`: drawn once, or with `anew` again for every epoch.
+
+    draw: how, from (digits, number of sequences, seed).
+    """
+
+    def __init__(
+        self, forecaster: ResidualForecaster, digits_NYX: np.ndarray, count: int, seed: int, *, anew: bool = False,
+        draw: Callable[[np.ndarray, int, int], np.ndarray] = draw_sequences,
+    ):  # fmt: skip
         import torch
 
-        self.forecaster, self.digits_NYX, self.count, self.anew = forecaster, digits_NYX, count, anew
-        self.frames_NTYX = draw_sequences(digits_NYX, count, seed)
+        self.forecaster, self.digits_NYX, self.count, self.anew, self.draw = forecaster, digits_NYX, count, anew, draw
+        self.frames_NTYX = draw(digits_NYX, count, seed)
         steps = CONTEXT + HORIZON
         days_N, first = torch.arange(steps).double(), as_images(self.frames_NTYX[0])
         known, unknown = torch.arange(CONTEXT), torch.ones(steps, dtype=torch.bool)
@@ -77,7 +91,7 @@ class SequenceSet:
 
     def set_epoch(self, epoch: int) -> None:
         if self.anew:
-            self.frames_NTYX = draw_sequences(self.digits_NYX, self.count, epoch)
+            self.frames_NTYX = self.draw(self.digits_NYX, self.count, epoch)
 
     def gather(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """As `ResidualForecaster.prepare` with the baseline `none`, whose inputs differ in the frames only; and the targets."""
@@ -112,10 +126,11 @@ def forecast_all(forecaster: ResidualForecaster, windows: SequenceSet) -> np.nda
     return forecast
 
 
-def scores_of(forecast_NKYX: np.ndarray, frames_NTYX: np.ndarray) -> dict[str, float]:
-    """MSE and MAE: sums over the pixels of a frame, means over frames; SSIM: mean over frames of scikit-image's, data range 1.
+def scores_of(forecast_NKYX: np.ndarray, frames_NTYX: np.ndarray, data_range: float = 1.0) -> dict[str, float]:
+    """MSE and MAE: sums over the pixels of a frame, means over frames; SSIM: mean over frames of scikit-image's.
 
-    The first two of the forecast as it is, SSIM of the forecast cut to 0 to 1, as in OpenSTL (arXiv:2306.11249).
+    The first two of the forecast as it is, SSIM of the forecast cut to 0 to 1, as in OpenSTL (arXiv:2306.11249), whose SSIM has a
+    data range of 2: the default for float32 of scikit-image up to 0.19.3, which it asks for.
     """
     from skimage.metrics import structural_similarity
 
@@ -125,5 +140,5 @@ def scores_of(forecast_NKYX: np.ndarray, frames_NTYX: np.ndarray) -> dict[str, f
     return {
         "mse": float(np.square(error).sum(axis=(-2, -1)).mean()),
         "mae": float(np.abs(error).sum(axis=(-2, -1)).mean()),
-        "ssim": float(np.mean([structural_similarity(one, true, data_range=1.0) for one, true in pairs])),
+        "ssim": float(np.mean([structural_similarity(one, true, data_range=data_range) for one, true in pairs])),
     }

@@ -1,12 +1,12 @@
 """Every network of a forecast on Moving MNIST, reduced for a CPU -> docs/results/forecasters.md.
 
-    python -m benchmarks.results_forecasters DATA FOLDER [--member ROW] [--epochs 12] [--jobs 2] [--finished] [--full]
+    python -m benchmarks.results_forecasters DATA FOLDER [--member ROW] [--epochs 12] [--jobs 2] [--finished]
         > docs/results/forecasters.md
 
 `DATA` holds `digits/mnist` (IDX files). Every row is a network of a config's section `model`, trained by
 `pipelines.learning.training.train` in a process of its own. A row that is finished with the same settings is not made again, a
-killed one goes on after its last epoch. `--finished` runs nothing and prints what there is. `--full` is the published protocol
-(10,000 sequences drawn anew for each of 200 epochs, published sizes), for a GPU: days on a CPU.
+killed one goes on after its last epoch. `--finished` runs nothing and prints what there is. The published protocol:
+`benchmarks.moving_mnist_gpu`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import numpy as np
 
 from benchmarks.measuring import run_measured
 from benchmarks.moving_mnist import CONTEXT, HORIZON, SequenceSet, digits_of, draw_sequences, forecast_all, scores_of
+from benchmarks.moving_mnist_gpu import published_lines, slug
 
 Row = dict[str, Any]
 POLLED_S = 1.0
@@ -52,10 +53,8 @@ class Protocol:
 
 
 REDUCED = Protocol(2000, 100, 500, 12, 8, 3e-3, "adamw", "mse_mae", anew=False)
-FULL = Protocol(10_000, 500, 10_000, 200, 16, 1e-3, "adam", "mse", anew=True)
 LOSSES = {"mse": "mean squared error", "mse_mae": "the sum of mean squared and mean absolute error of standardised values"}
 SMALL: Mapping[str, Any] = {"hidden": [32], "patch_px": 4}
-LARGE: Mapping[str, Any] = {"hidden": [128] * 4, "kernel": 5, "patch_px": 4}
 MEMBERS: dict[str, dict[str, Any]] = {
     "ConvLSTM": {"kind": "convlstm", **SMALL},
     "ConvLSTM, peepholes": {"kind": "convlstm", **SMALL, "peepholes": True},
@@ -65,24 +64,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "PredRNN-v2": {"kind": "predrnn", **SMALL, "hidden": [32, 32], "decoupling": 0.1},
     "SimVP-gSTA": {"kind": "simvp", "spatial": 8, "temporal": 64, "scales": 2},
 }
-FULL_MEMBERS: dict[str, dict[str, Any]] = {
-    "ConvLSTM": {"kind": "convlstm", **LARGE},
-    "ConvLSTM, peepholes": {"kind": "convlstm", **LARGE, "peepholes": True},
-    "ConvGRU": {"kind": "convgru", **LARGE},
-    "TrajGRU": {"kind": "trajgru", **LARGE, "hidden": [64, 96, 96], "links": 13},
-    "PredRNN": {"kind": "predrnn", **LARGE, "decoupling": 0},
-    "PredRNN-v2": {"kind": "predrnn", **LARGE, "decoupling": 0.1},
-    "SimVP-gSTA": {
-        "kind": "simvp", "spatial": 64, "temporal": 512, "scales": 2, "blocks": 8, "kernel": 21, "expansion": 8,
-    },
-}  # fmt: skip
 REVERSED = ("PredRNN-v2",)  # trained with reverse scheduled sampling, as published
-PUBLISHED = {
-    "ConvLSTM": ("15.0M", "29.80", "", ""),
-    "PredRNN": ("23.8M", "", "", ""),
-    "PredRNN-v2": ("23.9M", "", "", ""),
-    "SimVP-gSTA": ("46.8M", "26.69", "77.19", "0.940"),
-}  # parameters, MSE, MAE, SSIM after 200 epochs of 10,000 sequences
 SEED, VALIDATION_SEED, TEST_SEED = 0, 1, 2
 HEAD = """# Forecasters on Moving MNIST, reduced for a CPU
 
@@ -95,15 +77,15 @@ ABOUT = (
     "part; {test} test sequences of those of its test part. {epochs} epochs in batches of {batch}, {loss}, "
     "{optimizer} with one cycle up to a rate of {learning_rate:g}; PredRNN-v2 with reverse scheduled sampling over the first "
     "half of the steps; seed {seed}; {dates}. MSE and MAE are sums over the pixels "
-    "of a frame, SSIM that of scikit-image with a data range of 1, all means over frames, as published. CPU seconds and the "
-    "peak of memory are those of the whole row, with one thread for PyTorch, on two shared cores of an x86-64 VM. Rows in "
+    "of a frame, SSIM that of scikit-image with a data range of 1 (the published figures have one of 2, which gives the "
+    "references 0.01 to 0.04 more), all means over frames. CPU seconds and the peak of memory are those of the whole row, with "
+    "one thread for PyTorch, on two shared cores of an x86-64 VM. Rows in "
     "italics are references on the same sequences."
 )
 ABOUT_PUBLISHED = (
-    "`--full` runs the published protocol: 10,000 sequences drawn anew for every epoch, 200 epochs in batches of 16, Adam with "
-    "one cycle, 10,000 test sequences (drawn here from the test digits). Not run: it needs a GPU. Published for it by OpenSTL "
-    "(arXiv:2306.11249), whose recurrent networks also learn to predict the frames of the context. How the parameters compare: "
-    "tests/unit/models/networks/test_moving_forecasters.py."
+    "`python -m benchmarks.moving_mnist_gpu` runs the published protocol: 10,000 sequences drawn anew for every epoch, 200 "
+    "epochs in batches of 16, networks of the published sizes, 10,000 test sequences ([how](../gpu.md)). Not run: it needs a "
+    "GPU. How the parameters compare: tests/unit/models/networks/test_moving_forecasters.py."
 )
 
 
@@ -166,10 +148,6 @@ def references(protocol: Protocol, digits: Path) -> dict[str, dict[str, float]]:
     return {name: scores_of(np.repeat(one, HORIZON, axis=1), frames) for name, one in forecasts.items()}
 
 
-def slug(name: str) -> str:
-    return name.lower().replace(",", "").replace(" ", "-")
-
-
 # ---------------------------------------------------------------- what is printed
 
 
@@ -191,17 +169,11 @@ def lines_of(
     lines += [f"| *{name}* | | {figures(scores)} | | | | |" for name, scores in known.items()]
     if missing := [name for name in members if name not in rows]:
         lines += ["", f"Not run yet: {'; '.join(missing)}."]
-    return [*lines, "", *published_lines()]
+    return [*lines, "", "## Published", "", *textwrap.wrap(ABOUT_PUBLISHED, 120), "", *published_lines()]
 
 
 def figures(scores: Mapping[str, float]) -> str:
     return f"{scores['mse']:.1f} | {scores['mae']:.1f} | {scores['ssim']:.3f}"
-
-
-def published_lines() -> list[str]:
-    rows = [f"| {name} | {' | '.join(cells)} |" for name, cells in PUBLISHED.items()]
-    heads = ["| network | parameters | MSE | MAE | SSIM |", "|---" * 5 + "|"]
-    return ["## Published", "", *textwrap.wrap(ABOUT_PUBLISHED, 120), "", *heads, *rows]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -212,19 +184,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, help="of training; rows of other numbers are rows of their own")
     parser.add_argument("--jobs", type=int, default=2, help="rows at a time, each with one thread")
     parser.add_argument("--finished", action="store_true", help="run nothing, print what is finished")
-    parser.add_argument("--full", action="store_true", help="the published protocol, for a GPU")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # one row, in this process
     parsed = parser.parse_args(arguments)
-    protocol, members = (FULL, FULL_MEMBERS) if parsed.full else (REDUCED, MEMBERS)
-    protocol = replace(protocol, epochs=parsed.epochs or protocol.epochs)
-    name = f"{'full' if parsed.full else 'reduced'}-{protocol.epochs}"
-    folder, digits = parsed.folder.resolve() / name, parsed.data / "digits" / "mnist"
+    members, protocol = MEMBERS, replace(REDUCED, epochs=parsed.epochs or REDUCED.epochs)
+    folder, digits = parsed.folder.resolve() / f"reduced-{protocol.epochs}", parsed.data / "digits" / "mnist"
     folder.mkdir(parents=True, exist_ok=True)
     if parsed.here:
         print(json.dumps(make_row(parsed.member[0], protocol, members, folder, digits)))
         return
     os.environ["OMP_NUM_THREADS"] = "1"
-    given = [str(parsed.data), str(parsed.folder), "--epochs", str(protocol.epochs), *(["--full"] if parsed.full else [])]
+    given = [str(parsed.data), str(parsed.folder), "--epochs", str(protocol.epochs)]
     wanted = [] if parsed.finished else parsed.member or members
     missing = [name for name in wanted if kept_row(name, protocol, members, folder) is None]
     with ThreadPoolExecutor(parsed.jobs) as pool:

@@ -74,7 +74,7 @@ class ConvLSTMCell(RecurrentCell):
         if elapsed_B is not None:
             keep = over_space(self.keep_BD(elapsed_B), self.axes)
             h, c = h * keep, c * keep
-        gates = self.gates(torch.cat([x_BCHW, h], dim=1))
+        gates = self.gates_of_input(x_BCHW) if state is None else self.gates(torch.cat([x_BCHW, h], dim=1))
         if self.time is not None and time_BF is not None:
             gates = gates + over_space(self.time(time_BF), self.axes)
         if self.peephole_3D is None:
@@ -83,6 +83,12 @@ class ConvLSTMCell(RecurrentCell):
         peephole = over_space(self.peephole_3D[:, None], self.axes)
         c_new = torch.sigmoid(f + peephole[1] * c) * c + torch.sigmoid(i + peephole[0] * c) * torch.tanh(g)
         return where_valid(valid_B1HW, (torch.sigmoid(o + peephole[2] * c_new) * torch.tanh(c_new), c_new), (h, c))
+
+    def gates_of_input(self, x_BCHW: Tensor) -> Tensor:
+        """What enters the gates at the first step, whose state is 0: half of the work or less."""
+        convolve = F.conv2d if self.axes == 2 else F.conv3d
+        gates: Tensor = convolve(x_BCHW, self.gates.weight[:, : self.inputs], self.gates.bias, padding=self.kernel // 2)
+        return gates
 
     def in_place(self, like_BCHW: Tensor, state: LayerState | None) -> "InPlaceConvLSTM":
         return InPlaceConvLSTM(self, like_BCHW, state)

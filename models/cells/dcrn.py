@@ -24,7 +24,8 @@ class DCRNCell(RecurrentCell):
         self.from_state = self.convolution(hidden, hidden, bias=False)  # W_rc
 
     def advance(self, x_BCHW: Tensor, state: LayerState) -> LayerState:
-        return (torch.tanh(self.from_state(state[0]) + self.from_input(x_BCHW)),)
+        sum_BDHW = self.from_state(state[0]) + self.from_input(x_BCHW)
+        return (torch.tanh(sum_BDHW.to(state[0].dtype)),)  # of mixed precision: the state stays float32
 
     def in_place(self, like_BCHW: Tensor, state: LayerState | None) -> "InPlaceDCRN":
         return InPlaceDCRN(self, like_BCHW, state)

@@ -63,8 +63,9 @@ class InPlaceLayer(ABC):
         return self.h_BHWD.movedim(-1, 1).clone(), *(one.movedim(-1, 1) for one in self.maps_BHWD[1:])
 
     def convolved(self, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The convolution of input and hidden state, (N, channels), to be overwritten."""
-        return convolve(self.xh_BHWE.movedim(-1, 1), weight, bias).movedim(1, -1).flatten(0, -2)
+        """The convolution of input and hidden state in the state's dtype, (N, channels), to be overwritten."""
+        convolved_BCHW = convolve(self.xh_BHWE.movedim(-1, 1), weight, bias).to(self.xh_BHWE.dtype)
+        return convolved_BCHW.movedim(1, -1).flatten(0, -2)
 
     def blocks(self, values_NG: Tensor) -> Iterator[slice]:
         """Slices of N; on a CPU of at most `BLOCK_BYTES` of `values_NG`, elsewhere one."""

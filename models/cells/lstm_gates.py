@@ -24,6 +24,10 @@ def next_state(gates_BGHW: Tensor, c_BDHW: Tensor) -> tuple[Tensor, Tensor]:
     0.5
     """
     gates_BGHW = gates_BGHW.to(c_BDHW.dtype)  # of mixed precision: the state stays float32
+    if torch.compiler.is_compiling():  # the compiler fuses these, and their gradient, by itself
+        i, f, o, g = gates_BGHW.chunk(4, dim=1)
+        c_new_BDHW = torch.sigmoid(f) * c_BDHW + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c_new_BDHW), c_new_BDHW
     h_BDHW, c_new_BDHW = LSTMGates.apply(gates_BGHW, c_BDHW)  # type: ignore[no-untyped-call]
     return h_BDHW, c_new_BDHW
 

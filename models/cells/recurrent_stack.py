@@ -38,9 +38,17 @@ class RecurrentCell(nn.Module):
         return CONVOLUTIONS[self.axes](inputs, outputs, self.kernel, padding=self.kernel // 2, bias=bias)
 
     def initial_state(self, x_BCHW: Tensor) -> LayerState:
-        """Maps of zeros for an image like `x_BCHW`; they share no memory."""
+        """Maps of zeros for an image like `x_BCHW`, in the memory format of the weights; they share no memory."""
         shape = (x_BCHW.shape[0], self.hidden, *x_BCHW.shape[2:])
-        return tuple(x_BCHW.new_zeros(shape) for _ in range(self.maps))
+        return tuple(x_BCHW.new_zeros(shape).contiguous(memory_format=self.memory_format) for _ in range(self.maps))
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """channels-last after `.to(memory_format=torch.channels_last)` (of volumes `channels_last_3d`), which suits GPUs."""
+        channels_last = torch.channels_last if self.axes == 2 else torch.channels_last_3d
+        weight = next(one for one in self.parameters() if one.ndim == self.axes + 2)
+        is_last = weight.is_contiguous(memory_format=channels_last) and not weight.is_contiguous()
+        return channels_last if is_last else torch.contiguous_format
 
     def advance(self, x_BCHW: Tensor, state: LayerState) -> LayerState:
         """The state after one step with valid pixels everywhere."""

@@ -3,6 +3,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from models.cells import lstm_gates  # noqa: E402
+from models.cells.convlstm import ConvLSTM  # noqa: E402
 from models.cells.lstm_gates import next_state  # noqa: E402
 
 
@@ -39,3 +40,14 @@ def test_gates_of_less_precision_keep_a_state_of_full_precision():
     assert c_new.dtype == torch.float32
     assert torch.allclose(c_new, plainly(gates.float(), c)[1], atol=0.02)
     assert h.shape == c.shape
+
+
+def test_a_compiler_sees_a_stack_as_one_graph_with_the_same_numbers():
+    torch.manual_seed(0)
+    stack, x = ConvLSTM(2, [3, 4]), torch.randn(2, 3, 2, 5, 6)
+    plain = stack(x)[0]
+    traced = torch.compile(stack, backend="eager", fullgraph=True)(x)[0]
+    torch.testing.assert_close(traced, plain, atol=1e-6, rtol=0)
+    for weight in stack.parameters():
+        ours, theirs = (torch.autograd.grad(y.square().sum(), weight, retain_graph=True)[0] for y in (traced, plain))
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)

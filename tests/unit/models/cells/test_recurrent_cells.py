@@ -2,6 +2,8 @@
 equations, written out pixel by pixel (the ConvLSTM: test_convlstm), and all against PyTorch's layers of vectors.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -249,3 +251,46 @@ def test_dates_are_refused_by_layers_that_cannot_read_them(kind, has_gradients):
 def test_an_even_kernel_is_refused(kind):
     with pytest.raises(ValueError, match="the kernel must be odd to keep the size, got 2"):
         STACKS[kind](1, [1], 2)
+
+
+def outputs_and_gradients(stack: RecurrentStack, known: dict[str, Any]) -> list[Tensor]:
+    h_BTDHW, state = stack(**known)
+    return [h_BTDHW.detach(), *(one.detach() for layer in state for one in layer), *gradients(stack, h_BTDHW.square().mean())]
+
+
+@every_stack
+def test_no_state_is_a_state_of_zeros(kind, axes):
+    stack, known = stack_of(kind, axes), sequence(axes)
+    zeros = tuple(cell.initial_state(known["x_BTCHW"][:, 0]) for cell in stack.cells)
+    given = outputs_and_gradients(stack, {**known, "state": zeros})
+    for ours, theirs in zip(outputs_and_gradients(stack, known), given, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-14, rtol=1e-12)
+
+
+@every_stack
+def test_channels_last_memory_keeps_the_numbers_and_reaches_every_state(kind, axes):
+    known, channels_last = sequence(axes), {2: torch.channels_last, 3: torch.channels_last_3d}[axes]
+    plain = outputs_and_gradients(stack_of(kind, axes), known)
+    stack = stack_of(kind, axes).to(memory_format=channels_last)
+    for ours, theirs in zip(outputs_and_gradients(stack, known), plain, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+    first, x_BCHW = stack.cells[0], known["x_BTCHW"][:, 0]
+    state = first(x_BCHW, valid_B1HW=known["valid_BT1HW"][:, 0]) if axes == 2 else first.initial_state(x_BCHW)
+    assert all(one.is_contiguous(memory_format=channels_last) for one in state)
+
+
+@every_stack
+def test_mixed_precision_without_gradients_is_as_close_as_with_them(monkeypatch, kind, axes):
+    """With the convolution that a GPU gets, which autocast makes in bfloat16."""
+    stack = stack_of(kind, axes, (8, 8)).float()
+    known = {name: one.float() for name, one in sequence(axes).items()}
+    exact = stack(**known)[0].detach()
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    with torch.autocast("cpu", torch.bfloat16):
+        trained, (*_, last) = stack(**known)
+        with torch.no_grad():
+            inferred = stack(**known)[0]
+    assert {trained.dtype, inferred.dtype, *(one.dtype for one in last)} == {torch.float32}
+    trained_error, inferred_error = (float((one.detach() - exact).abs().mean()) for one in (trained, inferred))
+    assert 0 < trained_error < 0.02 * float(exact.abs().mean())
+    assert inferred_error < 1.5 * trained_error
