@@ -165,7 +165,7 @@ def fit_distribution(
         value_n = np.concatenate([frame[1] for frame in frames])
         weights = (np.full(frame.shape[1], errors.pixels[key] / frame.shape[1]) for key, frame in zip(keys, frames, strict=True))
         value_V, error_VQ = binned(value_n, error_n, np.concatenate(list(weights)))
-        value_KV.append(tuple(value_V.round(6).tolist()))
+        value_KV.append(tuple(value_V.tolist()))  # not rounded: bins of tiny values must stay apart
         error_KVQ.append(_tuples(error_VQ.round(6)))
     return ErrorDistribution(tuple(value_KV), tuple(error_KVQ), transform, limits, season_S)
 

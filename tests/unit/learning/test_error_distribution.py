@@ -77,6 +77,13 @@ def test_members_reach_a_threshold_as_often_as_is_said():
         np.testing.assert_allclose((members >= limit).mean(axis=1), said, atol=0.002)
 
 
+def test_forecasts_that_hardly_differ_are_no_trouble():
+    rng = np.random.default_rng(5)
+    y_DP = rng.random((DATES, PIXELS)) * 10.0 ** rng.integers(-12, 0, size=(DATES, PIXELS))
+    known = fitted(y_DP, y_DP + rng.normal(size=y_DP.shape), "none")
+    assert np.isfinite(known.quantiles(0, np.array([-1.0, 0.0, 1e-13, 1e-7, 0.5, 9.0]))).all()
+
+
 def test_a_smaller_ratio_and_a_calm_season_have_smaller_errors():
     rng = np.random.default_rng(2)
     pairs = drawn(rng, DATES, "none")
