@@ -35,12 +35,14 @@ class Neighbourhood:
         shape = len(truth_KHW), len(self.limits_G)
         if self._sums is None or self._counts is None:
             self._sums, self._counts = np.zeros((*shape, len(WIDTHS_PX))), np.zeros((*shape, 2))
-        for (k, g), (s, width) in ((at, one) for at in np.ndindex(shape) for one in enumerate(WIDTHS_PX)):
-            came_n = truth_KHW[k][seen_KHW[k]] >= self.limits_G[g]
-            share_n = shares(field_KHW[k] >= self.limits_G[g], valid_HW, width)[seen_KHW[k]]
-            self._sums[k, g, s] += ((share_n - came_n) ** 2).sum()
-            if s == 0:
-                self._counts[k, g] += came_n.sum(), came_n.size
+        for s, width in enumerate(WIDTHS_PX):
+            near_HW = smooth(valid_HW, width)
+            for k, g in np.ndindex(shape):
+                came_n = truth_KHW[k][seen_KHW[k]] >= self.limits_G[g]
+                share_n = shares(field_KHW[k] >= self.limits_G[g], valid_HW, near_HW, width)[seen_KHW[k]]
+                self._sums[k, g, s] += ((share_n - came_n) ** 2).sum()
+                if s == 0:
+                    self._counts[k, g] += came_n.sum(), came_n.size
 
     @property
     def width_K(self) -> tuple[float, ...]:
@@ -57,8 +59,8 @@ class Neighbourhood:
         field_KHW, valid_HW, width_K = carried(forecasts), known_at_issue(window), self.width_K
         if field_KHW is None or not width_K:
             return None
-        leads = zip(field_KHW, width_K, strict=True)
-        return np.stack([[shares(y_HW >= limit, valid_HW, width) for limit in self.limits_G] for y_HW, width in leads])
+        leads = [(y_HW, width, smooth(valid_HW, width)) for y_HW, width in zip(field_KHW, width_K, strict=True)]
+        return np.stack([[shares(y >= limit, valid_HW, near, width) for limit in self.limits_G] for y, width, near in leads])
 
 
 def carried(forecasts: Mapping[str, np.ndarray]) -> np.ndarray | None:
@@ -74,11 +76,17 @@ def known_at_issue(window: WindowArrays) -> np.ndarray:
     return seen_HW
 
 
-def shares(event_HW: np.ndarray, valid_HW: np.ndarray, width_px: float) -> np.ndarray:
-    """The share of the valid pixels around each pixel that are an event, weighted by a Gaussian; 0 where none is valid."""
-    sums_HW, near_HW = (
-        ndimage.gaussian_filter(one_HW.astype(np.float64), width_px, mode="constant", truncate=3)
-        for one_HW in (event_HW & valid_HW, valid_HW)
-    )
-    found: np.ndarray = np.divide(sums_HW, near_HW, out=np.zeros_like(sums_HW), where=near_HW > 1e-9)
+def shares(event_HW: np.ndarray, valid_HW: np.ndarray, near_HW: np.ndarray, width_px: float) -> np.ndarray:
+    """The share of the valid pixels around each pixel that are an event, weighted by a Gaussian; 0 where none is valid.
+
+    `near_HW` is `smooth(valid_HW, width_px)`.
+    """
+    sums_HW = smooth(event_HW & valid_HW, width_px)
+    found: np.ndarray = np.divide(sums_HW, near_HW, out=np.zeros_like(sums_HW), where=near_HW > 1e-9).clip(max=1)
     return found
+
+
+def smooth(is_HW: np.ndarray, width_px: float) -> np.ndarray:
+    """A Gaussian of `width_px` over what is 0 or 1, float64; 0 beyond the edge."""
+    smooth_HW: np.ndarray = ndimage.gaussian_filter(is_HW.astype(np.float64), width_px, mode="constant", truncate=3)
+    return smooth_HW

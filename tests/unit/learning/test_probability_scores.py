@@ -8,7 +8,7 @@ import torch
 from tiny_forecaster import truth_window
 
 from pipelines.learning.error_distribution import PROBABILITIES, ErrorDistribution
-from pipelines.learning.neighbourhood import Neighbourhood, shares
+from pipelines.learning.neighbourhood import Neighbourhood, shares, smooth
 from pipelines.learning.probability_scores import FREQUENCY, NEIGHBOURHOOD, ProbabilityTally, as_certain
 from pipelines.learning.threshold_scores import Thresholds
 
@@ -85,7 +85,7 @@ def test_the_neighbourhood_grows_with_the_error_of_place():
 def test_pixels_without_data_are_no_part_of_a_neighbourhood():
     event, valid = np.ones((9, 9), bool), np.zeros((9, 9), bool)
     valid[:, :4] = True
-    np.testing.assert_allclose(shares(event, valid, 1.0)[:, :6], 1)
+    np.testing.assert_allclose(shares(event, valid, smooth(valid, 1.0), 1.0)[:, :6], 1)
     assert Neighbourhood((0.5,)).exceedance(window(np.zeros((SIDE, SIDE)), 0, np.zeros((SIDE, SIDE))), {}) is None
     tally = ProbabilityTally({}, Thresholds((6.0,), 12.0), Neighbourhood((0.5,)))
     tally.add(window(np.zeros((SIDE, SIDE)), 0, np.zeros((SIDE, SIDE))), {"model": np.zeros((1, 1, SIDE, SIDE), np.float32)})
