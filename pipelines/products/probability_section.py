@@ -114,7 +114,7 @@ def draw_probability_reliability(scores: Json, shipped: str, path: Path) -> None
             ranks.axhline(1 / len(shares), color=INK, lw=1, ls=(0, (5, 3)))
         title(ranks, "Place of the truth")
         ranks.set(xlim=(0, 1), xlabel="place in the distribution")
-        ranks.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        ranks.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         tidy(ranks)
 
 
