@@ -5,12 +5,15 @@
 pysteps (extra `nowcasting`, Pulkkinen et al. 2019, https://doi.org/10.5194/gmd-12-4185-2019) gets the context of the whole
 raster, more than our windows see, and its dense Lucas-Kanade motion; where it does not know a pixel the last value is taken, as
 ours do. All are scored on the same valid pixels of the test windows: MAE, and CSI at 0.5, 2 and 5 mm/h over pooled counts.
---quick leaves out LINDA and STEPS, which take minutes.
+Of ensembles and distributions (the run's `evaluation.probabilities`) also the Brier score of reaching these, and the CRPS; of a
+forecast without either the Brier score of its yes or no, and the MAE. A distribution once more as an ensemble of as many members
+as STEPS has, since few members cost score. --quick leaves out LINDA and STEPS, which take minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -32,6 +35,8 @@ from configs.tasks.forecast_baselines import fitted_baselines
 from models.checkpoint import FORECASTER
 from pipelines.cube.store import head_snapshot, open_cube, space_dims
 from pipelines.learning.conformal import forecast_window
+from pipelines.learning.error_distribution import PROBABILITIES, ErrorDistribution
+from pipelines.learning.interval_scores import crps
 from pipelines.learning.threshold_scores import Thresholds, ThresholdTally
 from pipelines.predictors import Forecaster
 from pipelines.samples.prepare import plan_cube, read_windows
@@ -45,7 +50,8 @@ DRY = 0.1  # mm/h, pysteps' usual threshold of rain
 OURS = ("persistence", "translation", "optical_flow", "moving_field")
 MEMBERS = 12  # of the ensemble of STEPS
 Forecast = Callable[[WindowArrays], np.ndarray]  # window -> y_KCHW, mm in 5 minutes
-Nowcast = Callable[[np.ndarray, np.ndarray, int], np.ndarray]  # (rain_THW mm/h, velocity_2HW, leads) -> (leads, H, W) mm/h
+# (rain_THW mm/h, velocity_2HW, leads) -> (leads, H, W) or (members, leads, H, W) mm/h
+Nowcast = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 
 def main() -> None:
@@ -71,8 +77,17 @@ def main() -> None:
         print("pysteps is not installed (pip install driftline[nowcasting]): ours alone")
     else:
         whole = read_whole(dataset, settings.variables, run.split.margin_px)
-        forecasts |= {f"pysteps {name}": of_pysteps(one, *whole) for name, one in pysteps_methods(arguments.quick).items()}
-    report(forecasts, windows)
+        forecasts |= {f"pysteps {name}": OfPysteps(one, *whole) for name, one in pysteps_methods(arguments.quick).items()}
+    report(forecasts, windows, known_distributions(arguments.run))
+
+
+def known_distributions(folder: Path) -> dict[str, ErrorDistribution]:
+    """Those of the run's evaluation, by the names of this table; {} where it was made without `evaluation.probabilities`."""
+    path = folder / "evaluation.json"
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    kept = content.get("details", {}).get("error_distributions", {})
+    known = {name: ErrorDistribution.from_json(one["distribution"]) for name, one in kept.items()}
+    return {"network" if name == config.MODEL else name: one for name, one in known.items()}
 
 
 def read_whole(dataset: xr.Dataset, variables: Any, margin_px: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -83,24 +98,30 @@ def read_whole(dataset: xr.Dataset, variables: Any, margin_px: int) -> tuple[np.
     return block.x_NCHW[:, 0] * PER_HOUR, block.valid_NHW, margin_px
 
 
-def of_pysteps(
-    method: Nowcast, rain_NHW: np.ndarray, valid_NHW: np.ndarray, margin_px: int
-) -> Callable[[WindowArrays], np.ndarray]:
-    """A function that cuts a window from the nowcast of the whole raster; each issue date is computed once."""
-    known: dict[int, np.ndarray] = {}
+class OfPysteps:
+    """Cuts a window from the nowcast of the whole raster; each issue date is computed once."""
 
-    def forecast(window: WindowArrays) -> np.ndarray:
+    def __init__(self, method: Nowcast, rain_NHW: np.ndarray, valid_NHW: np.ndarray, margin_px: int):
+        self.method, self.rain_NHW, self.valid_NHW, self.margin_px = method, rain_NHW, valid_NHW, margin_px
+        self._known: dict[int, np.ndarray] = {}
+
+    def __call__(self, window: WindowArrays) -> np.ndarray:
+        """The mean of the members, (K, 1, H, W) mm in 5 minutes."""
+        return self.members(window).mean(axis=0)[:, None].astype(np.float32)
+
+    def members(self, window: WindowArrays) -> np.ndarray:
+        """(M, K, H, W) mm in 5 minutes; one member of a nowcast without an ensemble."""
         issue, leads = int(window.context_T[-1]), len(window.target_days_K)
-        if issue not in known:
-            rain_THW = np.where(valid_NHW, rain_NHW, 0.0)[window.context_T.numpy()].astype(np.float64)
+        if issue not in self._known:
+            rain_THW = np.where(self.valid_NHW, self.rain_NHW, 0.0)[window.context_T.numpy()].astype(np.float64)
             with redirect_stdout(StringIO()):
-                known[issue] = method(rain_THW, velocity(rain_THW), leads)
-        box = window.tile.grown(margin_px, rain_NHW.shape[1:])
-        y_KHW = known[issue][:, *box.slices]
-        last_HW = rain_NHW[issue][box.slices]
-        return (np.where(np.isfinite(y_KHW), y_KHW, last_HW)[:, None] / PER_HOUR).astype(np.float32)
-
-    return forecast
+                found = self.method(rain_THW, velocity(rain_THW), leads)
+            self._known[issue] = found.reshape(-1, *found.shape[-3:])
+        box = window.tile.grown(self.margin_px, self.rain_NHW.shape[1:])
+        y_MKHW = self._known[issue][:, :, *box.slices]
+        last_HW = self.rain_NHW[issue][box.slices]
+        y_MKHW = np.where(np.isfinite(y_MKHW), y_MKHW, last_HW)
+        return y_MKHW / PER_HOUR
 
 
 def decibel(rain_THW: np.ndarray) -> np.ndarray:
@@ -140,18 +161,18 @@ def pysteps_methods(is_quick: bool) -> dict[str, Nowcast]:
         settings = {"kmperpixel": 2.0, "timestep": 5, "add_perturbations": False, "measure_time": False}
         return np.asarray(nowcasts.get_method("linda")(rain_THW[-3:], velocity_2HW, leads, **settings))
 
-    def steps_mean(rain_THW: np.ndarray, velocity_2HW: np.ndarray, leads: int) -> np.ndarray:
+    def steps(rain_THW: np.ndarray, velocity_2HW: np.ndarray, leads: int) -> np.ndarray:
         settings = {"kmperpixel": 2.0, "timestep": 5, "n_ens_members": MEMBERS, "seed": 0, "num_workers": 1, **scales}
         found = nowcasts.get_method("steps")(decibel(rain_THW)[-3:], velocity_2HW, leads, **settings)
-        return np.stack([rain(member) for member in found]).mean(axis=0)
+        return np.stack([rain(member) for member in found])
 
     quick: dict[str, Nowcast] = {"extrapolation": extrapolation, "S-PROG": sprog, "ANVIL": anvil}
-    return quick if is_quick else {**quick, "LINDA": linda, f"STEPS, mean of {MEMBERS}": steps_mean}
+    return quick if is_quick else {**quick, "LINDA": linda, f"STEPS, {MEMBERS} members": steps}
 
 
-def report(forecasts: dict[str, Forecast], windows: list[WindowArrays]) -> None:
+def report(forecasts: dict[str, Forecast], windows: list[WindowArrays], distributions: dict[str, ErrorDistribution]) -> None:
     events, absolute, seconds = ThresholdTally(THRESHOLDS), dict.fromkeys(forecasts, 0.0), dict.fromkeys(forecasts, 0.0)
-    pixels = 0
+    pixels, chances = 0, ChanceTally(distributions)
     for window in windows:
         valid_KHW, found = window.target_valid_KHW.numpy(), {}
         for name, forecast in forecasts.items():
@@ -159,6 +180,7 @@ def report(forecasts: dict[str, Forecast], windows: list[WindowArrays]) -> None:
             found[name] = forecast(window)
             seconds[name] += time.perf_counter() - started
             absolute[name] += float(np.abs(found[name][:, 0][valid_KHW] - window.target_KCHW[:, 0].numpy()[valid_KHW]).sum())
+            chances.add(name, window, found[name], forecast.members(window) if isinstance(forecast, OfPysteps) else None)
         pixels += int(valid_KHW.sum())
         events.add(window, found)
     scores = events.to_json(0.9)["methods"]
@@ -169,8 +191,50 @@ def report(forecasts: dict[str, Forecast], windows: list[WindowArrays]) -> None:
         csi = " | ".join(f"{row['overall']['csi'] or 0:.3f}" for row in scores[name])
         ratio = absolute[name] / absolute["persistence"]
         print(f"| {name} | {ratio:.3f} | {csi} | {1000 * seconds[name] / len(windows):.0f} |")
+    for line in chances.table(pixels):
+        print(line)
     for line in compared(absolute, scores):
         print(line)
+
+
+class ChanceTally:
+    """Sums of CRPS (mm/h) and of the Brier scores by threshold, of each method by name."""
+
+    def __init__(self, distributions: dict[str, ErrorDistribution]):
+        self.distributions, self.sums = distributions, dict[str, np.ndarray]()
+        self._rng = np.random.default_rng(0)
+
+    def add(self, name: str, window: WindowArrays, y_KCHW: np.ndarray, members_MKHW: np.ndarray | None) -> None:
+        for k, valid_HW in enumerate(window.target_valid_KHW.numpy()):
+            truth_n, y_n = (values[k, 0][valid_HW].astype(np.float64) for values in (window.target_KCHW.numpy(), y_KCHW))
+            members_Mn = y_n[None] if members_MKHW is None else members_MKHW[:, k][:, valid_HW]
+            self._add(name, members_Mn, truth_n)
+            if members_MKHW is None and name in self.distributions:
+                known = self.distributions[name].at(window.target_days_K.numpy())
+                drawn_Mn = np.stack([known.member(k, y_n, self._rng.random(len(y_n))) for _ in range(MEMBERS)])
+                self._add(f"{name}, {MEMBERS} members", drawn_Mn, truth_n)
+                said = [known.exceedance(k, y_n, value / PER_HOUR) for value in THRESHOLDS.values]
+                crps_n = crps(known.quantiles(k, y_n)[:, None], truth_n[None], PROBABILITIES)[0]
+                self._sum(f"{name}, distribution", crps_n, np.stack(said), truth_n)
+
+    def _add(self, name: str, members_Mn: np.ndarray, truth_n: np.ndarray) -> None:
+        """CRPS of members as they are (Hersbach 2000): mean |x - truth| - mean |x - x'| / 2."""
+        apart_n = np.mean([np.abs(members_Mn - member_n).mean(axis=0) for member_n in members_Mn], axis=0)
+        crps_n = np.abs(members_Mn - truth_n).mean(axis=0) - apart_n / 2
+        said_Gn = np.stack([(members_Mn >= value / PER_HOUR).mean(axis=0) for value in THRESHOLDS.values])
+        self._sum(name, crps_n, said_Gn, truth_n)
+
+    def _sum(self, name: str, crps_n: np.ndarray, said_Gn: np.ndarray, truth_n: np.ndarray) -> None:
+        came_Gn = truth_n >= np.array(THRESHOLDS.values)[:, None] / PER_HOUR
+        sums = np.array([crps_n.sum() * PER_HOUR, *((said_Gn - came_Gn) ** 2).sum(axis=1)])
+        self.sums[name] = self.sums.get(name, np.zeros(1 + len(THRESHOLDS.values))) + sums
+
+    def table(self, pixels: int) -> Iterator[str]:
+        yield "| probabilities by | CRPS mm/h | " + " | ".join(f"Brier {t:g} mm/h" for t in THRESHOLDS.values) + " |"
+        yield "|---|---|" + "---|" * len(THRESHOLDS.values)
+        for name in sorted(self.sums, key=lambda name: float(self.sums[name][0])):
+            crps_mm, *brier = (self.sums[name] / pixels).tolist()
+            yield f"| {name} | {crps_mm:.3f} | {' | '.join(f'{one:.4f}' for one in brier)} |"
 
 
 def compared(absolute: dict[str, float], scores: dict[str, Any]) -> Iterator[str]:

@@ -95,7 +95,7 @@ def make_row(name: str, protocol: Protocol, members: Mapping[str, Mapping[str, A
     from pydantic import TypeAdapter
 
     from configs.networks import FrameModel, build_network
-    from configs.tasks.forecast import NormalisedLoss
+    from configs.tasks.forecast_losses import NormalisedLoss
     from models.losses import masked_mse, masked_mse_mae
     from models.residual_forecaster import Scaling, build_forecaster
     from pipelines.learning.member import frame_weight

@@ -6,8 +6,6 @@ Packages are imported where they are needed: a command that only reads a cube mu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -19,6 +17,7 @@ from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate
 from configs.tasks.forecast_baselines import DEFAULT_BASELINES, MOVING_BASELINES, WITHOUT_COVARIATES, Baseline, build_corrected
 from configs.tasks.forecast_covariates import CovariatesConfig
 from configs.tasks.forecast_prediction import PredictionConfig
+from configs.tasks.forecast_probabilities import check_probabilities
 from configs.tasks.forecast_sampling import SamplingConfig
 from configs.yaml_positions import Key
 from pipelines.calendar import date_text
@@ -26,8 +25,6 @@ from pipelines.errors import RequestError
 from pipelines.tiles import SMALLEST_BLOCK_PX
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from models.covariates import CovariateScaling
     from models.residual_forecaster import ResidualForecaster
     from pipelines.learning.evaluation import EvaluationSettings
@@ -188,6 +185,11 @@ class EvaluationConfig(Strict):
         1.0, gt=0, description="what a value is multiplied by before it is compared: 12 makes mm in 5 minutes mm/h"
     )
     threshold_unit: str = Field("", description="the unit of `thresholds`, for the report")
+    probabilities: bool = Field(
+        False,
+        exclude_if=lambda value: not value,
+        description="whether probabilities of reaching `thresholds` are scored, and published as a map by lead",
+    )
     publish: Publish = Field(
         "best",
         description="best: the mean of the methods that the validation part does not tell from its best one, else that one; "
@@ -210,6 +212,10 @@ class EvaluationConfig(Strict):
         ge=6,
         description="`driftline verify`: newest target dates over which a network that loses to its baseline gives way to it",
     )
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        if self.probabilities:
+            yield from check_probabilities(self.thresholds, self.threshold_scale, sections)
 
 
 class ForecastRun(CubeRun):
@@ -299,31 +305,6 @@ def build_forecaster(
 
 
 # ---------------------------------------------------------------- training
-
-
-@dataclass(frozen=True)
-class NormalisedLoss:
-    """A loss over transformed, standardised values, so that channels weigh alike and a huber's bend means one deviation."""
-
-    loss: Callable[[Tensor, Tensor, Tensor], Tensor]
-    normalise: Callable[[Tensor], Tensor]
-
-    def __call__(self, y_BKCHW: Tensor, target_BKCHW: Tensor, valid_BK1HW: Tensor) -> Tensor:
-        return self.loss(self.normalise(y_BKCHW), self.normalise(target_BKCHW), valid_BK1HW)
-
-
-def build_loss(run: ForecastRun, forecaster: ResidualForecaster) -> NormalisedLoss:
-    from models.losses import intense_mae, masked_huber, masked_mae, masked_mse, masked_mse_mae
-
-    losses = {"mae": masked_mae, "mse": masked_mse, "mse_mae": masked_mse_mae, "huber": masked_huber, "intense_mae": intense_mae}
-    return NormalisedLoss(losses[run.training.loss], forecaster.normalise)
-
-
-def build_target(run: ForecastRun) -> Callable[[dict[str, Tensor]], Tensor]:
-    """What the networks learn from a batch: the truth, or the truth without the date's common part."""
-    from models.losses import centred_target
-
-    return centred_target if run.training.centre_dates else itemgetter("target_KCHW")
 
 
 def build_training_settings(run: ForecastRun) -> TrainingSettings:

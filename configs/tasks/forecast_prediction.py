@@ -9,6 +9,7 @@ from pydantic import Field
 
 from configs.paths import WRITE
 from configs.schema import CubeUri, Finding, Sections, Strict, UtcDate
+from configs.tasks.forecast_probabilities import check_members
 from configs.yaml_positions import Key
 from pipelines.calendar import date_text
 
@@ -33,6 +34,13 @@ class PredictionConfig(Strict):
     archive_keep: int | None = Field(
         None, ge=1, description="how many archived forecasts keep their maps once they are scored, the newest; default: all"
     )
+    members: int = Field(
+        0,
+        ge=0,
+        le=500,
+        exclude_if=lambda value: value == 0,
+        description="how many members of an ensemble are published beside the maps of `evaluation.probabilities`",
+    )
     max_seam: float = Field(
         MAX_SEAM,
         gt=0,
@@ -43,6 +51,7 @@ class PredictionConfig(Strict):
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         dates, samples = self.dates, sections.get("samples")
+        yield from check_members(self.members, sections)
         if dates is None:
             return
         key: Key = ("prediction", "dates")

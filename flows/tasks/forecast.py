@@ -35,6 +35,7 @@ from flows.tasks.forecast_methods import (
     uses_covariates,
     with_combination,
 )
+from flows.tasks.forecast_probabilities import both, chances_of, neighbourhood_of, tally_of, with_probabilities
 from flows.tasks.forecast_samples import key_of_covariates, plan_samples, reopen
 from flows.tasks.forecast_tiles import arrange, arrange_rival, load_model, predict_tiles
 from flows.trained import describe as describe_training
@@ -171,9 +172,12 @@ class Forecast(TrainedTask):
         earlier = {config.MODEL: twin, **do("fit the baselines", lambda show: fit(split.train_until, show))}
         errors = do("compare on the validation part", lambda show: tally_errors(earlier, validation, show))
         members = members_to_combine(context, errors)
-        earlier, seen = with_combination(earlier, members), ErrorSums()
+        earlier, seen, around = with_combination(earlier, members), ErrorSums(), neighbourhood_of(run)
         limits_C, transforms_C = zip(*((one.valid_range, one.transform) for one in run.samples.variables), strict=True)
-        scaled = partial(calibrate, limits_C=limits_C, transforms_C=transforms_C, seed=run.training.seed, seen=seen.add)
+        scaled = partial(
+            calibrate, limits_C=limits_C, transforms_C=transforms_C, seed=run.training.seed, seen=both(seen.add, around),
+            with_distribution=run.evaluation.probabilities,
+        )  # fmt: skip
         past = config.from_the_past(members)
         calibrate_all = partial(scaled, earlier, past, training, validation, run.evaluation.interval)
         intervals = do("calibrate the intervals", calibrate_all)
@@ -182,8 +186,11 @@ class Forecast(TrainedTask):
         if "gradient_boosting" in fitted:
             context.steps.log(f"evaluate: {sentence_of(fitted['gradient_boosting'])}")
         methods = with_combination({config.MODEL: forecaster, **baselines}, members)
+        chances = tally_of(run, intervals, around)
         on_test = partial(evaluate, methods, test, settings, validation=seen.means(), intervals=intervals, equal=errors.equal)
-        evaluation = do("evaluate on the test part", lambda show: on_test(progress=show))
+        told = chances.add if chances else None
+        evaluation = do("evaluate on the test part", lambda show: on_test(progress=show, seen=told))
+        evaluation = with_probabilities(context, evaluation, chances, earlier, validation)
         if motion:
             evaluation = replace(evaluation, details={**evaluation.details, "field_motion": motion.to_json()})
         about = {"snapshot": snapshot, "model_hash": trained["model_hash"], "baselines": fitted}
@@ -206,7 +213,8 @@ class Forecast(TrainedTask):
         keep_forecast(context, evaluation, arranged, staged)
         measured = evaluation.methods[method] if evaluation else {}
         figures = {name: value for name, value in measured.items() if isinstance(value, int | float)}
-        fields = ForecastFields(run.name, request, staged, lineage, run.evaluation.interval, figures)
+        chances = chances_of(context, evaluation, request, method)
+        fields = ForecastFields(run.name, request, staged, lineage, run.evaluation.interval, figures, chances)
         is_of_network = config.MODEL in forecasts_of(evaluation, method)
         card = describe(context, fields, arranged.network, arranged.metadata) if is_of_network else None
         write = partial(publish_forecast, fields, card, building.products, building.pictures, at=folder.products)
@@ -278,6 +286,7 @@ class Forecast(TrainedTask):
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
         from pipelines.products.choice_section import choice_section
         from pipelines.products.covariates_section import covariates_section
+        from pipelines.products.probability_section import probability_section
         from pipelines.products.report_sections import (
             events_section,
             intervals_section,
@@ -298,6 +307,7 @@ class Forecast(TrainedTask):
             maps,
             scores_section(details, evaluation.shipped, evaluation.protocol, drafts),
             events_section(details.get("thresholds"), evaluation.shipped, drafts),
+            probability_section(details.get("probabilities"), evaluation.shipped, folder.quicklook, drafts),
             intervals_section(details.get("intervals"), evaluation.shipped, drafts),
             covariates_section(given, details),
             verified,

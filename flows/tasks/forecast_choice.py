@@ -22,6 +22,7 @@ from configs.networks import AUTO, AutoModel
 from configs.tasks import forecast as config
 from configs.tasks import forecast_auto as auto
 from configs.tasks.forecast import ForecastRun
+from configs.tasks.forecast_losses import build_loss, build_target
 from flows.folder import RunFolder, fingerprints, finished, first_altered, readable, require
 from flows.task import Invocation, Record, Task, key_of
 from pipelines.errors import MissingInput, RequestError, StateError
@@ -302,8 +303,8 @@ class Attempt:
         windows = build_samples(*inside, forecaster.prepare, prepare_key=described, min_valid_fraction=share)
         parts = windows.part("train", augment=run.training.augment, seed=run.training.seed), windows.part("validation")
         batch = max(FEWEST, min(MOST, STEP_PIXELS // math.prod(plan.windows[0].tile.shape)))
-        loss, short = config.build_loss(run, forecaster), short_training(run, self.settings.steps, batch, len(parts[0]))
-        learnt, target = folder / "training", config.build_target(run)
+        loss, short = build_loss(run, forecaster), short_training(run, self.settings.steps, batch, len(parts[0]))
+        learnt, target = folder / "training", build_target(run)
         train(forecaster, *parts, loss, short, learnt, show, target_of=target, weight_of=frame_weight)
         forecaster.fit_residual_scale(windows.batches("validation", batch))
         return forecaster, windows

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.tasks import forecast as config
 from configs.tasks.forecast_covariates import build_scaling, check_model, covariates_of
+from configs.tasks.forecast_losses import build_loss, build_target
 from configs.trained import find_model
 from flows.covariates import samples_of
 from flows.folder import load_checkpoint, require
@@ -176,8 +177,8 @@ def train_all(
     validation = held_out.part("validation")
     if chosen.epochs == 0:  # nothing was better than the baseline alone
         return TrainingReport((), len(training), len(validation))
-    loss = config.build_loss(run, forecaster)
-    how = partial(train, key=key, target_of=config.build_target(run), weight_of=frame_weight)
+    loss = build_loss(run, forecaster)
+    how = partial(train, key=key, target_of=build_target(run), weight_of=frame_weight)
 
     def train_networks(show: Progress) -> TrainingReport:
         return how(forecaster, training, validation, loss, settings, folder, show)

@@ -22,6 +22,7 @@ from pipelines.learning.conformal import forecast_by_all
 from pipelines.learning.forecast_intervals import Calibrated
 from pipelines.learning.interval_scores import IntervalTally
 from pipelines.learning.intervals import Interval, paired_skill, skill_json
+from pipelines.learning.past_errors import Seen
 from pipelines.learning.result import COMBINATION, Evaluation, forecast_criteria, forecast_verdict
 from pipelines.learning.threshold_scores import Thresholds, ThresholdTally
 from pipelines.predictors import Combination, Forecaster
@@ -53,14 +54,16 @@ class EvaluationSettings:
 def evaluate(
     forecasters: Mapping[str, Forecaster], windows: Iterable[WindowArrays], settings: EvaluationSettings,
     progress: Progress | None = None, *, validation: Mapping[str, float], intervals: Mapping[str, Calibrated] | None = None,
-    equal: Mapping[str, str] | None = None,
+    equal: Mapping[str, str] | None = None, seen: Seen | None = None,
 ) -> Evaluation:  # fmt: skip
     """Every forecaster on every window (read once, in order), on valid target pixels only, and the one that is published.
 
     `validation`: mean absolute errors on the validation part, by which that is chosen (`pipelines.learning.choice`); `equal`:
     which methods forecast the same there as a simpler one, and which. `intervals` are those of the forecasters, the model's
     among them; they are scored on the same windows. `progress(done, total)` counts windows; total is known where `windows` has a
-    length. In the details, `metrics[name]` and `skill[baseline]` hold `overall` and
+    length. `seen` is told of every window and all forecasts.
+
+    In the details, `metrics[name]` and `skill[baseline]` hold `overall` and
     `by_lead`; `combined_skill` is that of the combination over each of the others, where there is one; `by_date` feeds the plots;
     `choice` says what is published and why; `calibration` are the intervals of that one and `calibrations` those of all by name,
     for `predict`; `intervals_of` are the scores of that one, the best baseline and the network; `thresholds` are scores
@@ -88,6 +91,8 @@ def evaluate(
             scored.add(window, forecasts)
         if events:
             events.add(window, forecasts)
+        if seen:
+            seen(window, forecasts)
         if progress:
             progress(count, max(count, length_hint(windows)))
     if tallies[settings.model].is_empty:

@@ -29,6 +29,7 @@ import numpy as np
 
 from pipelines.calendar import TROPICAL_YEAR_DAYS
 from pipelines.learning.conformal import Intervals, left_out_quantiles
+from pipelines.learning.error_distribution import ErrorDistribution, fit_distribution
 from pipelines.learning.past_errors import Errors, Seen, collect
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
@@ -46,10 +47,14 @@ VALUE_PRIOR_DATES = 3.0  # so many dates with the mean spread count in every bin
 
 
 class Calibrated(NamedTuple):
-    """What `calibrate` finds for a forecaster: its intervals, and plain quantiles of its errors on validation to compare with."""
+    """What `calibrate` finds for a forecaster: its intervals, and plain quantiles of its errors on validation to compare with.
+
+    distribution: of the first variable's truth around it, where that is asked for.
+    """
 
     intervals: Intervals
     constant: Intervals | None = None
+    distribution: ErrorDistribution | None = None
 
 
 class Column(NamedTuple):
@@ -69,7 +74,7 @@ def calibrate(
     forecasters: Mapping[str, Forecaster], past: Sequence[str], training: Iterable[WindowArrays],
     validation: Iterable[WindowArrays], coverage: float = 0.9, progress: Progress | None = None, *,
     limits_C: tuple[tuple[float, float] | None, ...] = (), transforms_C: tuple[str, ...] = (), pixels_per_frame: int = 500,
-    seed: int = 0, seen: Seen | None = None,
+    seed: int = 0, seen: Seen | None = None, with_distribution: bool = False,
 ) -> dict[str, Calibrated]:  # fmt: skip
     """The intervals of every forecaster by name.
 
@@ -77,7 +82,8 @@ def calibrate(
     few constants; the intervals of each other one have the shape of that among these which has the smallest error on validation.
     No forecaster may have learnt from `validation`: the intervals of one that is refitted for the test are those of its twin
     from before. limits_C: the variables' valid ranges. Of larger frames `pixels_per_frame` random valid pixels are used.
-    seen: is told of every window of `validation` and what the forecasters answer.
+    seen: is told of every window of `validation` and what the forecasters answer. with_distribution: of the first variable too,
+    for probabilities, from the same errors.
 
     Raises RequestError where a lead has no valid pixel.
     """
@@ -89,15 +95,24 @@ def calibrate(
     result = {}
     for name, mean_C in mean_of.items():
         shapes = [name if name in columns_of else _best(mean_of, known, c) for c in range(len(mean_C))]
-        columns = [
-            _scaled(columns_of[shape][c], mean_of[name][c] / mean_of[shape][c] if mean_of[shape][c] > 0 else 1.0)
-            for c, shape in enumerate(shapes)
-        ]
+        of_shape_C = [mean_of[shape][c] for c, shape in enumerate(shapes)]
+        ratios = [ours / usual if usual > 0 else 1.0 for ours, usual in zip(mean_C, of_shape_C, strict=True)]
+        columns = [_scaled(columns_of[shape][c], ratios[c]) for c, shape in enumerate(shapes)]
         dates = min(whole[shape].dates for shape in shapes)
         scale_C = limits_C, transforms_C
         plain = _intervals(_plain_columns(recent[name], coverage), coverage, recent[name].dates, *scale_C)
         result[name] = Calibrated(_intervals(columns, coverage, dates, *scale_C), plain)
+        if with_distribution:
+            result[name] = result[name]._replace(distribution=_distribution(result[name].intervals, whole[shapes[0]], ratios[0]))
     return result
+
+
+def _distribution(intervals: Intervals, errors: Errors, ratio: float) -> ErrorDistribution:
+    """Of the first variable, with the season of its intervals."""
+    transform = intervals.transforms_C[0] if intervals.transforms_C else "none"
+    limits = intervals.limits_C[0] if intervals.limits_C else None
+    season_S = intervals.season_CS[0] if intervals.season_CS else ()
+    return fit_distribution(errors, ratio=ratio, transform=transform, limits=limits, season_S=season_S)
 
 
 def _best(mean_of: Mapping[str, np.ndarray], names: Sequence[str], c: int) -> str:

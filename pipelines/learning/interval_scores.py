@@ -133,6 +133,36 @@ def climatological_quantiles(window: WindowArrays, place_n: np.ndarray, k: int, 
     A pixel without a usable value has the mean of the others' quantiles; NaN where there is none. Without a year of dates all
     weigh alike.
     """
+    x_UCn, valid_U1n, near_U = _past_of(window, place_n, k)
+    order_UCn = np.argsort(np.where(valid_U1n, x_UCn, np.inf), axis=0)
+    weight_UCn = np.take_along_axis(np.broadcast_to(near_U[:, None, None] * valid_U1n, x_UCn.shape), order_UCn, axis=0)
+    reached_UCn, x_UCn = np.cumsum(weight_UCn, axis=0), np.take_along_axis(x_UCn, order_UCn, axis=0)
+    reached_UCn = reached_UCn / np.where(reached_UCn[-1] > 0, reached_UCn[-1], np.nan)
+    number_QCn = np.stack([(reached_UCn < probability - 1e-12).sum(axis=0) for probability in probability_Q])
+    quantile_QCn = np.take_along_axis(x_UCn, np.minimum(number_QCn, len(near_U) - 1), axis=0).astype(np.float64)
+    is_seen_Cn = np.isfinite(reached_UCn[-1])
+    if not is_seen_Cn.any():
+        return np.full_like(quantile_QCn, np.nan)
+    mean_QC1 = np.stack([value_Cn.mean(axis=1, where=is_seen_Cn, keepdims=True) for value_Cn in quantile_QCn])
+    return np.where(is_seen_Cn, quantile_QCn, mean_QC1)
+
+
+def climatological_frequency(window: WindowArrays, place_n: np.ndarray, k: int, limits_G: np.ndarray) -> np.ndarray:
+    """(G, n): how often the usable values of each pixel's first variable reached the limits, weighted as its quantiles are.
+
+    A pixel without a usable value has the mean of the others, 0 where there is none.
+    """
+    x_UCn, valid_U1n, near_U = _past_of(window, place_n, k)
+    weight_Un = near_U[:, None] * valid_U1n[:, 0]
+    total_n = weight_Un.sum(axis=0)
+    reached_Gn = np.stack([(weight_Un * (x_UCn[:, 0] >= limit)).sum(axis=0) for limit in limits_G])
+    mean_G1 = reached_Gn.sum(axis=1, keepdims=True) / max(total_n.sum(), 1e-12)
+    found_Gn: np.ndarray = np.where(total_n > 0, reached_Gn / np.where(total_n > 0, total_n, 1), mean_G1)
+    return found_Gn
+
+
+def _past_of(window: WindowArrays, place_n: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(values (U, C, n), valid (U, 1, n), weights of the distance in the year (U,)) of the window's usable dates."""
     usable_N = window.usable_N.numpy()
     days_U = window.days_N.numpy()[usable_N]
     x_UCn = window.x_NCHW.numpy()[usable_N].reshape(len(days_U), window.x_NCHW.shape[1], -1)[..., place_n]
@@ -141,17 +171,7 @@ def climatological_quantiles(window: WindowArrays, place_n: np.ndarray, k: int, 
     near_U = np.exp(-((np.minimum(apart_U, TROPICAL_YEAR_DAYS - apart_U) / SEASON_WIDTH_DAYS) ** 2) / 2) + 1e-6
     if np.ptp(days_U) < TROPICAL_YEAR_DAYS:
         near_U = np.ones_like(near_U)
-    order_UCn = np.argsort(np.where(valid_U1n, x_UCn, np.inf), axis=0)
-    weight_UCn = np.take_along_axis(np.broadcast_to(near_U[:, None, None] * valid_U1n, x_UCn.shape), order_UCn, axis=0)
-    reached_UCn, x_UCn = np.cumsum(weight_UCn, axis=0), np.take_along_axis(x_UCn, order_UCn, axis=0)
-    reached_UCn = reached_UCn / np.where(reached_UCn[-1] > 0, reached_UCn[-1], np.nan)
-    number_QCn = np.stack([(reached_UCn < probability - 1e-12).sum(axis=0) for probability in probability_Q])
-    quantile_QCn = np.take_along_axis(x_UCn, np.minimum(number_QCn, len(days_U) - 1), axis=0).astype(np.float64)
-    is_seen_Cn = np.isfinite(reached_UCn[-1])
-    if not is_seen_Cn.any():
-        return np.full_like(quantile_QCn, np.nan)
-    mean_QC1 = np.stack([value_Cn.mean(axis=1, where=is_seen_Cn, keepdims=True) for value_Cn in quantile_QCn])
-    return np.where(is_seen_Cn, quantile_QCn, mean_QC1)
+    return x_UCn, valid_U1n, near_U
 
 
 def _figures(sums_DKCS: np.ndarray) -> dict[str, Any]:

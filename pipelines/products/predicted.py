@@ -24,6 +24,7 @@ from pipelines.products.cog import Lineage, iso, write_forecast_cogs
 from pipelines.products.frame_products import write_frames
 from pipelines.products.frames import Frame, read_variables, step_for
 from pipelines.products.pictures import MOST_COLUMNS, Maps, draw_animation, draw_quicklook, draw_three_planes
+from pipelines.products.probability_products import PICTURE, Chances, draw_chances, write_chances
 from pipelines.products.sentences import Course
 from pipelines.products.slices import SliceView, middle_slice
 from pipelines.products.stac import ModelCard, forecast_item, write_collection, write_model_item
@@ -40,7 +41,10 @@ QUICKLOOK, ANIMATION, PLANES = "quicklook.png", "animation.gif", "planes.png"
 
 @dataclass(frozen=True)
 class ForecastFields:
-    """What is published. `interval`: nominal coverage of the bounds; `metrics`: flat figures for the collection's summaries."""
+    """What is published. `interval`: nominal coverage of the bounds; `metrics`: flat figures for the collection's summaries.
+
+    chances: of rasters on Earth, what probabilities are published from.
+    """
 
     name: str
     request: Request
@@ -48,6 +52,7 @@ class ForecastFields:
     lineage: Lineage
     interval: float
     metrics: Mapping[str, float]
+    chances: Chances | None = None
 
 
 def publish_forecast(forecast: ForecastFields, card: ModelCard | None, folder: Path, pictures: Path, *, at: Path) -> Course:
@@ -78,6 +83,11 @@ def publish_forecast(forecast: ForecastFields, card: ModelCard | None, folder: P
         forecast_item(grid, date, cog, [field for field in staged.fields if field.target == k], units, lineage)
         for k, (date, cog) in enumerate(zip(dates, cogs, strict=True))
     ]
+    if forecast.chances is not None:
+        fields = forecast.chances, staged, grid, dates, maps.variable
+        draw_chances(*fields, pictures / PICTURE)
+        for item, assets in zip(items, write_chances(*fields, maps.unit, lineage, folder), strict=True):
+            item["assets"] |= assets
     write_collection(
         folder, forecast.name, "forecast", f"driftline forecast of {', '.join(units)}", items,
         pictures={"Quicklook": folder.parent / QUICKLOOK}, metrics=forecast.metrics, method=lineage.method,

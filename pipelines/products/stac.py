@@ -70,12 +70,13 @@ def forecast_item(
     issued = np.datetime64(lineage.issued_utc.rstrip("Z"))
     horizon = duration(float(to_days(np.array(date)) - to_days(np.array(issued))))
     bands = [
-        _band(grid, band_name(field), f"{field.variable}, {ROLES[field.role]}", units.get(field.variable, "")) for field in fields
+        band_of(grid, band_name(field), f"{field.variable}, {ROLES[field.role]}", units.get(field.variable, ""))
+        for field in fields
     ]
     return _item(
         f"forecast_{date_for_name(date)}", f"Forecast for {iso(date)}", grid, iso(date),
         {"forecast:reference_datetime": lineage.issued_utc, "forecast:horizon": horizon}, FORECAST, lineage,
-        {"forecast": _asset(cog, COG_TYPE, "Forecast and interval", bands=bands)}, {},
+        {"forecast": asset(cog, COG_TYPE, "Forecast and interval", bands=bands)}, {},
     )  # fmt: skip
 
 
@@ -92,16 +93,16 @@ def change_item(
     for layer in (layer for layer in layers if layer.name in rasters):
         path, nodata = rasters[layer.name], "nan" if layer.nodata != layer.nodata else int(layer.nodata)
         bands = [
-            _band(grid, band.name, band.description, band.unit_of(unit), layer.dtype, nodata, layer.classes)
+            band_of(grid, band.name, band.description, band.unit_of(unit), layer.dtype, nodata, layer.classes)
             for band in layer.bands
         ]
-        assets[layer.name] = _asset(path, COG_TYPE, layer.title, bands=bands)
+        assets[layer.name] = asset(path, COG_TYPE, layer.title, bands=bands)
         if (names := sidecar(path)).exists():
             text = f"{layer.title}: names of the codes, for GDAL and QGIS"
-            assets[f"{layer.name}_names"] = _asset(names, "application/xml", text, "metadata")
+            assets[f"{layer.name}_names"] = asset(names, "application/xml", text, "metadata")
     for path in vectors:
         kind, title_of_kind = VECTOR_TYPES[path.suffix]
-        assets[f"patches_{path.suffix[1:]}"] = _asset(path, kind, f"{patches}, {title_of_kind}")
+        assets[f"patches_{path.suffix[1:]}"] = asset(path, kind, f"{patches}, {title_of_kind}")
     times = {"start_datetime": start_utc, "end_datetime": lineage.issued_utc}
     own = {f"driftline:{key}": value for key, value in facts.items()}
     return _item(name, title, grid, lineage.issued_utc, times, CLASSIFICATION, lineage, assets, own)
@@ -159,7 +160,8 @@ def _link(rel: str, name: str, kind: str) -> dict[str, str]:
     return {"rel": rel, "href": f"./{name}", "type": kind}
 
 
-def _asset(path: Path, kind: str, title: str, role: str = "data", **more: list[Json]) -> Json:
+def asset(path: Path, kind: str, title: str, role: str = "data", **more: list[Json]) -> Json:
+    """A file of an item, beside it."""
     return {"href": f"./{path.name}", "type": kind, "title": title, "roles": [role], **more}
 
 
@@ -168,10 +170,11 @@ def _picture(folder: Path, title: str, path: Path) -> Json:
     return {"href": href, "type": guess_type(path)[0], "title": title, "roles": ["overview"]}
 
 
-def _band(
+def band_of(
     grid: Grid, name: str, description: str, unit: str, dtype: str = "float32", nodata: str | int = "nan",
     classes: Sequence[Class] = (),
 ) -> Json:  # fmt: skip
+    """A band of an asset."""
     crs, band = parse_crs(grid.crs), {"name": name, "description": description, "data_type": dtype, "nodata": nodata}
     band |= {"raster:sampling": "area"}
     if crs.is_projected:  # the extension wants metres

@@ -54,10 +54,31 @@ def test_a_run_leaves_everything_and_a_second_one_does_nothing(tiny_run: Path) -
     changed = {p.name for p, when in written.items() if p.stat().st_mtime_ns != when}
     assert changed <= {"steps.jsonl", "config.yaml", "ingest.json", "refused.json", "cube.lock", ".run.lock"}
 
+    check_probabilities_are_scored_and_published(tiny_run, folder)
     check_damage_is_mended(tiny_run, folder)
     check_another_model_is_refused(tiny_run, folder)
     check_another_config_is_not_evaluated(tiny_run)
     check_where_the_network_adds_nothing_the_baseline_is_published(tiny_run, folder)
+
+
+def check_probabilities_are_scored_and_published(config: Path, folder: Path) -> None:
+    """With three keys, of the model that is there; without them everything is as it was before."""
+    before = {name: (folder / name).read_bytes() for name in ("evaluation.json", "quicklook.png")}
+    asked = ("evaluation.thresholds=[0.4]", "evaluation.probabilities=true", "prediction.members=2")
+    carry_out("run", config, *asked)
+    details = read("evaluation.json")["details"]
+    assert 0 < details["probabilities"]["distributions"]["model"]["overall"]["crps"] < 0.1
+    for name, bands in (("probability", ["red_ge_0.4"]), ("members", ["member_1", "member_2"])):
+        with rasterio.open(next((folder / "products").glob(f"{name}_*.tif"))) as file:
+            assert list(file.descriptions) == bands
+    item = json.loads(next((folder / "products").glob("forecast_*.json")).read_text())
+    assert list(item["assets"]) == ["forecast", "probability", "members"]
+    report = (folder / "report.html").read_text()
+    assert "Probabilities of reaching a threshold" in report
+    assert (folder / "probability.png").exists()
+    carry_out("run", config)
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert not [*folder.glob("probability*"), *(folder / "products").glob("probability*")]
 
 
 def check_damage_is_mended(config: Path, folder: Path) -> None:
