@@ -21,5 +21,5 @@ def test_a_prediction_killed_at_any_disk_call_resumes_to_equal_bytes(tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["different"] == []
-    assert result["calls"] > 40
+    assert result["calls"] > 30
     assert result["kills_in_a_row"] > 1
