@@ -113,7 +113,7 @@ def main(root: Path) -> None:
             if digest(folder) != expected:
                 different.append(f"{half}-{number}")
     again, kills = root / "again-and-again", 0
-    while run_child(again, 25, False):  # at most 25 calls per child, and still it completes
+    while run_child(again, 15, False):  # at most 15 calls per child, and still it completes
         kills += 1
     if digest(again) != expected:
         different.append("again-and-again")
