@@ -152,6 +152,7 @@ def train_member(
 
 def make_row(name: str, protocol: Protocol, folder: Path, digits: Path, test_file: Path | None) -> Row:
     member, started = MEMBERS[name], time.monotonic()
+    forget_peak()
     forecaster = build(member.model)
     report = train_member(forecaster, member, protocol, digits_of(digits, "train"), folder / slug(name), shown(name))
     return {
@@ -216,6 +217,13 @@ def device_name() -> str:
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+def forget_peak() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def peak_gpu_gb() -> float | None:

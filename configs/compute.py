@@ -13,6 +13,13 @@ from configs.schema import Address, Finding, InputPath, Sections, Strict
 from pipelines.compute import LOCAL, Compute, Tls
 
 
+def has_port(address: str) -> bool:
+    try:
+        return urlsplit(address).port is not None
+    except ValueError:  # it is no number, or too large
+        return False
+
+
 class TlsConfig(Strict):
     """The files (PEM) by which client, scheduler and workers know each other."""
 
@@ -28,7 +35,10 @@ class ComputeConfig(Strict):
         None, description="default: dask where an address is given, else threads of this process"
     )
     workers: int | None = Field(
-        None, ge=1, description="threads or processes of this machine; default: one thread, or one process per core"
+        None,
+        ge=1,
+        description="threads or processes of this machine; default: one thread, or one process per core (with `gpus` one); with "
+        "an address the scheduler's workers count",
     )
     address: Annotated[Address | None, CONNECT] = Field(
         None, description="of a Dask scheduler, such as tls://scheduler:8786; default of `kind: dask`: workers on this machine"
@@ -47,10 +57,7 @@ class ComputeConfig(Strict):
         scheme, host = urlsplit(self.address).scheme, urlsplit(self.address).hostname or ""
         if self.kind not in (None, "dask"):
             yield Finding(("compute", "kind"), f"{self.kind} takes no address", "write kind: dask, or take the address out")
-        if self.workers is not None:
-            problem = "the scheduler at compute.address has workers of its own"
-            yield Finding(("compute", "workers"), problem, "take it out; workers are started with `dask worker`")
-        if scheme not in ("tcp", "tls") or not host:
+        if scheme not in ("tcp", "tls") or not host or not has_port(self.address):
             yield Finding(key, f"{self.address!r} is no address of a scheduler", "tcp://127.0.0.1:8786, or tls://host:8786")
         elif scheme == "tcp" and host not in LOCAL:
             problem = f"{self.address} is on another machine: whoever reaches its port could execute programs"

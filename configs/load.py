@@ -77,9 +77,10 @@ def _check(sections: Sections, inputs_must_exist: bool) -> list[Finding]:
 def config_hash(run: AnyRun) -> str:
     """SHA-256 (hex) of the resolved config as canonical JSON; equal for every notation of the same run.
 
-    Of patients' images that are de-identified it does not depend on where the originals lie.
+    It does not depend on where work runs, nor, of patients' images that are de-identified, on where the originals lie.
     """
-    canonical = json.dumps(without_originals(run).model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    content = without_originals(run).model_dump(mode="json", exclude={"compute": True, "prediction": {"staging"}})
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

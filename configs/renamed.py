@@ -35,7 +35,11 @@ RENAMED: dict[str, Renamed] = {
         "evaluation.publish", tasks=FORECAST, values={"smaller_error": "best", "beyond_doubt": "beyond_doubt"}
     ),
     "prediction.workers": Renamed("compute.workers", tasks=FORECAST),
-    "cube.dask": Renamed("compute.address", tasks=(*FORECAST, *MONITOR, *CHANGE, "segment", "classify", "regress", "detect")),
+    "cube.dask": Renamed(
+        "compute.address",
+        "tiles of forecasts and monitoring are computed there, too",
+        tasks=(*FORECAST, *MONITOR, *CHANGE, "segment", "classify", "regress", "detect"),
+    ),
     "model.guide": Renamed("model.baseline", tasks=FORECAST),
     "monitoring.expectation": Renamed("monitoring.model", tasks=MONITOR),
     "source.kind": Renamed("source.kind", tasks=CHANGE, values={"places": "sites"}),

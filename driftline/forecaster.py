@@ -19,6 +19,7 @@ import numpy as np
 
 from driftline.runs import display, read_evaluation
 from driftline.training import BASELINES, Variables, bands_used, check_lengths, make_config, merged, variable_configs
+from pipelines.compute import HERE
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.notebook import html_table
 
@@ -273,7 +274,7 @@ class Forecaster:
             forecaster, intervals = forecaster.of_leads(lead_K), intervals.of_leads(lead_K)
         intervals = intervals.at(request.steps.target_days_K)
         with TemporaryDirectory(prefix="driftline-") as folder:
-            how = (Path(folder), chosen.tile_px, self.run.split.margin_px, self.run.compute.build(), model_hash)
+            how = (Path(folder), chosen.tile_px, self.run.split.margin_px, HERE, model_hash)
             staged = predict_fields(request, forecaster, intervals, *how)
             check_seam(staged, chosen.max_seam)
             attributes = {

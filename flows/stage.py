@@ -13,7 +13,7 @@ from typing import Any
 from configs.trained import used_by
 from flows import publish, trained
 from flows.folder import fingerprints, finished, first_altered, require
-from flows.task import Invocation, Record, Task, TrainedTask, key_of
+from flows.task import Invocation, Record, SlicedTask, Task, TrainedTask, key_of
 from flows.tasks import task_of
 from pipelines.errors import RequestError
 from pipelines.files import write_json
@@ -29,6 +29,8 @@ def carry_out(context: Invocation, verb: str) -> Record:
     Raises RequestError for a verb that the task does not have.
     """
     task = task_of(context.run.task)
+    if context.is_finishing and not (isinstance(task, SlicedTask) and verb in task.sliced):
+        raise RequestError(f"--finish: `driftline {verb}` of a run with `task: {task.name}` has no slices; leave it out")
     if verb == "report":
         return publish.report(task, task.resolve(context, verb))
     records = {stage: run_stage(task, context, stage) for stage in stages_needed(task, context, verb)}

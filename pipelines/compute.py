@@ -9,13 +9,17 @@ A piece writes its own part and nothing else, and may be done twice: a lost work
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+from threadpoolctl import threadpool_limits
 
 from pipelines.errors import RequestError, StateError
 
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result", covariant=True)
 BREAKS_IN_A_ROW = 3  # pools of processes that ended without a single piece done
 SECONDS_TO_CONNECT = 30
-LOCAL = ("127.0.0.1", "localhost", "[::1]")  # a scheduler elsewhere is asked for TLS
+LOCAL = ("127.0.0.1", "localhost", "::1")  # a scheduler elsewhere is asked for TLS
 
 
 class Work(Protocol[Result]):
@@ -34,6 +38,10 @@ class Work(Protocol[Result]):
     @property
     def key(self) -> str:
         """Names what is opened: a worker opens it once."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a piece takes a GPU."""
 
     def open(self) -> Callable[[Any], Result]:
         """The function of a piece; called once per process."""
@@ -53,9 +61,10 @@ class Tls:
 
 @dataclass(frozen=True)
 class Compute:
-    """Where pieces are done. `workers`: threads or processes at a time (None: one thread, or one process per core).
+    """Where pieces are done. `workers`: threads or processes at a time (None: one thread, or one process per core; one per GPU).
 
-    `address`: of a Dask scheduler; "" starts workers on this machine. `gpus`: a piece takes a worker's resource GPU.
+    `address`: of a Dask scheduler; "" starts workers on this machine. `gpus`: work that can use a GPU takes one; of Dask's
+    workers, those with the resource GPU.
     """
 
     kind: Literal["threads", "processes", "dask"] = "threads"
@@ -72,7 +81,7 @@ class Compute:
     @property
     def at_once(self) -> int:
         """Threads or processes of this machine."""
-        return self.workers or (1 if self.is_local else os.cpu_count() or 1)
+        return self.workers or (1 if self.is_local or self.gpus else os.cpu_count() or 1)
 
 
 HERE = Compute()
@@ -101,7 +110,8 @@ def _in_threads(work: Work[Result], pieces: Sequence[Any], workers: int) -> Iter
     if workers <= 1 or len(pieces) <= 1:
         yield from map(do, pieces)
         return
-    with ThreadPoolExecutor(workers, "pieces", initializer=work.limit, initargs=(_share(workers),)) as pool:
+    share = _share(workers)
+    with threadpool_limits(share), ThreadPoolExecutor(workers, "pieces", initializer=work.limit, initargs=(share,)) as pool:
         yield from _as_completed([pool.submit(do, piece) for piece in pieces])
 
 
@@ -132,7 +142,7 @@ def _in_processes(work: Work[Result], pieces: Sequence[Any], workers: int) -> It
                     del left[futures[future]]
                     yield result
             except BrokenProcessPool as e:
-                breaks = breaks + 1 if len(left) == count else 1
+                breaks = breaks + 1 if len(left) == count else 0
                 if breaks >= BREAKS_IN_A_ROW:
                     raise StateError(
                         f"worker processes ended {breaks} times in a row without finishing anything (out of memory, or killed); "
@@ -149,8 +159,16 @@ _opened: Callable[[Any], Any] | None = None
 def _open_here(work: Work[Any], threads: int) -> None:
     global _opened
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    threadpool_limits(threads)
     work.limit(threads)
-    _opened = work.open()
+    try:
+        _opened = work.open()
+    except Exception as e:  # raised here it would break the pool without a word
+        _opened = partial(_raise, e)
+
+
+def _raise(error: Exception, piece: Any) -> None:
+    raise error
 
 
 def _end_with_parent() -> None:
@@ -174,23 +192,24 @@ def _do_here(piece: Any) -> Any:
 def _with_dask(work: Work[Result], pieces: Sequence[Any], compute: Compute) -> Iterator[Result]:
     from distributed import KilledWorker, as_completed
 
-    with connected(compute, len(pieces)) as client, client.as_current():
-        name = f"driftline-{work.key}"
-        client.register_plugin(_opener(work, compute.gpus), name=name)
+    on_gpu, futures = compute.gpus and work.on_gpu, list[Any]()
+    with connected(compute, len(pieces), on_gpu=on_gpu) as client, client.as_current():
+        name = f"driftline-{work.key[:16]}-{secrets.token_hex(4)}"  # another program may do the same work on these workers
+        client.register_plugin(_opener(work, on_gpu), name=name)
         try:
-            resources = {"GPU": 1} if compute.gpus else None
-            futures = client.map(_do_there, pieces, opened=name, pure=False, resources=resources)
+            futures = client.map(_do_there, pieces, opened=name, pure=False, resources={"GPU": 1} if on_gpu else None)
             for future in as_completed(futures):
                 yield future.result()
                 future.release()
         except KilledWorker as e:
             raise StateError(f"Dask workers keep being lost ({e}): out of memory, or killed; what is finished is kept") from e
         finally:
+            client.cancel(futures)
             client.unregister_worker_plugin(name)
 
 
 @contextmanager
-def connected(compute: Compute, most: int) -> Iterator[Client]:
+def connected(compute: Compute, most: int, *, on_gpu: bool = False) -> Iterator[Client]:
     """A client of the scheduler at `compute.address`, or of workers started on this machine, at most `most`.
 
     Raises RequestError where no scheduler answers or none of its workers has what is asked for.
@@ -202,7 +221,7 @@ def connected(compute: Compute, most: int) -> Iterator[Client]:
     with dask.config.set(quiet):
         if not compute.address:
             workers = min(compute.at_once, max(most, 1))
-            resources = {"GPU": 1} if compute.gpus else None
+            resources = {"GPU": 1} if on_gpu else None
             with (
                 distributed.LocalCluster(
                     n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, resources=resources
@@ -219,7 +238,7 @@ def connected(compute: Compute, most: int) -> Iterator[Client]:
                 f"no Dask scheduler answers at {compute.address} ({e}); correct compute.address, or start one"
             ) from e
         with client:
-            _require_workers(client, compute)
+            _require_workers(client, compute.address, on_gpu)
             yield client
 
 
@@ -229,23 +248,23 @@ def _security(tls: Tls) -> Any:
     return Security(tls_ca_file=tls.ca, tls_client_cert=tls.cert, tls_client_key=tls.key, require_encryption=True)
 
 
-def _require_workers(client: Client, compute: Compute) -> None:
+def _require_workers(client: Client, address: str, on_gpu: bool) -> None:
     """A task that no worker may do would wait without a word."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     if not workers:
-        raise RequestError(f"the Dask scheduler at {compute.address} has no workers; start some: dask worker {compute.address}")
-    if compute.gpus and not any(worker["resources"].get("GPU") for worker in workers):
-        start = f'CUDA_VISIBLE_DEVICES=0 dask worker {compute.address} --nthreads 1 --resources "GPU=1"'
-        raise RequestError(f"compute.gpus: none of the {len(workers)} workers at {compute.address} has a GPU; start one: {start}")
+        raise RequestError(f"the Dask scheduler at {address} has no workers; start some: dask worker {address}")
+    if on_gpu and not any(worker["resources"].get("GPU") for worker in workers):
+        start = f'CUDA_VISIBLE_DEVICES=0 dask worker {address} --nthreads 1 --resources "GPU=1"'
+        raise RequestError(f"compute.gpus: none of the {len(workers)} workers at {address} has a GPU; start one: {start}")
 
 
-def _opener(work: Work[Any], gpus: bool) -> WorkerPlugin:
+def _opener(work: Work[Any], on_gpu: bool) -> WorkerPlugin:
     """A worker plugin that opens the work once, on workers that join later too."""
     from distributed import WorkerPlugin
 
     class Opener(WorkerPlugin):
         def setup(self, worker: Worker) -> None:
-            if not gpus or worker.state.total_resources.get("GPU"):
+            if not on_gpu or worker.state.total_resources.get("GPU"):
                 self.do, self.limited = work.open(), threading.local()
 
         def __call__(self, piece: Any) -> Any:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class StoredFiles(Protocol):
-    """Names are paths from the folder that they are in, with /. A file is there as a whole or not at all."""
+    """Names are paths from the folder that they are in, with /."""
 
     @property
     def uri(self) -> str:
@@ -45,7 +45,10 @@ class StoredFiles(Protocol):
         """Replaces the file."""
 
     def writing(self, name: str) -> AbstractContextManager[Path]:
-        """A file on this machine to write to, which takes the place of `name` when the block ends without an error."""
+        """A file on this machine to write to, which takes the place of `name` when the block ends without an error.
+
+        An upload to a bucket that is interrupted may leave a shorter object: whoever reads it must know its end.
+        """
 
     def remove(self, folder: str) -> None:
         """Everything below `folder`; nothing where there is none."""
@@ -118,7 +121,7 @@ class BucketFiles:
 
     def read_range(self, name: str, start: int, length: int) -> bytes:
         with self._system.open_input_file(f"{self.prefix}/{name}") as file:
-            return bytes(file.read_at(length, start))
+            return bytes(file.read_at(max(min(length, file.size() - start), 0), min(start, file.size())))
 
     def size(self, name: str) -> int:
         with self._system.open_input_file(f"{self.prefix}/{name}") as file:
@@ -143,6 +146,11 @@ class BucketFiles:
 
 def is_remote(uri: str) -> bool:
     return "://" in uri and not uri.startswith("file://")
+
+
+def absolute(uri: str) -> str:
+    """The same place for a process that works in another folder."""
+    return uri if is_remote(uri) else str(Path(uri.removeprefix("file://")).expanduser().absolute())
 
 
 def files_at(uri: str) -> StoredFiles:

@@ -18,7 +18,7 @@ from configs.trained import find_model
 from flows.folder import RunFolder, code_version, readable, require
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from flows.tasks import forecast_choice as choice
-from flows.tasks.forecast_archive import keep_forecast, rival_to_keep
+from flows.tasks.forecast_archive import UNUSABLE, keep_forecast, rival_to_keep
 from flows.tasks.forecast_methods import (
     as_published,
     challenger_of,
@@ -55,6 +55,7 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
 TRAINED_FROM = ("samples", "split", "model", "training")  # the sections of the config that a model depends on
 ONE_SERIES = "Trained and scored on one series: the scores hold for its later times, not for other patients, devices or clips."
 PARTS = ("train", "validation", "test")
+NO_RESULT = ("archive_keep", "staging")  # keys of `prediction` on which no product depends
 
 
 class Forecast(TrainedTask):
@@ -120,7 +121,8 @@ class Forecast(TrainedTask):
             "model": trained["model_hash"],
             "evaluated": require(folder, "evaluate")["key"],
             "snapshot": snapshot,
-            "prediction": {name: value for name, value in content["prediction"].items() if name != "archive_keep"},
+            "prediction": {name: value for name, value in content["prediction"].items() if name not in NO_RESULT},
+            **({"device": "gpu"} if context.run.compute.gpus else {}),
             "fallback": fallback.baseline if fallback else "",
             "samples": content["samples"],
             "even_if_worse": context.even_if_worse,
@@ -208,12 +210,12 @@ class Forecast(TrainedTask):
         method, name, request = arranged.method, arranged.name, arranged.request
         about = request.snapshot, model_hash, config_hash(run), code_version(), request.issued_utc, request.scene_ids
         lineage = Lineage(*about, method="network" if method == config.MODEL else name)
+        chances = chances_of(context, evaluation, request, method)
         staged = predict_tiles(context, arranged.prediction)
         seam = check_seam(staged, chosen.max_seam, must_agree=not context.even_if_worse)
         keep_forecast(context, evaluation, arranged, staged)
         measured = evaluation.methods[method] if evaluation else {}
         figures = {name: value for name, value in measured.items() if isinstance(value, int | float)}
-        chances = chances_of(context, evaluation, request, method)
         fields = ForecastFields(run.name, request, staged, lineage, run.evaluation.interval, figures, chances)
         is_of_network = config.MODEL in forecasts_of(evaluation, method)
         card = describe(context, fields, arranged.network, arranged.metadata) if is_of_network else None
@@ -237,12 +239,17 @@ class Forecast(TrainedTask):
         from pipelines.inference.predict import predict_slice
 
         arranged, compute = arrange(context, evaluation), context.run.compute.build()
-        rival = rival_to_keep(context, evaluation, arranged)
-        predictions = [arranged.prediction, *([arrange_rival(context, evaluation, arranged, rival)] if rival else [])]
-        done = SliceDone()
-        for one in predictions:
-            work = partial(predict_slice, one, share, compute)
-            done += context.steps.do("predict", f"predict slice {share}", work)
+        chances_of(context, evaluation, arranged.request, arranged.method)
+        do = partial(context.steps.do, "predict", f"predict slice {share}")
+        done = do(partial(predict_slice, arranged.prediction, share, compute))
+        if rival := rival_to_keep(context, evaluation, arranged):
+            try:
+                prediction = arrange_rival(context, evaluation, arranged, rival)
+                done += do(partial(predict_slice, prediction, share, compute))
+            except UNUSABLE as e:
+                context.steps.log(
+                    f"predict: no tiles of the rival {rival}, with which the forecast cannot be compared later: {e}"
+                )
         return done
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:

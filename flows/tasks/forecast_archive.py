@@ -33,17 +33,20 @@ def rival_of(evaluation: Evaluation | None, method: config.Method) -> config.Met
     return name or None
 
 
+UNUSABLE = (RequestError, StateError)  # a rival that cannot be predicted
+
+
 def rival_to_keep(context: Invocation, evaluation: Evaluation | None, arranged: Arranged) -> config.Method | None:
     """The rival of a forecast that goes into the archive; None where there is none, or the forecast is not archived (again)."""
     from pipelines.inference.archive import ABOUT
 
     if not context.run.prediction.archive or is_elapsed(arranged.request.target_utc[0]):
         return None
-    is_kept = (context.folder.archive / about(context, evaluation, arranged).name / ABOUT).exists()
+    is_kept = (context.folder.archive / archived_as(context, evaluation, arranged).name / ABOUT).exists()
     return None if is_kept else rival_of(evaluation, arranged.method)
 
 
-def about(context: Invocation, evaluation: Evaluation | None, arranged: Arranged) -> Archived:
+def archived_as(context: Invocation, evaluation: Evaluation | None, arranged: Arranged) -> Archived:
     """What the archive says of a forecast."""
     from pipelines.inference.archive import describe
 
@@ -65,7 +68,7 @@ def keep_forecast(context: Invocation, evaluation: Evaluation | None, arranged: 
     if is_elapsed(request.target_utc[0]):
         context.steps.log("predict: not archived: no file states a date, so no later frame can be known as the truth")
         return
-    kept = about(context, evaluation, arranged)
+    kept = archived_as(context, evaluation, arranged)
     if (folder.archive / kept.name / ABOUT).exists():
         return
     fields: dict[Who, Staged] = {"published": staged}
@@ -74,8 +77,10 @@ def keep_forecast(context: Invocation, evaluation: Evaluation | None, arranged: 
         try:
             prediction = arrange_rival(context, evaluation, arranged, rival)
             fields["rival"] = predict_tiles(context, prediction, said)
-        except (RequestError, ArtefactDamaged, StateError) as e:  # what is published does not depend on it
+        except UNUSABLE as e:  # what is published does not depend on it
+            if context.is_finishing and not isinstance(e, ArtefactDamaged | RequestError):
+                raise  # slices left some of it out
             context.steps.log(f"predict: archived without its rival {rival}, with which it cannot be compared later: {e}")
             kept = replace(kept, rival="")
     context.steps.do("predict", "archive the forecast", lambda _: keep(kept, request.grid, fields, folder.archive))
-    files_at(f"{staging_of(context)}-rival").remove("")
+    files_at(staging_of(context)).remove("rival")

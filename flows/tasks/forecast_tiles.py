@@ -56,12 +56,13 @@ def arrange_rival(context: Invocation, evaluation: Evaluation | None, of: Arrang
     request = of.request
     if request.covariates is None and uses_covariates(context, evaluation, rival):
         request = choose_request(context, with_covariates=True)
-    return prediction_of(context, evaluation, request, of.network, rival, f"{staging_of(context)}-rival")
+    return prediction_of(context, evaluation, request, of.network, rival, f"{staging_of(context)}/rival")
 
 
 def staging_of(context: Invocation) -> str:
-    """Where tiles are kept until all are there."""
-    return (context.run.prediction.staging or str(context.folder.staging)).rstrip("/")
+    """Where tiles are kept until all are there; a place that the config names is shared by runs."""
+    asked = context.run.prediction.staging
+    return str(context.folder.staging) if asked is None else f"{asked.rstrip('/')}/{context.run.name}"
 
 
 def prediction_of(
@@ -84,5 +85,7 @@ def predict_tiles(context: Invocation, prediction: Prediction, what: str = "pred
     from pipelines.inference.predict import finish, predict
 
     if context.is_finishing:
-        return context.steps.do("predict", "collect the tiles of all slices", lambda _: finish(prediction))
+        context.steps.do("predict", "check the tiles of all slices", lambda _: prediction.regions.require_whole())
+        prediction.regions.sweep()
+        return finish(prediction)
     return context.steps.do("predict", what, lambda show: predict(prediction, context.run.compute.build(), show))

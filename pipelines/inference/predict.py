@@ -33,7 +33,7 @@ from pipelines.inference.window import Strip, blend
 from pipelines.predictors import Forecaster, networks_of
 from pipelines.progress import Progress
 from pipelines.slices import Slice, SliceDone
-from pipelines.stored_files import is_remote
+from pipelines.stored_files import absolute, is_remote
 from pipelines.tiles import Box
 
 if TYPE_CHECKING:
@@ -82,7 +82,16 @@ class PredictWork:
     def key(self) -> str:
         return self.prediction.job.key
 
+    @property
+    def on_gpu(self) -> bool:
+        return bool(self.prediction.job.device)
+
     def open(self) -> Callable[[Box], Record]:
+        regions = self.prediction.regions
+        if not regions.has_begun():
+            raise RequestError(
+                f"this worker does not see {regions.uri}: set prediction.staging to a place that all of them share"
+            )
         device = self.prediction.job.device
         if device and not torch.cuda.is_available():
             raise RequestError("compute.gpus is set, but PyTorch sees no GPU here; take it out, or start workers where one is")
@@ -93,8 +102,16 @@ class PredictWork:
 
     def __reduce__(self) -> tuple[Callable[..., PredictWork], tuple[object, ...]]:
         one = self.prediction
-        dataset = one.uri or one.dataset
-        return _reopened, (one.job, dataset, one.forecaster, one.intervals, one.folder, one.covariates, one.uri)
+        uri = absolute(one.uri) if one.uri else ""
+        return _reopened, (
+            one.job,
+            uri or one.dataset,
+            one.forecaster,
+            one.intervals,
+            absolute(str(one.folder)),
+            one.covariates,
+            uri,
+        )
 
     def limit(self, threads: int) -> None:
         torch.set_num_threads(threads)  # each thread of ours has its own OpenMP team

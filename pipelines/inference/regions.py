@@ -14,7 +14,9 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +31,8 @@ from pipelines.stored_files import StoredFiles, files_at, is_remote
 from pipelines.tiles import Box
 
 JOB, SUFFIX, MARK = "job.json", ".region", b"DLR1"
+EARLIER_LEDGER = "ledger.jsonl"  # of version 0.1.0, beside files that were written in place
+SECONDS_OF_A_DRAFT = 24 * 3600
 BLOCK = 2**23  # bytes that are hashed at a time
 MOST_NAMED = 5
 
@@ -109,15 +113,38 @@ class Regions:
                 raise StorageFull(f"{place}: {wanted / 2**20:.1f} MiB are needed, {free / 2**20:.1f} MiB are free; free space")
         self.files.write(f"{self.job}/{JOB}", text)
 
+    def has_begun(self) -> bool:
+        """Whether `begin` was called for this folder, as seen from here."""
+        try:
+            return bool(self.files.read(f"{self.job}/{JOB}"))
+        except FileNotFoundError:
+            return False
+
     def sweep(self) -> None:
-        """Removes the regions of other jobs, and drafts of this one; only for whoever alone works in the folder."""
+        """Removes the regions of other jobs, and what killed processes left; for whoever holds the run that the folder is of."""
         for name in self.files.names(""):
             job, _, file = name.rpartition("/")
-            if file == JOB and job != self.job and "/" not in job:
+            if file == JOB and job != self.job and self._is_job(job):
                 self.files.remove(job)
-        if not is_remote(self.folder):
-            for draft in (Path(self.files.uri) / self.job).glob(f".*{SUFFIX}.*"):
+        if is_remote(self.folder):
+            return
+        place = Path(self.files.uri)
+        long_ago = time.time() - SECONDS_OF_A_DRAFT  # a younger one may be that of a slice at work
+        for draft in (place / self.job).glob(f".*{SUFFIX}.*"):
+            if draft.stat().st_mtime < long_ago:
                 draft.unlink(missing_ok=True)
+        if (place / EARLIER_LEDGER).exists():
+            for path in (*place.glob("*.f32"), place / EARLIER_LEDGER):
+                path.unlink(missing_ok=True)
+
+    def _is_job(self, name: str) -> bool:
+        """Whether a folder is that of a job, and not somebody else's."""
+        if not re.fullmatch("[0-9a-f]{16}", name):
+            return False
+        try:
+            return str(json.loads(self.files.read(f"{name}/{JOB}"))["key"]).startswith(name)
+        except (ValueError, KeyError, TypeError):
+            return False
 
     def finished(self) -> set[str]:
         """Keys of the regions whose files are there, whole or not."""
@@ -167,16 +194,23 @@ class Regions:
             raise ArtefactDamaged(f"{self.uri}: {region.key} is not a whole region ({e}); remove it and predict again") from e
         return record
 
+    def require_whole(self) -> None:
+        """Raises StateError that names regions that are missing, or are not as they were written."""
+        self._refuse([region.key for region, _ in self.missing()])
+
     def records(self) -> list[Record]:
         """Of all regions, in their order. Raises StateError that names what is missing, ArtefactDamaged."""
         there = self.finished()
-        missing = [region.key for region in self.parts if region.key not in there]
-        if missing:
-            more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
-            named = ", ".join(missing[:MOST_NAMED])
-            remedy = "do the slices again that were to predict them, or predict the rest without --finish"
-            raise StateError(f"{self.uri}: {len(missing)} of {len(self.parts)} regions are missing: {named}{more}; {remedy}")
+        self._refuse([region.key for region in self.parts if region.key not in there])
         return [self.record(region) for region in self.parts]
+
+    def _refuse(self, missing: list[str]) -> None:
+        if not missing:
+            return
+        named = ", ".join(missing[:MOST_NAMED]) + (f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else "")
+        remedy = "do the slices again that were to predict them, or predict the rest without --finish"
+        counted = f"{len(missing)} of {len(self.parts)} regions"
+        raise StateError(f"{self.uri}: {counted} are missing or damaged: {named}; {remedy}")
 
     # ------------------------------------------------------------ values
 

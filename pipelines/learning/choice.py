@@ -131,7 +131,7 @@ def tally_errors(
 
 
 def choose_members(
-    errors: Mapping[str, float], dates: int, equal: Mapping[str, str] | None = None, corrected: str = ""
+    errors: Mapping[str, float], dates: int, equal: Mapping[str, str] | None = None, corrected: str = "", network: str = "model"
 ) -> tuple[str, ...]:
     """Those whose mean is a candidate: methods that so few target dates do not tell from the one with the smallest error.
 
@@ -148,7 +148,8 @@ def choose_members(
         return ()
     within = min(COMBINED_WITHIN / math.sqrt(dates), MOST_WITHIN)
     good = tuple(name for name, error in known.items() if error <= min(known.values()) * (1 + within))
-    return good if len(set(good) - {corrected}) > 1 else ()
+    is_half = set(good) == {network, (equal or {}).get(corrected, corrected)}
+    return good if len(good) > 1 and not is_half else ()
 
 
 def choose(

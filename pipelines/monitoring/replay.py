@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +21,7 @@ import numpy as np
 
 from pipelines.compute import HERE, Compute, carry_out
 from pipelines.cube.store import open_cube
-from pipelines.errors import ArtefactDamaged
+from pipelines.errors import ArtefactDamaged, RequestError
 from pipelines.monitoring.areas import Block, BlockReader, CubeDate, MonitoredCube, plan_blocks
 from pipelines.monitoring.detector import LAYER_DTYPES, Detector
 from pipelines.monitoring.layers import Layers
@@ -38,6 +39,7 @@ from pipelines.monitoring.state import (
 )
 from pipelines.progress import Progress
 from pipelines.samples.variables import Variable
+from pipelines.stored_files import absolute
 from pipelines.tiles import Box
 
 logger = logging.getLogger(__name__)
@@ -145,19 +147,27 @@ class MonitorWork:
     def key(self) -> str:
         return hashlib.sha256(f"{self.monitoring.folder} {self.monitoring.made_for}".encode()).hexdigest()
 
+    @property
+    def on_gpu(self) -> bool:
+        return False
+
     def open(self) -> Callable[[Block], Counts]:
+        if not self.monitoring.layers.is_dir():
+            folder = self.monitoring.folder
+            raise RequestError(f"this worker does not see {folder}: monitoring needs a folder that all workers share")
         return partial(advance_block, self.monitoring, self.written)
 
     def limit(self, threads: int) -> None:
-        from threadpoolctl import threadpool_limits
+        if "torch" in sys.modules:  # some models of expected values are networks
+            import torch
 
-        threadpool_limits(threads)
+            torch.set_num_threads(threads)
 
     def __reduce__(self) -> tuple[Callable[..., MonitorWork], tuple[object, ...]]:
         cube = self.monitoring.cube
-        named = (cube.uri, cube.snapshot, cube.variable, cube.start_ns) if cube.uri else cube
+        named = (absolute(cube.uri), cube.snapshot, cube.variable, cube.start_ns) if cube.uri else cube
         one = self.monitoring
-        return _reopened, (named, self.written, one.detector, one.made_for, one.folder, one.keep_every)
+        return _reopened, (named, self.written, one.detector, one.made_for, one.folder.absolute(), one.keep_every)
 
 
 def _reopened(named: tuple[str, str, Variable, int] | MonitoredCube, written: Mapping[str, str], *others: Any) -> MonitorWork:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.ticker import PercentFormatter
 
+from pipelines.learning.result import called
 from pipelines.products.canvas import INK, MUTED, drawing, tidy, title
 from pipelines.products.charts import COLOURS, GREY, MARKERS
 from pipelines.products.json_values import Json
@@ -20,12 +21,24 @@ def probability_section(scores: Json | None, shipped: str, quicklook: Path, draf
     """An empty section where the config asks for no probabilities. The maps lie beside the quicklook, once published."""
     if not scores:
         return Section("probabilities", "Probabilities")
+    scores, shipped = with_names(scores), called(shipped)
     maps, picture = quicklook.with_name(PICTURE), drafts / "probability_reliability.png"
     draw_probability_reliability(scores, shipped, picture)
     pictures = [Picture(maps, "Probability of reaching each threshold")] if maps.exists() else []
     pictures.append(Picture(picture, "Reliability, and where the truth lies in its distribution", reliability_caption(scores)))
     tables = [*brier_tables(scores, shipped), *distribution_tables(scores, shipped)]
     return Section("probabilities", "Probabilities of reaching a threshold", pictures=pictures, tables=tables)
+
+
+def with_names(scores: Json) -> Json:
+    """The scores with their methods under the names that people read."""
+
+    def name(method: str) -> str:
+        kind, comma, rest = method.partition(",")
+        return f"{called(kind)}{comma}{rest}"
+
+    by_method = ("methods", "distributions", "reliability")
+    return {**scores, **{part: {name(one): found for one, found in scores[part].items()} for part in by_method if part in scores}}
 
 
 def reliability_caption(scores: Json) -> str:

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -46,7 +48,7 @@ def test_slices_make_what_a_run_makes(evaluated: str, monkeypatch: pytest.Monkey
     assert not (folder / "products").exists()
     code, text = call("predict", evaluated, *SMALL_TILES, "--finish")
     assert code == 1
-    assert "3 of 4 regions are missing: r000000-000016_c000000-000016, r000016-000032_c000000-000016" in text
+    assert "3 of 4 regions are missing or damaged: r000000-000016_c000000-000016, r000016-000032_c000000-000016" in text
     assert "do the slices again" in text
     for share in ("3/3", "1/3", "2/3"):
         assert call("predict", evaluated, *SMALL_TILES, "--slice", share)[0] == 0
@@ -57,8 +59,10 @@ def test_slices_make_what_a_run_makes(evaluated: str, monkeypatch: pytest.Monkey
     assert json.loads((folder / "stages" / "predict.json").read_text())["method"] == "model"
     whole = call("run", evaluated, *SMALL_TILES, "--set", "name=whole")
     assert whole[0] == 0
-    names = {name: len(content) for name, content in products(Path("runs/whole")).items()}
-    assert {name: len(content) for name, content in sliced.items()} == names
+    assert sliced.keys() == products(Path("runs/whole")).keys()
+    for name in sliced:
+        with rasterio.open(folder / "products" / name) as one, rasterio.open(f"runs/whole/products/{name}") as other:
+            np.testing.assert_array_equal(one.read(), other.read())
 
 
 @pytest.mark.parametrize(
@@ -80,3 +84,31 @@ def test_monitoring_has_no_slices(tiny_run: Path) -> None:
     code, text = call("predict", "watched.yaml", "--slice", "1/2")
     assert code == 2
     assert "has no slices; run it as a whole" in text
+    code, text = call("predict", "watched.yaml", "--finish")
+    assert code == 2
+    assert "--finish: `driftline predict` of a run with `task: monitor` has no slices; leave it out" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["compute.address=tcp://10.0.0.5:8786"], "tcp://10.0.0.5:8786 is on another machine: whoever reaches its port"),
+        (["compute.address=tls://10.0.0.5:8786"], "tls:// needs certificates"),
+        (["compute.address=10.0.0.5:8786"], "is no address of a scheduler"),
+        (["compute.address=tcp://127.0.0.1"], "is no address of a scheduler"),
+        (["compute.address=tcp://127.0.0.1:8786", "compute.kind=threads"], "threads takes no address"),
+        (["compute.tls={ca: tiny.nc, cert: tiny.nc, key: tiny.nc}"], "certificates are for a scheduler, and none is named"),
+    ],
+)
+def test_where_work_cannot_run_is_refused_with_the_config(tiny_run: Path, settings: list[str], message: str) -> None:
+    code, text = call("predict", str(tiny_run), *(part for one in settings for part in ("--set", one)))
+    assert code == 2
+    assert message in text
+
+
+def test_old_keys_of_a_cluster_are_read(tiny_run: Path) -> None:
+    from configs.load import load_run
+    from pipelines.compute import Compute
+
+    run = load_run(str(tiny_run), ["cube.dask=tcp://[::1]:8786", "prediction.workers=1"])
+    assert run.compute.build() == Compute("dask", 1, "tcp://[::1]:8786")

@@ -15,7 +15,7 @@ from pipelines.errors import RequestError
 from pipelines.slices import Slice
 
 sys.path.insert(0, str(Path(__file__).parent))  # workers import what they unpickle; importlib mode does not add test folders
-from waiting_work import Waiting
+from waiting_work import Closed, Waiting
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,6 +33,12 @@ def test_workers_end_when_their_program_is_killed() -> None:
     while time.monotonic() < deadline and any(map(psutil.pid_exists, workers)):
         time.sleep(0.1)
     assert not any(map(psutil.pid_exists, workers))
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_what_cannot_be_opened_is_said(kind) -> None:
+    with pytest.raises(RequestError, match="nothing to open"):
+        list(carry_out(Closed(), [0.0], Compute(kind, workers=1)))
 
 
 @pytest.mark.parametrize("compute", [Compute(), Compute(workers=3), Compute("processes", workers=2)])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.compute import Compute, carry_out
+from pipelines.errors import RequestError
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class Waiting:
     """Waits for as long as the piece says, and returns the number of its process."""
 
     key: str = "waiting"
+    on_gpu: bool = False
 
     def open(self) -> Callable[[float], int]:
         return self.wait
@@ -25,6 +27,13 @@ class Waiting:
     def wait(seconds: float) -> int:
         time.sleep(seconds)
         return os.getpid()
+
+
+class Closed(Waiting):
+    """Cannot be opened."""
+
+    def open(self) -> Callable[[float], int]:
+        raise RequestError("there is nothing to open")
 
 
 if __name__ == "__main__":

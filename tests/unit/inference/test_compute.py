@@ -3,6 +3,7 @@
 import hashlib
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_slices_in_any_order_and_interrupted_make_the_whole(arrange, conv, tmp_p
     done = [predict_slice(sliced, one) for one in rounds[:-1]]
     assert all(one.made == one.size for one in done)
     assert predict_slice(sliced, rounds[0]) == SliceDone(0, done[0].size)
-    with pytest.raises(StateError, match=rf"of {len(whole.regions.parts)} regions are missing"):
+    with pytest.raises(StateError, match=rf"of {len(whole.regions.parts)} regions are missing or damaged"):
         finish(sliced)
     predict_slice(sliced, rounds[-1])
     finish(sliced)
@@ -113,8 +114,13 @@ def test_slices_in_any_order_and_interrupted_make_the_whole(arrange, conv, tmp_p
 
 def test_no_scheduler_no_gpu(arrange, conv, tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.compute.SECONDS_TO_CONNECT", 1)
+    prediction = arrange(tmp_path, conv)
     with pytest.raises(RequestError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9 "):
-        predict(arrange(tmp_path, conv), Compute("dask", address="tcp://127.0.0.1:9"))
+        predict(prediction, Compute("dask", address="tcp://127.0.0.1:9"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(RequestError, match=r"compute.gpus is set, but PyTorch sees no GPU here"):
+        predict(replace(prediction, job=replace(prediction.job, device="cuda")))
+    assert replace(prediction.job, device="cuda").key != prediction.job.key
 
 
 def test_a_forecast_in_a_bucket_is_that_of_a_folder(arrange, conv, tmp_path, bucket):
@@ -123,3 +129,12 @@ def test_a_forecast_in_a_bucket_is_that_of_a_folder(arrange, conv, tmp_path, buc
     for field in one.fields:
         np.testing.assert_array_equal(other.read(field, slice(3, 60)), one.read(field, slice(3, 60)))
     assert predict_slice(there, Slice(1, 1)).made == 0
+    files, name = there.regions.files, there.regions.name_of(there.regions.parts[0])
+    content = files.read(name)
+    for damaged in (content[:-1], content[:10], b""):  # as an upload that was interrupted leaves it
+        files.write(name, damaged)
+        assert [bool(why) for _, why in there.regions.missing()] == [True]
+    assert predict_slice(there, Slice(1, 1)).made == 1
+    assert files.read(name) == content
+    there.regions.sweep()
+    assert there.regions.missing() == []

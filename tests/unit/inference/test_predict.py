@@ -117,7 +117,7 @@ def test_regions_predicted_in_any_order_and_twice_give_the_same(run, cube, conv,
     other = predict_into(dataset, conv, tmp_path / "other", tile_px=16, memory_mb=0)
     regions = open_staging(other)
     assert len(regions) > 3
-    with pytest.raises(StateError, match=rf"{len(regions)} of {len(regions)} regions are missing: {regions[0].key}"):
+    with pytest.raises(StateError, match=rf"{len(regions)} of {len(regions)} regions are missing or damaged: {regions[0].key}"):
         finish(other)
     for region in [*reversed(regions), regions[0]]:
         predict_region(other, region)

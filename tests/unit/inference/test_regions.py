@@ -1,5 +1,6 @@
 """Planes that are staged region by region, on a disk and in S3."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def fill(regions: Regions, tile_px: int = 4) -> dict[Plane, np.ndarray]:
     return planes
 
 
-def made(folder: Path | str, shape: tuple[int, ...] = (13, 17), key: str = "k" * 64) -> Regions:
+def made(folder: Path | str, shape: tuple[int, ...] = (13, 17), key: str = "a" * 64) -> Regions:
     return Regions(str(folder), key, PLANES, shape, plan_batches(shape, 4, 2))
 
 
@@ -56,8 +57,10 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     path.write_bytes(b"\0" + path.read_bytes()[1:] if path.read_bytes()[0] else b"\1" + path.read_bytes()[1:])
     assert [(region, bool(why)) for region, why in regions.missing()] == [(first, False), (second, True)]
     assert regions.missing([regions.parts[-1]]) == []
-    with pytest.raises(StateError, match=rf"1 of {len(regions.parts)} regions are missing: {first.key}"):
+    with pytest.raises(StateError, match=rf"1 of {len(regions.parts)} regions are missing or damaged: {first.key}"):
         regions.records()
+    with pytest.raises(StateError, match=rf"2 of {len(regions.parts)} regions .* {first.key}, {second.key}; do the slices again"):
+        regions.require_whole()
     with pytest.raises(ArtefactDamaged, match=f"{first.key} is missing or too short; predict again"):
         regions.read(PLANES[0], slice(0, 4))
 
@@ -79,16 +82,23 @@ def test_an_interrupted_region_is_not_there(tmp_path):
 
 
 def test_only_this_jobs_regions_stay(tmp_path):
-    other, regions = made(tmp_path, key="o" * 64), made(tmp_path)
+    other, regions = made(tmp_path, key="b" * 64), made(tmp_path)
     for one in (other, regions):
         one.begin()
         fill(one)
-    draft = Path(regions.uri, f".{regions.parts[0].key}.region.1a2b")
-    draft.write_bytes(b"half")
-    (tmp_path / "of-somebody-else").mkdir()
+    old, young = (Path(regions.uri, f".{regions.parts[0].key}.region.{mark}") for mark in ("1a2b", "3c4d"))
+    for draft in (old, young):
+        draft.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    for foreign in ("of-somebody-else", "0123456789abcdef", "."):
+        (tmp_path / foreign).mkdir(exist_ok=True)
+        (tmp_path / foreign / "job.json").write_text('{"key": "of another program"}')
+    for name in ("000-ndvi-forecast.f32", "ledger.jsonl"):
+        (tmp_path / name).touch()
     regions.sweep()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [regions.job, "of-somebody-else"]
-    assert not draft.exists()
+    kept = {"job.json", regions.job, "of-somebody-else", "0123456789abcdef"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert (old.exists(), young.exists()) == (False, True)
     assert regions.missing() == []
 
 

@@ -70,6 +70,9 @@ def test_equals_are_combined_and_a_bad_method_is_not() -> None:
     moving = {"model": 0.1, "moving_field": 0.104, "persistence": 0.2}
     assert choose_members(moving, 25, corrected="persistence") == ("model", "moving_field")
     assert choose_members(moving, 25, corrected="moving_field") == (), "the mean would be half of the network's correction"
+    assert choose_members(moving, 25, {"optical_flow": "moving_field"}, corrected="optical_flow") == ()
+    without = {"model": 0.2, "gradient_boosting": 0.105, "persistence": 0.1}
+    assert choose_members(without, 25, corrected="persistence") == ("gradient_boosting", "persistence")
 
 
 def test_methods_that_forecast_the_same_count_once_as_the_simplest() -> None:
