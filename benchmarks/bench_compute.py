@@ -50,7 +50,7 @@ def measure(folder: str, task: str, kind: Any, workers: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     started = time.perf_counter()
     with dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}):
-        local = {"n_workers": workers, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+        local = {"n_workers": workers, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
         with distributed.LocalCluster(**local) if kind == "dask" else nullcontext() as cluster:
             compute = Compute(kind, workers) if cluster is None else Compute("dask", address=cluster.scheduler_address)
             start_s, began = time.perf_counter() - started, time.perf_counter()

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from configs.paths import CONNECT
 from configs.schema import Address, Finding, InputPath, Sections, Strict
-from pipelines.compute import LOCAL, Compute, Tls
+from pipelines.compute import Compute, Tls, is_here
 
 
 def has_port(address: str) -> bool:
@@ -59,7 +59,7 @@ class ComputeConfig(Strict):
             yield Finding(("compute", "kind"), f"{self.kind} takes no address", "write kind: dask, or take the address out")
         if scheme not in ("tcp", "tls") or not host or not has_port(self.address):
             yield Finding(key, f"{self.address!r} is no address of a scheduler", "tcp://127.0.0.1:8786, or tls://host:8786")
-        elif scheme == "tcp" and host not in LOCAL:
+        elif scheme == "tcp" and not is_here(host):
             problem = f"{self.address} is on another machine: whoever reaches its port could execute programs"
             yield Finding(key, problem, "use tls:// and compute.tls (docs/scale.md)")
         if scheme == "tls" and self.tls is None:

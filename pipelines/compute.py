@@ -17,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result", covariant=True)
 BREAKS_IN_A_ROW = 3  # pools of processes that ended without a single piece done
 SECONDS_TO_CONNECT = 30
-LOCAL = ("127.0.0.1", "localhost", "::1")  # a scheduler elsewhere is asked for TLS
+SECONDS_WITHOUT_WORKERS = 60
 
 
 class Work(Protocol[Result]):
@@ -85,6 +86,14 @@ class Compute:
 
 
 HERE = Compute()
+
+
+def is_here(host: str) -> bool:
+    """Whether a host is this machine; a scheduler elsewhere is asked for TLS."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def carry_out(work: Work[Result], pieces: Sequence[Any], compute: Compute) -> Iterator[Result]:
@@ -190,15 +199,15 @@ def _do_here(piece: Any) -> Any:
 
 
 def _with_dask(work: Work[Result], pieces: Sequence[Any], compute: Compute) -> Iterator[Result]:
-    from distributed import KilledWorker, as_completed
+    from distributed import Future, KilledWorker
 
-    on_gpu, futures = compute.gpus and work.on_gpu, list[Any]()
+    on_gpu, futures = compute.gpus and work.on_gpu, list[Future[Result]]()
     with connected(compute, len(pieces), on_gpu=on_gpu) as client, client.as_current():
         name = f"driftline-{work.key[:16]}-{secrets.token_hex(4)}"  # another program may do the same work on these workers
         client.register_plugin(_opener(work, on_gpu), name=name)
         try:
             futures = client.map(_do_there, pieces, opened=name, pure=False, resources={"GPU": 1} if on_gpu else None)
-            for future in as_completed(futures):
+            for future in _as_they_end(client, futures):
                 yield future.result()
                 future.release()
         except KilledWorker as e:
@@ -206,6 +215,23 @@ def _with_dask(work: Work[Result], pieces: Sequence[Any], compute: Compute) -> I
         finally:
             client.cancel(futures)
             client.unregister_worker_plugin(name)
+
+
+def _as_they_end(client: Client, futures: Sequence[Any]) -> Iterator[Any]:
+    """The futures in the order in which they end. Raises StateError where no worker is left, for which Dask would wait."""
+    from distributed import wait
+
+    left = set(futures)
+    while left:
+        try:
+            ended, left = wait(left, timeout=SECONDS_WITHOUT_WORKERS, return_when="FIRST_COMPLETED")
+        except TimeoutError:
+            if not client.scheduler_info(n_workers=-1)["workers"]:
+                raise StateError(
+                    f"no Dask worker is left at {client.scheduler_info()['address']}; what is finished is kept"
+                ) from None
+            continue
+        yield from ended
 
 
 @contextmanager
@@ -224,7 +250,11 @@ def connected(compute: Compute, most: int, *, on_gpu: bool = False) -> Iterator[
             resources = {"GPU": 1} if on_gpu else None
             with (
                 distributed.LocalCluster(
-                    n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, resources=resources
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    resources=resources,
                 ) as cluster,
                 distributed.Client(cluster, set_as_default=False) as client,
             ):
@@ -264,8 +294,12 @@ def _opener(work: Work[Any], on_gpu: bool) -> WorkerPlugin:
 
     class Opener(WorkerPlugin):
         def setup(self, worker: Worker) -> None:
+            self.limited = threading.local()
             if not on_gpu or worker.state.total_resources.get("GPU"):
-                self.do, self.limited = work.open(), threading.local()
+                try:
+                    self.do = work.open()
+                except Exception as e:  # a task's error reaches the client as what it is
+                    self.do = partial(_raise, e)
 
         def __call__(self, piece: Any) -> Any:
             if not hasattr(self.limited, "is_set"):

@@ -81,7 +81,7 @@ def test_rain_of_radar(shared_data, tmp_path):
     run = tmp_path / "radar"
     summary = check_summary(run, "radar", 6, "translation", "optical_flow", "moving_field")
     assert summary["products"]["issued_utc"] == "2010-08-26T04:55:00Z"
-    cogs = sorted((run / "products").glob("*.tif"))
+    cogs = sorted((run / "products").glob("forecast_*.tif"))
     assert [path.stem[-4:] for path in cogs] == ["0500", "0505", "0510", "0515", "0520", "0525"]
     item = json.loads(cogs[1].with_suffix(".json").read_text())
     assert item["properties"]["datetime"] == "2010-08-26T05:05:00Z"

@@ -27,7 +27,7 @@ def test_workers_of_a_cluster_give_the_same_cube(tmp_path, in_processes):
             processes=in_processes,
             protocol="tcp://",
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
         ) as cluster,
     ):
         with_dask = IngestSettings(**settings, compute=Compute("dask", address=cluster.scheduler_address))

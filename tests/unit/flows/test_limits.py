@@ -108,7 +108,7 @@ def test_the_locations_of_a_run(here: Path) -> None:
         (["cube.uri=s3://bucket/cubes/../others"], "cube.uri"),
         (["cube.uri=s3://bucket/cubes/%2e%2e/others"], "cube.uri"),
         (["compute.address=tls://10.0.0.6:8786"], "compute.address"),
-        (["compute.address=tls://10.0.0.5:87865"], "compute.address"),
+        (["compute.address=tls://10.0.0.5:8785"], "compute.address"),
         (["compute.tls.ca=/etc/passwd"], "compute.tls.ca"),
     ],
 )
