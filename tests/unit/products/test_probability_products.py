@@ -66,7 +66,7 @@ def test_the_report_shows_scores_beside_references(scores: dict[str, Any], tmp_p
     section = probability_section(scores, "model", tmp_path / "quicklook.png", tmp_path)
     assert [table.title for table in section.tables] == [
         "Probability of at least 2 mm/h", "Brier skill of at least 2 mm/h by steps ahead",
-        "Distribution around the forecast", "Distribution around model by steps ahead",
+        "Distribution around the forecast", "Distribution around network by steps ahead",
     ]  # fmt: skip
     assert [row["method"] for row in section.tables[0].rows] == ["model", "neighbourhood"]
     assert "within 1 pixels by lead" in section.tables[0].note
