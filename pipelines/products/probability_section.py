@@ -37,7 +37,7 @@ def with_names(scores: Json) -> Json:
         kind, comma, rest = method.partition(",")
         return f"{called(kind)}{comma}{rest}"
 
-    by_method = ("methods", "distributions", "reliability")
+    by_method = ("methods", "distributions", "reliability", "ranks")
     return {**scores, **{part: {name(one): found for one, found in scores[part].items()} for part in by_method if part in scores}}
 
 

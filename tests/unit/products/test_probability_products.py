@@ -64,11 +64,14 @@ def scores() -> dict[str, Any]:
 
 def test_the_report_shows_scores_beside_references(scores: dict[str, Any], tmp_path: Path) -> None:
     section = probability_section(scores, "model", tmp_path / "quicklook.png", tmp_path)
+    drawn = (tmp_path / "probability_reliability.png").read_bytes()
+    probability_section({**scores, "ranks": {"model": [0.0] * 9 + [1.0]}}, "model", tmp_path / "quicklook.png", tmp_path)
+    assert (tmp_path / "probability_reliability.png").read_bytes() != drawn, "the ranks are drawn"
     assert [table.title for table in section.tables] == [
         "Probability of at least 2 mm/h", "Brier skill of at least 2 mm/h by steps ahead",
         "Distribution around the forecast", "Distribution around network by steps ahead",
     ]  # fmt: skip
-    assert [row["method"] for row in section.tables[0].rows] == ["model", "neighbourhood"]
+    assert [row["method"] for row in section.tables[0].rows] == ["network", "neighbourhood"]
     assert "within 1 pixels by lead" in section.tables[0].note
     assert [picture.path.name for picture in section.pictures] == ["probability_reliability.png"]
     assert section.pictures[0].path.exists()
