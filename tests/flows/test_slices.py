@@ -39,6 +39,7 @@ def one_tile_each(shape: tuple[int, ...], tile_px: int, tiles_across: int = 4):
     return tuple(Box.whole(shape).cut(tile_px))
 
 
+@pytest.mark.torch
 def test_slices_make_what_a_run_makes(evaluated: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.inference.job.plan_batches", one_tile_each)
     folder = Path("runs/tiny")
