@@ -41,23 +41,19 @@ def make(folder: str, side: int) -> None:
 
 def measure(folder: str, task: str, kind: Any, workers: int) -> dict[str, Any]:
     """Seconds of the work, and of starting a cluster, and a digest of what was made."""
-    import dask
-    import distributed
     import torch
 
-    from pipelines.compute import Compute
+    from pipelines.compute import Compute, local_cluster
 
     torch.set_num_threads(1)
     started = time.perf_counter()
-    with dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}):
-        local = {"n_workers": workers, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-        with distributed.LocalCluster(**local) if kind == "dask" else nullcontext() as cluster:
-            compute = Compute(kind, workers) if cluster is None else Compute("dask", address=cluster.scheduler_address)
-            start_s, began = time.perf_counter() - started, time.perf_counter()
-            with tempfile.TemporaryDirectory() as made:
-                (predict if task == "predict" else monitor)(f"{folder}/{task}", Path(made), compute)
-                seconds = time.perf_counter() - began
-                return {"seconds": seconds, "start": start_s, "digest": digest(Path(made))}
+    with local_cluster(workers) if kind == "dask" else nullcontext() as cluster:
+        compute = Compute(kind, workers) if cluster is None else Compute("dask", address=cluster.scheduler_address)
+        start_s, began = time.perf_counter() - started, time.perf_counter()
+        with tempfile.TemporaryDirectory() as made:
+            (predict if task == "predict" else monitor)(f"{folder}/{task}", Path(made), compute)
+            seconds = time.perf_counter() - began
+            return {"seconds": seconds, "start": start_s, "digest": digest(Path(made))}
 
 
 def predict(uri: str, made: Path, compute: Any) -> None:

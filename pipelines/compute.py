@@ -25,12 +25,13 @@ from threadpoolctl import threadpool_limits
 from pipelines.errors import RequestError, StateError
 
 if TYPE_CHECKING:
-    from distributed import Client, Worker, WorkerPlugin
+    from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
 Result = TypeVar("Result", covariant=True)
 BREAKS_IN_A_ROW = 3  # pools of processes that ended without a single piece done
 SECONDS_TO_CONNECT = 30
 SECONDS_WITHOUT_WORKERS = 60
+QUIET = {"distributed.worker.multiprocessing-method": "spawn", "distributed.logging.distributed": "error"}
 
 
 class Work(Protocol[Result]):
@@ -110,16 +111,12 @@ def carry_out(work: Work[Result], pieces: Sequence[Any], compute: Compute) -> It
             yield from _with_dask(work, pieces, compute)
 
 
-def _share(workers: int) -> int:
-    return max(1, (os.cpu_count() or 1) // workers)
-
-
 def _in_threads(work: Work[Result], pieces: Sequence[Any], workers: int) -> Iterator[Result]:
     do = work.open()
     if workers <= 1 or len(pieces) <= 1:
         yield from map(do, pieces)
         return
-    share = _share(workers)
+    share = max(1, (os.cpu_count() or 1) // workers)
     with threadpool_limits(share), ThreadPoolExecutor(workers, "pieces", initializer=work.limit, initargs=(share,)) as pool:
         yield from _as_completed([pool.submit(do, piece) for piece in pieces])
 
@@ -143,7 +140,7 @@ def _in_processes(work: Work[Result], pieces: Sequence[Any], workers: int) -> It
     left, breaks = dict(enumerate(pieces)), 0
     while left:
         count = len(left)
-        with ProcessPoolExecutor(workers, get_context("spawn"), _open_here, (work, _share(workers))) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _open_here, (work,)) as pool:
             futures = {pool.submit(_do_here, piece): number for number, piece in left.items()}
             try:
                 for future in as_completed(futures):
@@ -165,11 +162,12 @@ def _in_processes(work: Work[Result], pieces: Sequence[Any], workers: int) -> It
 _opened: Callable[[Any], Any] | None = None
 
 
-def _open_here(work: Work[Any], threads: int) -> None:
+def _open_here(work: Work[Any]) -> None:
+    """A process has one thread, as Dask's workers have: with more, products of matrices may differ in the last bit."""
     global _opened
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    threadpool_limits(threads)
-    work.limit(threads)
+    threadpool_limits(1)
+    work.limit(1)
     try:
         _opened = work.open()
     except Exception as e:  # raised here it would break the pool without a word
@@ -235,6 +233,30 @@ def _as_they_end(client: Client, futures: Sequence[Any]) -> Iterator[Any]:
 
 
 @contextmanager
+def local_cluster(workers: int, resources: dict[str, int] | None = None) -> Iterator[LocalCluster]:
+    """Workers of Dask on this machine, with a thread each, which nobody else reaches.
+
+    Dask has workers return memory at once (MALLOC_TRIM_THRESHOLD_): then every large array is mapped anew, and its pages are
+    cleared, which cost half of the time of monitoring. So the variables that it sets are replaced by those of the threads alone.
+    """
+    import dask
+    import distributed
+
+    one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with (
+        dask.config.set({**QUIET, "distributed.nanny.pre-spawn-environ": one_thread}),
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            resources=resources,
+        ) as cluster,
+    ):
+        yield cluster
+
+
+@contextmanager
 def connected(compute: Compute, most: int, *, on_gpu: bool = False) -> Iterator[Client]:
     """A client of the scheduler at `compute.address`, or of workers started on this machine, at most `most`.
 
@@ -243,23 +265,12 @@ def connected(compute: Compute, most: int, *, on_gpu: bool = False) -> Iterator[
     import dask
     import distributed
 
-    quiet = {"distributed.worker.multiprocessing-method": "spawn", "distributed.logging.distributed": "error"}
-    with dask.config.set(quiet):
-        if not compute.address:
-            workers = min(compute.at_once, max(most, 1))
-            resources = {"GPU": 1} if on_gpu else None
-            with (
-                distributed.LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    resources=resources,
-                ) as cluster,
-                distributed.Client(cluster, set_as_default=False) as client,
-            ):
-                yield client
-            return
+    if not compute.address:
+        workers, resources = min(compute.at_once, max(most, 1)), {"GPU": 1} if on_gpu else None
+        with local_cluster(workers, resources) as cluster, distributed.Client(cluster, set_as_default=False) as client:
+            yield client
+        return
+    with dask.config.set(QUIET):
         try:
             security = _security(compute.tls) if compute.tls else None
             client = distributed.Client(compute.address, security=security, timeout=SECONDS_TO_CONNECT, set_as_default=False)
