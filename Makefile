@@ -20,7 +20,7 @@ PARALLEL = --numprocesses=$(JOBS) --dist=loadfile
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help env demo demo-change demo-medical test test-fast test-without-torch test-hostile golden check format bench nowcasting lock clean
+.PHONY: help env demo demo-change demo-medical test test-fast test-without-torch test-hostile golden check format bench bench-peers nowcasting lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -91,6 +91,15 @@ bench: env  ## timed comparisons against peers and the machine's limit, ratios f
 	@$(BIN)/python -c 'import pysteps' 2>/dev/null || echo "pysteps is not installed: the nowcasting comparison shows our own methods (make nowcasting)"
 	@test -e runs/radar/config.yaml || echo "no run in runs/radar: the nowcasting comparison needs one ($(BIN)/driftline run configs/radar.yaml)"
 	@$(BIN)/python -m benchmarks
+
+bench-peers: env build/venv-peers/.installed  ## side by side with odc-stac, xbatcher, MONAI and torchgeo, which get an environment of their own
+	@$(BIN)/python -m benchmarks peers
+
+build/venv-peers/.installed: benchmarks/peers/requirements.txt requirements-torch.lock
+	@$(BIN)/python -m venv build/venv-peers
+	@build/venv-peers/bin/python -m $(PIP_INSTALL) --requirement requirements-torch.lock
+	@build/venv-peers/bin/python -m $(PIP_INSTALL) --only-binary=:all: --no-deps --requirement benchmarks/peers/requirements.txt
+	@touch $@
 
 nowcasting: env  ## pysteps for the comparison in make bench: built from source with a C compiler, so outside the locks
 	@$(BIN)/python -m $(PIP_INSTALL) --editable '.[nowcasting]'
