@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -46,9 +46,19 @@ def write_sums(files: StoredFiles, damaged_chunks: Collection[str] = ()) -> None
     there += sorted(noted.intersection(files.names("chunks"))) if noted else []
     if not there or (known is not None and known.keys() == set(there)):
         return
-    sums = {name: (known or {}).get(name) or _digest(files, name) for name in there}
+    _write(files, {name: (known or {}).get(name) or _digest(files, name) for name in there})
+
+
+def _write(files: StoredFiles, sums: Mapping[str, str | None]) -> None:
     lines = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
     files.write(NAME, f"{HEAD}{hashlib.sha256(lines.encode()).hexdigest()}\n{lines}".encode())
+
+
+def forget_sums(files: StoredFiles, names: Collection[str]) -> None:
+    """Takes files off the list that are about to be removed or written again; the next `write_sums` adds those that are there."""
+    known = read_sums(files)
+    if known and not known.keys().isdisjoint(names):
+        _write(files, {name: digest for name, digest in known.items() if name not in names})
 
 
 def read_sums(files: StoredFiles) -> dict[str, str] | None:
