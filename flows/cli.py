@@ -273,6 +273,8 @@ command(short_help="Read all of a cube and name what is damaged.")(cli_cube.chec
 command(short_help="Take a scene out of a cube, for good.")(cli_cube.drop)
 command(short_help="Write a plain Zarr copy of a cube for other tools.")(cli_cube.export)
 command(short_help="List what a run needs no more; remove it.")(cli_house.gc)
+command(short_help="Copy a run and its cube, with checksums.")(cli_house.backup)
+command(short_help="Write a run back from a backup, verified.")(cli_house.restore)
 command(short_help="Write masks of a DICOM series as DICOM SEG.")(cli_seg.export_seg)
 
 

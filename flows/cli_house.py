@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from itertools import groupby
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows import Json
 from flows.cli_options import AsJson, Overrides
-from flows.terminal import show
+from flows.terminal import Bars, show
 from pipelines.wording import counted
 
 Config = Annotated[str, typer.Argument(metavar="RUN.yaml", help="the run's config, or the one in its folder")]
@@ -40,6 +41,51 @@ def gc(
 
     found = clean(config, overrides or [], keep_days=keep_days, is_removing=yes, with_cube=cube)
     return show(found, gc_lines(found), json_)
+
+
+def backup(
+    config: Config,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="a folder on another disk, or s3://bucket/prefix")],
+    overrides: Overrides = None,
+    json_: AsJson = False,
+) -> int | None:
+    """Copy a run and its cube, as they are now, with the SHA-256 of every file. What an earlier backup has is not copied again.
+
+    Staged tiles, samples and locks are left out, since they are made again. The cube may be written meanwhile: the copy is of the
+    version that was the newest at the start. An interrupted backup goes on when the command is run again.
+
+    \b
+    Examples:
+      driftline backup my-run.yaml /mnt/backups
+      driftline backup my-run.yaml s3://bucket/backups
+    """
+    from flows.backup import back_up
+
+    made = back_up(config, overrides or [], target, Bars())
+    return show(made, [made["message"]], json_)
+
+
+def restore(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="where `driftline backup` wrote to")],
+    runs: Annotated[Path, typer.Argument(metavar="[RUNS]", help="the folder of runs")] = Path("runs"),
+    run: Annotated[str | None, typer.Option(metavar="NAME", help="which run, if there are backups of several")] = None,
+    at: Annotated[str | None, typer.Option(metavar="TIME", help="which backup, as 20261130T030000Z; default: the newest")] = None,
+    cube: Annotated[
+        str | None, typer.Option(metavar="URI", help="write the cube there: an empty place; default: the run's folder")
+    ] = None,
+    json_: AsJson = False,
+) -> int | None:
+    """Write a run and its cube back from a backup. Every file is compared with its SHA-256; nothing that exists is overwritten.
+
+    \b
+    Examples:
+      driftline restore /mnt/backups
+      driftline restore s3://bucket/backups elsewhere/ --run my-run --at 20261130T030000Z
+    """
+    from flows.backup import bring_back
+
+    made = bring_back(target, runs, Bars(), run=run, at=at, cube=cube)
+    return show(made, [made["message"], *made["notes"]], json_)
 
 
 def gc_lines(found: Json) -> list[str]:

@@ -99,7 +99,9 @@ class FolderFiles:
         return (self.folder / name).stat().st_size
 
     def write(self, name: str, content: bytes) -> None:
-        write_bytes(self.folder / name, content)
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content, mark=secrets.token_hex(4))
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:

@@ -64,9 +64,14 @@ def forget_sums(files: StoredFiles, names: Collection[str]) -> None:
 def read_sums(files: StoredFiles) -> dict[str, str] | None:
     """File below the cube's folder -> SHA-256 (hex); {} without a list (of an earlier version), None for a damaged one."""
     try:
-        head, _, lines = files.read(NAME).partition(b"\n")
+        return sums_in(files.read(NAME))
     except FileNotFoundError:
         return {}
+
+
+def sums_in(content: bytes) -> dict[str, str] | None:
+    """As `read_sums`, of what the list holds."""
+    head, _, lines = content.partition(b"\n")
     if head.decode(errors="replace") != HEAD + hashlib.sha256(lines).hexdigest():
         return None
     pairs = (line.split("  ", 1) for line in lines.decode().splitlines())

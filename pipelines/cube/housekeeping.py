@@ -47,8 +47,8 @@ def remove_versions(uri: str, named: Collection[str], before: datetime, *, is_re
     """What was removed, or would be: versions written before that time, except the newest one, those in `named` (ids), and those
     of branches and tags; files that no version has any more, at least a day old or written before that time.
 
-    Holds the cube for writing. In a bucket nothing is locked: there `before` must be a day ago at least. A reader of a version that
-    is removed gets an error. Killed at any moment it leaves a whole cube. Raises RequestError, CubeBusy, MissingInput,
+    Holds the cube for writing. In a bucket nothing is locked: there `before` must be a day ago at least. A reader of a version
+    that is removed gets an error. Killed at any moment it leaves a whole cube. Raises RequestError, CubeBusy, MissingInput,
     ArtefactDamaged.
     """
     if is_remote(uri) and before > datetime.now(UTC) - YOUNG:
