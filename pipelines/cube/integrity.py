@@ -59,8 +59,8 @@ def require_format_1(uri: str) -> None:
     if head == MAGIC:
         raise CubeMismatch(
             f"the cube at {uri} is in the format of Icechunk 2 (created or upgraded by another program), and this driftline has "
-            f"Icechunk {icechunk.__version__}. It is not damaged: read it with Icechunk 2, restore it from a backup of before (`driftline "
-            "restore`), or ingest into another cube.uri"
+            f"Icechunk {icechunk.__version__}. It is not damaged: read it with Icechunk 2, restore it from an earlier backup "
+            "(`driftline restore`), or ingest into another cube.uri"
         )
 
 
