@@ -51,7 +51,7 @@ def back_up(config: str, overrides: Sequence[str], uri: str, display: Display) -
     copying, cubes = Copying(target, before), places_of_cubes(run, folder)
     with exclusive_run(folder):
         with display.step("backup", "copy the run's files") as progress:
-            copying.add_all(FolderFiles(folder.path), files_of_run(folder, cubes), progress=progress)
+            copying.add_all(FolderFiles(folder.path), files_of_run(run, folder, cubes), progress=progress)
         firsts = {place: read_refs(files_at(at)) for place, at in cubes.items()}
         made = datetime.now(UTC).strftime(STAMP)
     if made in earlier:
@@ -80,9 +80,10 @@ def places_of_cubes(run: AnyRun, folder: RunFolder) -> dict[str, str]:
     return places
 
 
-def files_of_run(folder: RunFolder, cubes: Iterable[str]) -> list[Listed]:
-    """All files but cubes, locks, drafts, and what is made again."""
-    below = tuple(f"{place}/" for place in cubes)
+def files_of_run(run: AnyRun, folder: RunFolder, cubes: Iterable[str]) -> list[Listed]:
+    """All files but cubes, locks, drafts, what is made again, and the key that leads back to patients."""
+    below, privacy = tuple(f"{place}/" for place in cubes), getattr(run, "privacy", None)
+    key = Path(privacy.key_file).resolve() if privacy is not None and privacy.key_file else None
     names = [entry.name for entry in sorted(folder.path.iterdir()) if entry.name not in LEFT_OUT]
     found = list[Listed]()
     for name in names:
@@ -90,7 +91,7 @@ def files_of_run(folder: RunFolder, cubes: Iterable[str]) -> list[Listed]:
             continue
         listed = FolderFiles(folder.path).listing(name) if (folder.path / name).is_dir() else [listed_file(folder.path, name)]
         found += [one for one in listed if not one.name.startswith(below) and not is_of_moment(one.name)]
-    return found
+    return [one for one in found if key is None or (folder.path / one.name).resolve() != key]
 
 
 def listed_file(folder: Path, name: str) -> Listed:

@@ -8,8 +8,11 @@ import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
+from configs.load import load_run
+from configs.privacy import PrivacyConfig
 from flows import backup as backups
 from flows.cli import app
+from flows.folder import RunFolder
 from pipelines.cube.checking import check_cube
 from pipelines.cube.store import head_snapshot, open_cube
 from pipelines.stored_files import FolderFiles, files_at
@@ -114,6 +117,15 @@ def test_an_interrupted_backup_is_not_listed_and_goes_on(tiny_run: Path, monkeyp
     code, made = call("backup", "tiny.yaml", "safe")
     assert code == 0
     assert made["new_bytes"] < made["bytes"]
+
+
+def test_the_key_that_leads_back_to_patients_is_left_out(tiny_run: Path) -> None:
+    assert call("ingest", "tiny.yaml")[0] == 0
+    (RUN / "privacy.key").write_text("secret")
+    run = load_run("tiny.yaml").model_copy(update={"privacy": PrivacyConfig(key_file=str(RUN / "privacy.key"))})
+    names = [one.name for one in backups.files_of_run(run, RunFolder.of(run), ["cube"])]
+    assert "stages/ingest.json" in names
+    assert "privacy.key" not in names
 
 
 def test_a_damaged_cube_is_not_taken_for_a_backup(tiny_run: Path) -> None:
