@@ -31,6 +31,7 @@ def show_dates(dates: int) -> None:
 
 
 def test_a_run_restored_elsewhere_is_up_to_date_and_verifies(tiny_run: Path) -> None:
+    pytest.importorskip("torch")
     assert call("run", "tiny.yaml", "--even-if-worse")[0] == 0
     code, first = call("backup", "tiny.yaml", "safe")
     assert code == 0

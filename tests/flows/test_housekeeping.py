@@ -27,6 +27,7 @@ def write(path: Path, text: str = "{}", days: float = 0) -> Path:
 
 
 def test_a_run_is_cleaned_and_stays_up_to_date(tiny_run: Path) -> None:
+    pytest.importorskip("torch")
     assert call("run", "tiny.yaml", "--even-if-worse")[0] == 0
     job = write(RUN / "staging/0123456789abcdef/r0.region", "x" * 100)
     write(RUN / "staging/lock", "", days=99)
