@@ -33,7 +33,7 @@ LOCK, REMOVED = "lock", ".removed"
 
 @dataclass(frozen=True)
 class Unneeded:
-    """What nobody needs: below a place, the files of a folder, or a file."""
+    """What nobody needs: a file, the files of a folder, or some files of a cube."""
 
     kind: str
     name: str
@@ -112,7 +112,8 @@ def named_versions(runs: Path) -> set[str]:
 
 def _records(runs: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(runs):
-        folders[:] = [name for name in folders if name not in WITHOUT_RECORDS and not name.startswith(".")]
+        left_out = set[str]() if Path(place) == runs else WITHOUT_RECORDS  # a run may have such a name
+        folders[:] = [name for name in folders if name not in left_out and not name.startswith(".")]
         yield from (Path(place) / name for name in names if name.endswith(".json"))
 
 

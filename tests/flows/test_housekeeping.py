@@ -63,7 +63,7 @@ def test_versions_that_any_run_in_the_folder_names_stay(tiny_run: Path) -> None:
     assert call("ingest", "tiny.yaml")[0] == 0
     first = list_versions(str(RUN / "cube"))[0]
     scene = open_cube(str(RUN / "cube")).scene_id.values[0]
-    write(Path("runs/other/stages/train.json"), json.dumps({"snapshot": first.snapshot}))
+    write(Path("runs/cube/stages/train.json"), json.dumps({"snapshot": first.snapshot}))
     for undo in ((), ("--undo",)):
         assert call("drop", str(RUN / "cube"), str(scene), "--yes", *undo)[0] == 0
     assert call("ingest", "tiny.yaml")[0] == 0, "its record names the newest version now"
