@@ -17,10 +17,11 @@ RESOLVE = build/uv/bin/uv pip compile --quiet pyproject.toml --universal --pytho
 # Whole files to each process, so that what a file's tests share is made once. JOBS=0: one after the other, in this process.
 JOBS ?= 2
 PARALLEL = --numprocesses=$(JOBS) --dist=loadfile
+ICECHUNK2 := icechunk==2.3.0 zarr==3.4.2 xarray==2026.9.0 numpy==2.5.5
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help env demo demo-change demo-medical test test-fast test-without-torch test-hostile golden check format bench bench-peers nowcasting lock clean
+.PHONY: help env demo demo-change demo-medical test test-fast test-without-torch test-icechunk2 test-hostile golden check format bench bench-peers nowcasting lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -60,6 +61,18 @@ golden: env  ## both demos in full against their golden values (tests/golden/ful
 	@$(BIN)/python -m tests.golden compare tests/golden/full.json build/golden.json --tolerance 1e-6
 
 test-without-torch: test-on-3.12 test-on-3.13  ## the tests that need no torch, on Python 3.12 and 3.13 (make -j2: both at once)
+
+test-icechunk2: env build/venv-icechunk2/.installed  ## cubes of ours read with Icechunk 2, on Python 3.12 in an environment of its own
+	@if test -e build/venv-icechunk2/.installed; then \
+	  DRIFTLINE_ICECHUNK2=$(CURDIR)/build/venv-icechunk2/bin/python $(BIN)/python -m pytest -q tests/unit/cube/test_icechunk2.py; \
+	else echo "Python 3.12 is not on this machine: nothing was tested"; fi
+
+build/venv-icechunk2/.installed: Makefile
+	@if PYENV_VERSION=3.12 python3.12 -c '' 2>/dev/null; then \
+	  PYENV_VERSION=3.12 python3.12 -m venv build/venv-icechunk2; \
+	  build/venv-icechunk2/bin/python -m $(PIP_INSTALL) --only-binary=:all: $(ICECHUNK2); \
+	  touch $@; \
+	fi
 
 # PYTHONPATH: two editable installs at once would race for one egg-info.
 test-on-%: build/venv-%/.installed

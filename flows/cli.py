@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import cli_cube, cli_medical, cli_seg, verbs
+from flows import cli_cube, cli_house, cli_medical, cli_seg, verbs
 from flows.cli_change import change
 from flows.cli_models import models
 from flows.cli_options import AsJson, DryRun, Finish, Model, ModelAsIs, Overrides, Share, with_model
@@ -272,6 +272,9 @@ command(short_help="List the versions of a cube and what each one changed.")(cli
 command(short_help="Read all of a cube and name what is damaged.")(cli_cube.check)
 command(short_help="Take a scene out of a cube, for good.")(cli_cube.drop)
 command(short_help="Write a plain Zarr copy of a cube for other tools.")(cli_cube.export)
+command(short_help="List what a run needs no more; remove it.")(cli_house.gc)
+command(short_help="Copy a run and its cube, with checksums.")(cli_house.backup)
+command(short_help="Write a run back from a backup, verified.")(cli_house.restore)
 command(short_help="Write masks of a DICOM series as DICOM SEG.")(cli_seg.export_seg)
 
 

@@ -134,14 +134,21 @@ def exclusive_run(folder: RunFolder) -> Iterator[None]:
         raise RunBusy(f"the run in {folder.path} is being carried out by {e}; {remedy}") from e
 
 
-def sweep(folder: RunFolder) -> None:
-    """Remove half-written files that a killed process left behind; only the holder of the run's lock may."""
+def drafts(folder: RunFolder) -> list[Path]:
+    """Half-written files and folders that a killed process left behind, for the holder of the run's lock."""
     folders = (".report-*", ".products-building", ".pictures-building", ".products-old", "archive/.*")
-    for leftover in (path for pattern in folders for path in folder.path.glob(pattern)):
-        shutil.rmtree(leftover, ignore_errors=True)
     written = [f".*.{suffix}.[0-9]*" for suffix in ("json", "html", "md", "yaml")]  # `pipelines.files`
-    for partial in (p for one in (*written, "stages/.*.json.[0-9]*", "model/.*.partial") for p in folder.path.glob(one)):
-        partial.unlink(missing_ok=True)
+    patterns = (*folders, *written, "stages/.*.json.[0-9]*", "model/.*.partial")
+    return [path for pattern in patterns for path in folder.path.glob(pattern)]
+
+
+def sweep(folder: RunFolder) -> None:
+    """Remove what killed processes left behind; only the holder of the run's lock may."""
+    for path in drafts(folder):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def require(folder: RunFolder, stage: str) -> Json:

@@ -7,8 +7,9 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from pyarrow.fs import S3FileSystem
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A file: its name, bytes, and when it was written (UTC)."""
+
+    name: str
+    size: int
+    written_utc: datetime
+
+
 class StoredFiles(Protocol):
     """Names are paths from the folder that they are in, with /."""
 
@@ -31,6 +41,9 @@ class StoredFiles(Protocol):
 
     def names(self, folder: str) -> list[str]:
         """Every file below `folder`, sorted; [] if there is no such folder."""
+
+    def listing(self, folder: str) -> list[Listed]:
+        """As `names`, with size and time."""
 
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError."""
@@ -67,6 +80,14 @@ class FolderFiles:
     def names(self, folder: str) -> list[str]:
         return sorted(path.relative_to(self.folder).as_posix() for path in (self.folder / folder).rglob("*") if not path.is_dir())
 
+    def listing(self, folder: str) -> list[Listed]:
+        found = []
+        for name in self.names(folder):
+            with suppress(FileNotFoundError):  # a draft that has got its name since
+                about = (self.folder / name).stat()
+                found.append(Listed(name, about.st_size, datetime.fromtimestamp(about.st_mtime, UTC)))
+        return found
+
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
 
@@ -78,7 +99,9 @@ class FolderFiles:
         return (self.folder / name).stat().st_size
 
     def write(self, name: str, content: bytes) -> None:
-        write_bytes(self.folder / name, content)
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content, mark=secrets.token_hex(4))
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -109,11 +132,15 @@ class BucketFiles:
         return S3FileSystem(region=region(), scheme=scheme, endpoint_override=address or None)
 
     def names(self, folder: str) -> list[str]:
+        return [one.name for one in self.listing(folder)]
+
+    def listing(self, folder: str) -> list[Listed]:
         from pyarrow.fs import FileSelector, FileType
 
         selector = FileSelector(f"{self.prefix}/{folder}", allow_not_found=True, recursive=True)
-        found = self._system.get_file_info(selector)
-        return sorted(one.path.removeprefix(f"{self.prefix}/") for one in found if one.type == FileType.File)
+        found = [one for one in self._system.get_file_info(selector) if one.type == FileType.File]
+        listed = (Listed(one.path.removeprefix(f"{self.prefix}/"), one.size, one.mtime) for one in found)
+        return sorted(listed, key=lambda one: one.name)
 
     def read(self, name: str) -> bytes:
         with self._system.open_input_file(f"{self.prefix}/{name}") as file:

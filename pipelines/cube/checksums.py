@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -46,17 +46,32 @@ def write_sums(files: StoredFiles, damaged_chunks: Collection[str] = ()) -> None
     there += sorted(noted.intersection(files.names("chunks"))) if noted else []
     if not there or (known is not None and known.keys() == set(there)):
         return
-    sums = {name: (known or {}).get(name) or _digest(files, name) for name in there}
+    _write(files, {name: (known or {}).get(name) or _digest(files, name) for name in there})
+
+
+def _write(files: StoredFiles, sums: Mapping[str, str | None]) -> None:
     lines = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
     files.write(NAME, f"{HEAD}{hashlib.sha256(lines.encode()).hexdigest()}\n{lines}".encode())
+
+
+def forget_sums(files: StoredFiles, names: Collection[str]) -> None:
+    """Takes files off the list that are about to be removed or written again; the next `write_sums` adds those that are there."""
+    known = read_sums(files)
+    if known and not known.keys().isdisjoint(names):
+        _write(files, {name: digest for name, digest in known.items() if name not in names})
 
 
 def read_sums(files: StoredFiles) -> dict[str, str] | None:
     """File below the cube's folder -> SHA-256 (hex); {} without a list (of an earlier version), None for a damaged one."""
     try:
-        head, _, lines = files.read(NAME).partition(b"\n")
+        return sums_in(files.read(NAME))
     except FileNotFoundError:
         return {}
+
+
+def sums_in(content: bytes) -> dict[str, str] | None:
+    """As `read_sums`, of what the list holds."""
+    head, _, lines = content.partition(b"\n")
     if head.decode(errors="replace") != HEAD + hashlib.sha256(lines).hexdigest():
         return None
     pairs = (line.split("  ", 1) for line in lines.decode().splitlines())

@@ -20,7 +20,8 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.types import AnyArray
 
-from pipelines.errors import ArtefactDamaged, DriftlineError, StateError, StorageFull
+from pipelines.errors import ArtefactDamaged, CubeMismatch, DriftlineError, StateError, StorageFull
+from pipelines.stored_files import files_at
 
 SEAL = "seal"
 COLUMN_CODECS = (ZstdCodec(level=0, checksum=False), Crc32cCodec())
@@ -28,6 +29,7 @@ UNREACHABLE = (  # in errors of remote stores: what says nothing about what is s
     "dispatch failure", "operation timed out", "timeout error", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch",
     "ExpiredToken", "NoSuchBucket", "SlowDown", "ServiceUnavailable", "failed to load credentials",
 )  # fmt: skip
+REPOSITORY, MAGIC = "repo", b"ICE\xf0\x9f\xa7\x8aCHUNK"  # of format 2, beside or in place of `refs`
 PANIC = "PanicException"  # of Icechunk's Rust, which is no Exception
 
 
@@ -46,6 +48,20 @@ def first_line(error: BaseException) -> str:
 
 def remedy_for(uri: str) -> str:
     return f"restore it from a copy, or remove {uri} and run `driftline ingest CONFIG`, which writes every scene again"
+
+
+def require_format_1(uri: str) -> None:
+    """Raises CubeMismatch for a repository that Icechunk 2 has created or upgraded; Icechunk 1 sees none there, or an old one."""
+    try:
+        head = files_at(uri).read_range(REPOSITORY, 0, len(MAGIC))
+    except OSError:  # not there, or not to be seen: S3 says so of what may be missing to those who may not list
+        return
+    if head == MAGIC:
+        raise CubeMismatch(
+            f"the cube at {uri} is in the format of Icechunk 2 (created or upgraded by another program), and this driftline has "
+            f"Icechunk {icechunk.__version__}. It is not damaged: read it with Icechunk 2, restore it from an earlier backup "
+            "(`driftline restore`), or ingest into another cube.uri"
+        )
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from pipelines.cube.integrity import (
     naming_damage,
     pixel_codecs,
     remedy_for,
+    require_format_1,
     require_seal,
     storage_errors,
 )
@@ -79,12 +80,15 @@ def storage_of(uri: str) -> icechunk.Storage:
 
 
 def open_repository(uri: str) -> icechunk.Repository:
-    """The repository of an existing cube. Raises MissingInput, ArtefactDamaged."""
-    if not is_remote(uri) and not local_path(uri).is_dir():
-        raise MissingInput(f"no cube at {uri}; create one with `driftline ingest CONFIG`")
+    """The repository of an existing cube. Raises MissingInput, ArtefactDamaged, CubeMismatch (of Icechunk 2)."""
+    if not is_remote(uri):
+        if not local_path(uri).is_dir():
+            raise MissingInput(f"no cube at {uri}; create one with `driftline ingest CONFIG`")
+        require_format_1(uri)
     storage = storage_of(uri)
     with naming_damage(uri, "cannot be opened"):
         if not icechunk.Repository.exists(storage):
+            require_format_1(uri)
             below = [] if is_remote(uri) else [*Path(uri).glob("cube"), *sorted(Path(uri).glob("cubes/*"))]  # of a run's folder
             remedy = f"did you mean {below[0]}?" if below else "create one with `driftline ingest CONFIG`"
             if not is_remote(uri) and (local_path(uri) / "snapshots").is_dir():
@@ -113,6 +117,8 @@ def has_repository(uri: str) -> bool:
 def open_or_create_repository(uri: str) -> icechunk.Repository:
     """The repository at `uri`, created if there is none. Raises CubeMismatch if the folder holds something else."""
     if is_remote(uri):
+        if not has_repository(uri):
+            require_format_1(uri)
         return icechunk.Repository.open_or_create(storage_of(uri))
     if has_repository(uri):
         return open_repository(uri)

@@ -1,17 +1,19 @@
 """The program that test_cube_kill kills: `cube_killed_ingest.py FOLDER STAGE [BASELINE]`, with the shim of cube_write_calls.c.
 
 STAGE `new`: scenes into a new cube; `late`: earlier, later and a refused one into the cube copied from BASELINE; `stricter`: one
-more into that, and one that is refused now.
+more into that, and one that is refused now; `gc`: versions out of that, but the newest and the one that $DRIFTLINE_NAMED names.
 """
 
 import os
 import shutil
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
+from pipelines.cube.housekeeping import remove_versions
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.errors import SceneRefused
 from pipelines.sources.fake import FakeSource
@@ -38,6 +40,9 @@ class Picked(FakeSource):
 
 
 def run(uri: str, stage: str) -> None:
+    if stage == "gc":
+        remove_versions(uri, {os.environ["DRIFTLINE_NAMED"]}, datetime.now(UTC), is_rehearsal=False)
+        return
     source = Picked(dates=6, shape_yx=(32, 48), bands=("red",), picked=STAGES[stage])
     settings = IngestSettings(chunk_px=32, workers=1, min_valid_fraction=0.75 if stage == "stricter" else 0)
     ingest(source, SclMask(keep=(4,)), uri, None, settings)

@@ -5,12 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipelines.cube.checking import check_cube
 from pipelines.cube.history import collect_garbage, list_versions
+from pipelines.cube.housekeeping import remove_versions
 from pipelines.cube.store import open_cube
 from pipelines.errors import MissingInput
 
@@ -76,6 +79,39 @@ def test_after_a_kill_at_any_write_the_rerun_completes_the_cube(stage, shim, tmp
         assert content(uri) == after, f"killed before call {call} of {calls}: the rerun gives another cube"
     assert False in seen, "no kill happened before the commit"
     assert content(tmp_path / "killed" / str(calls + 1) / "cube") == after
+
+
+def require_whole(uri: str, versions: dict[str, list]) -> None:
+    assert {snapshot: open_cube(uri, snapshot).image.values.tolist() for snapshot in versions} == versions, uri
+    assert not check_cube(uri).files, uri
+
+
+@pytest.mark.slow
+def test_after_a_kill_of_gc_at_any_write_the_cube_is_whole(shim, tmp_path):
+    victim = load_victim()
+    uri = str(tmp_path / "baseline" / "cube")
+    for stage in ("new", "late", "stricter"):
+        victim.run(uri, stage)
+    newest, middle, oldest = (version.snapshot for version in list_versions(uri))
+    before = {snapshot: open_cube(uri, snapshot).image.values.tolist() for snapshot in (newest, oldest)}
+    environment = {**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": str(ROOT), "DRIFTLINE_NAMED": oldest}
+    command = [sys.executable, VICTIM, tmp_path / "killed", "gc", uri]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=540)
+    calls = int(done.stdout.split()[-1])
+    assert calls >= 15, f"only {calls} calls were counted: the shim does not intercept them"
+    seen = set()
+    for call in range(1, calls + 2):
+        uri = str(tmp_path / "killed" / str(call) / "cube")
+        state = frozenset((path.relative_to(uri), path.read_bytes()) for path in Path(uri).rglob("*") if path.is_file())
+        if state in seen:
+            continue
+        seen.add(state)
+        require_whole(uri, before)
+        remove_versions(uri, {oldest}, datetime.now(UTC), is_rehearsal=False)
+        require_whole(uri, before)
+        with pytest.raises(MissingInput, match="has no version"):
+            open_cube(uri, middle)
+    assert len(seen) > 5, "no kill happened between the removals"
 
 
 def test_chunks_of_a_killed_ingest_are_collected(tmp_path):

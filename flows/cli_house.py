@@ -1,0 +1,107 @@
+"""The commands that keep house: what nobody needs any more, backup, restore (docs/operations.md)."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows import Json
+from flows.cli_options import AsJson, Overrides
+from flows.terminal import Bars, show
+from pipelines.wording import counted
+
+Config = Annotated[str, typer.Argument(metavar="RUN.yaml", help="the run's config, or the one in its folder")]
+KeepDays = Annotated[float, typer.Option(metavar="DAYS", help="how old a version of the cube, or what is half done, may become")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="remove it; without, it is only listed")]
+WithCube = Annotated[
+    bool, typer.Option("--cube", help="also versions of a cube outside the run's folder, which other runs may use")
+]
+
+
+def gc(
+    config: Config, overrides: Overrides = None, keep_days: KeepDays = 30, yes: Yes = False, cube: WithCube = False,
+    json_: AsJson = False,
+) -> int | None:  # fmt: skip
+    """List what nobody needs any more, and remove it with --yes: old versions of the cube, staged tiles of what is published,
+    samples of versions that no stage names, what killed programs left.
+
+    Versions stay that a record of any run in the same folder names: of a stage, model, product or archived forecast. Archived
+    forecasts have their own limit, prediction.archive_keep.
+
+    \b
+    Examples:
+      driftline gc my-run.yaml
+      driftline gc my-run.yaml --keep-days 7 --yes
+      driftline gc runs/my-run/config.yaml --json | jq .bytes
+    """
+    from flows.housekeeping import clean
+
+    found = clean(config, overrides or [], keep_days=keep_days, is_removing=yes, with_cube=cube)
+    return show(found, gc_lines(found), json_)
+
+
+def backup(
+    config: Config,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="a folder on another disk, or s3://bucket/prefix")],
+    overrides: Overrides = None,
+    json_: AsJson = False,
+) -> int | None:
+    """Copy a run and its cube, as they are now, with the SHA-256 of every file. What an earlier backup has is not copied again.
+
+    Staged tiles, samples and locks are left out, since they are made again. The cube may be written meanwhile: the copy is of the
+    version that was the newest at the start. An interrupted backup goes on when the command is run again.
+
+    \b
+    Examples:
+      driftline backup my-run.yaml /mnt/backups
+      driftline backup my-run.yaml s3://bucket/backups
+    """
+    from flows.backup import back_up
+
+    made = back_up(config, overrides or [], target, Bars())
+    return show(made, [made["message"]], json_)
+
+
+def restore(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="where `driftline backup` wrote to")],
+    runs: Annotated[Path, typer.Argument(metavar="[RUNS]", help="the folder of runs")] = Path("runs"),
+    run: Annotated[str | None, typer.Option(metavar="NAME", help="which run, if there are backups of several")] = None,
+    at: Annotated[str | None, typer.Option(metavar="TIME", help="which backup, as 20261130T030000Z; default: the newest")] = None,
+    cube: Annotated[
+        str | None, typer.Option(metavar="URI", help="write the cube there: an empty place; default: the run's folder")
+    ] = None,
+    json_: AsJson = False,
+) -> int | None:
+    """Write a run and its cube back from a backup. Every file is compared with its SHA-256; nothing that exists is overwritten.
+
+    \b
+    Examples:
+      driftline restore /mnt/backups
+      driftline restore s3://bucket/backups elsewhere/ --run my-run --at 20261130T030000Z
+    """
+    from flows.backup import bring_back
+
+    made = bring_back(target, runs, Bars(), run=run, at=at, cube=cube)
+    return show(made, [made["message"], *made["notes"]], json_)
+
+
+def gc_lines(found: Json) -> list[str]:
+    """What `driftline gc` found, a line for each kind."""
+    lines = [f"{'removed from' if found['removed'] else 'not needed in'} {found['run']}:"]
+    for kind, group in groupby(found["found"], lambda one: one["kind"]):
+        ones = list(group)
+        files, size = sum(one["files"] for one in ones), sum(one["bytes"] for one in ones)
+        lines.append(f"  {kind:<22}{counted(files, 'file'):>14}{size_text(size):>12}")
+    if not found["found"]:
+        lines = [f"nothing in {found['run']} is without use"]
+    end = f"{counted(found['files'], 'file')}, {size_text(found['bytes'])}"
+    totals = [f"{end} in all; --yes removes them"] if found["found"] and not found["removed"] else []
+    return [*lines, *(f"  note: {note}" for note in found["notes"]), *totals]
+
+
+def size_text(size: int) -> str:
+    """Bytes for people: 1.5 MB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
