@@ -99,6 +99,12 @@ class CubeConfig(Strict):
         description="a folder of links to the files of refused scenes, each with its reason; every ingest writes it again",
     )
     workers: int | None = Field(None, ge=1, description="threads of ingest; default: the number of cores")
+    staging: Annotated[CubeUri | None, WRITE] = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="where `driftline ingest --slice` keeps scenes until `--finish`: a folder or s3://bucket/prefix that all "
+        "slices can write; default: runs/NAME/staging",
+    )
 
 
 class PolicyConfig(Strict):

@@ -44,6 +44,14 @@ def slice_of(verb: str, config: str, overrides: list[str], text: str, as_json: b
     return show(result, [result["message"]], as_json)
 
 
+def slice_of_ingest(config: str, overrides: list[str], text: str, as_json: bool, *, retry_refused: bool) -> int:
+    """A share of the scenes is read and staged; nothing is committed. Refused ones are listed, and no reason to do it again."""
+    from flows.ingest_slices import run_slice
+
+    result = run_slice(config, overrides, text, Bars(), retry_refused=retry_refused)
+    return show(result, result.pop("lines"), as_json)
+
+
 def perform(verb: str, config: Config, overrides: list[str], display: Bars, options: dict[str, bool]) -> Json:
     from flows.tracking import is_reachable, server_url
 
