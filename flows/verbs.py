@@ -60,6 +60,7 @@ def perform(verb: str, config: Config, overrides: list[str], display: Bars, opti
     url = None if options.get("is_finishing") else server_url()  # the end of slices, which work without a server
     if url is not None and verb not in UNTRACKED and isinstance(config, str):
         if is_reachable(url):
+            options.pop("is_finishing", None)  # False here, and no parameter of a flow
             return perform_tracked(verb, config, overrides, display, options)
         display.log(
             f"the Prefect server at {without_secrets(url)} does not answer: going on without it (steps.jsonl records every step)"

@@ -1,6 +1,7 @@
 """Slices of an ingest beside an ingest as a whole: the same bytes, whoever is killed; what changes in between is read again."""
 
 import asyncio
+import importlib.util
 import os
 from contextlib import contextmanager
 from dataclasses import replace
@@ -72,7 +73,7 @@ def whole(source, tmp_path, settings=SETTINGS, grid=GRID):
 class Sliced:
     """An ingest in slices into tmp_path/sliced."""
 
-    def __init__(self, source, tmp_path, settings=SETTINGS, grid=GRID, mask=None):
+    def __init__(self, source, tmp_path, settings=SETTINGS, grid=GRID):
         self.source, self.uri, self.grid = source, str(tmp_path / "sliced"), grid
         self.settings = replace(settings, staging=str(tmp_path / "staging"))
         self.folder = tmp_path / "staging"
@@ -227,3 +228,17 @@ def test_scenes_without_files_are_left_to_the_end(tmp_path):
     report = sliced.finish()
     assert "no change of its files could be noticed (and 3 more)" in report.notes[-1]
     assert len(report.added) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("moto") is None, reason="moto is not installed: pip install 'driftline[dev]'")
+def test_slices_into_a_bucket_make_the_cube_on_a_disk(source, tmp_path, bucket):
+    sliced = Sliced(source, tmp_path)
+    sliced.uri, sliced.settings = f"{bucket}/slices/cube", replace(SETTINGS, staging=f"{bucket}/slices/staging")
+    sliced.slice(1, 2)
+    with pytest.raises(StateError, match="3 of 7 scenes are in no slice"):
+        sliced.finish()
+    assert [sliced.slice(number, 2).made for number in (1, 2)] == [0, 3]
+    assert sliced.finish().notes == ()
+    whole(source, tmp_path)
+    assert chunks(sliced.uri) == chunks(tmp_path / "whole")
