@@ -182,7 +182,10 @@ def info_lines(cube: Json) -> Iterator[str]:
     for number, band in enumerate(cube["bands"]):
         yield f"{'bands:' if not number else '':<11}{format_band(band)}"
     size = f"{cube['stored_bytes'] / 1e6:.1f} MB on disk, {cube['pixel_bytes'] / 1e6:.1f} MB uncompressed"
-    yield f"stored:    {cube['dtype']}, chunks {' x '.join(str(n) for n in cube['chunks'])} ({', '.join(shape)}), {size}"
+    sides = [" x ".join(map(str, cube[name])) for name in ("chunks", "shards")]
+    yield f"stored:    {cube['dtype']}, chunks {sides[0]} ({', '.join(shape)}), {size}"
+    if sides[1]:
+        yield f"{'':<11}in objects of {sides[1]}"
     for label, scenes in (("damaged:", cube["damaged"]), ("kept out:", cube["kept_out"]), ("refused:", cube["refused"])):
         if scenes:
             first = scenes[0] if isinstance(scenes[0], str) else f"{scenes[0]['scene_id']}, {scenes[0]['reason']}"

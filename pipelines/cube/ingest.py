@@ -57,6 +57,7 @@ class IngestSettings:
     """Settings of an ingest. `memory_mb` limits the pixel buffers, not the interpreters (about 150 MB, 30 MB a worker)."""
 
     chunk_px: int = 256
+    shard_px: int | None = None  # width of the objects that chunks are stored in; default: by the size of the raster
     resampling: Resampling = "nearest"
     on_other_grid: OnOtherGrid = "refuse"
     same_date: SameDate = "refuse"
@@ -225,7 +226,8 @@ class _Ingest:
         session = repository.writable_session(BRANCH)
         if not store.has_layout(session.store):
             dtype = np.dtype(reader.source.dtype())
-            store.create_arrays(session.store, reader.grid, reader.source.bands, dtype, settings.chunk_px, settings.attributes)
+            layout = reader.grid, reader.source.bands, dtype, settings.chunk_px, settings.attributes, settings.shard_px
+            store.create_arrays(session.store, *layout)
             if self._is_spread:  # workers write to forks, and only a clean session can be forked
                 session.commit("create cube")
                 session = repository.writable_session(BRANCH)

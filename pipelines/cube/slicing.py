@@ -100,9 +100,9 @@ def prepare(
     bands, dtype = reader.source.bands, np.dtype(reader.source.dtype())
     if root is None:
         memory = icechunk.Repository.create(icechunk.in_memory_storage()).writable_session(store.BRANCH).store
-        root = store.create_arrays(memory, reader.grid, bands, dtype, settings.chunk_px, {})
+        root = store.create_arrays(memory, reader.grid, bands, dtype, settings.chunk_px, {}, settings.shard_px)
     pixels = pixel_store(root)
-    cutting = Cutting.of(reader, pixels.chunk_px, settings.memory_mb, settings.workers)
+    cutting = Cutting.of(reader, pixels.object_px, settings.memory_mb, settings.workers)
     stored = [(band.name, band.scale, band.offset, str(band.nodata), band.valid_range) for band in bands]
     # not the reader's source: that of a cube that is there knows more than the one of a new cube, and reads the same pixels
     how = source, reader.quality_mask, reader.resampling, reader.on_other_grid, reader.min_valid_fraction

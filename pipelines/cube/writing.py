@@ -149,15 +149,15 @@ class Cutting:
     strips: tuple[slice, ...] = ()
 
     @classmethod
-    def of(cls, reader: SceneReader, chunk_px: int, memory_mb: int, workers: int | None) -> Cutting:
+    def of(cls, reader: SceneReader, object_px: int, memory_mb: int, workers: int | None) -> Cutting:
         """One strip is always allowed: nothing smaller can be written."""
         requested = workers or (os.cpu_count() or 1) + 1  # one more than cores: it computes while another waits for the disk
         at_once = min(requested, memory_mb * MB // (COPIES * reader.scene_bytes))
         if at_once >= 1:
             return cls(at_once)
-        strip_bytes = COPIES * reader.row_bytes * chunk_px
+        strip_bytes = COPIES * reader.row_bytes * object_px
         at_once = max(1, min(requested, memory_mb * MB // strip_bytes))
-        rows_px, height = max(1, memory_mb * MB // (strip_bytes * at_once)) * chunk_px, reader.grid.shape[0]
+        rows_px, height = max(1, memory_mb * MB // (strip_bytes * at_once)) * object_px, reader.grid.shape[0]
         return cls(at_once, tuple(slice(row, min(row + rows_px, height)) for row in range(0, height, rows_px)))
 
 
@@ -192,7 +192,7 @@ def write_in_threads(
     Scenes that slices have `staged` are not read again.
     """
     pixels = pixel_store(root)
-    cutting = Cutting.of(reader, pixels.chunk_px, memory_mb, workers)
+    cutting = Cutting.of(reader, pixels.object_px, memory_mb, workers)
     at_once, isolated = cutting.at_once, IsolatedReader(reader, memory_mb * MB, cutting.at_once)
     if cutting.strips:
         slot = first_slot
