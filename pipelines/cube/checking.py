@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -94,7 +95,9 @@ def _damages_of_history(uri: str) -> list[Damage]:
 def _damages_of_files(uri: str, root: zarr.Group) -> tuple[FileDamage, ...]:
     arrays = [array for _, array in root.arrays() if array.ndim]
     have_checksums = all(isinstance(_codecs(array)[-1], Crc32cCodec) for array in arrays)
-    return tuple(damaged_files(files_at(uri), have_checksums=have_checksums))
+    sharded = [(array.shards, array.chunks) for array in arrays if array.shards]
+    shards = {math.prod(shard) // math.prod(chunk) for shard, chunk in sharded}
+    return tuple(damaged_files(files_at(uri), have_checksums=have_checksums, shards=shards))
 
 
 def _codecs(array: AnyArray) -> tuple[Codec, ...]:

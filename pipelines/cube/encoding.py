@@ -16,12 +16,12 @@ from numcodecs.blosc import Blosc
 from numcodecs.checksum32 import CRC32C
 
 from pipelines.cube.drift import MOST_PX, sample_pixels
+from pipelines.cube.shards import join_chunks
 from pipelines.scene import Scene
 from pipelines.sources.reading import SceneReader, Slice
 from pipelines.tiles import Box
 
 MANY_BYTES = 32 << 20  # from here on chunks are compressed in threads, and hashed meanwhile
-MISSING = 2**64 - 1
 numcodecs.blosc.use_threads = False  # as zarr does: its threads are shared, and would not survive a fork
 
 
@@ -129,25 +129,13 @@ def _cut(layout: ChunkLayout, rows: slice, values: np.ndarray, axes: int) -> Ite
 
 
 def _encode_object(layout: ChunkLayout, part: np.ndarray) -> bytes:
-    """The bytes of the chunk or shard that `part` fills; none if it holds only the fill value.
-
-    A shard is its chunks one after the other, then where each of them begins and how long it is, in C order, all bits set for one
-    that is not stored, then the CRC-32C of that (Zarr's codec `sharding_indexed`, index at the end).
-    """
+    """The bytes of the chunk or shard that `part` fills; none if it holds only the fill value."""
     if not layout.shard:
         return _encode(layout, part)
     counts = [side // chunk for side, chunk in zip(layout.shard, layout.chunk, strict=True)]
-    content, index = bytearray(), np.full((*counts, 2), MISSING, "<u8")
-    for place in np.ndindex(*counts):
-        starts = [number * chunk for number, chunk in zip(place, layout.chunk, strict=True)]
-        pixels = part[tuple(slice(start, start + chunk) for start, chunk in zip(starts, layout.chunk, strict=True))]
-        encoded = _encode(layout, pixels) if pixels.size else b""
-        if len(encoded):
-            index[place] = len(content), len(encoded)
-            content += memoryview(encoded)
-    if not content:
-        return b""
-    return bytes(content + memoryview(CRC32C(location="end").encode(index.tobytes())))
+    corners = [[n * chunk for n, chunk in zip(place, layout.chunk, strict=True)] for place in np.ndindex(*counts)]
+    cut = (part[tuple(slice(px, px + side) for px, side in zip(corner, layout.chunk, strict=True))] for corner in corners)
+    return join_chunks([_encode(layout, pixels) if pixels.size else b"" for pixels in cut])
 
 
 def _encode(layout: ChunkLayout, part: np.ndarray) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 import zarr
 
 from pipelines.cube.checking import check_cube
+from pipelines.cube.edits import mark_damaged
 from pipelines.cube.encoding import encode_rows
 from pipelines.cube.export import export_zarr
 from pipelines.cube.history import describe
@@ -65,18 +66,25 @@ def test_dates_are_inserted_replaced_and_moved(tmp_path, memory_mb, monkeypatch)
     ingest_into(tmp_path / "late", settings, brighter={3: 9}, moved={1: "2018-02-20"})
     ingest_into(tmp_path / "once", settings, brighter={3: 9}, moved={1: "2018-02-20"})
     assert_equal(tmp_path / "late", tmp_path / "once")
-    assert check_cube(str(tmp_path / "late")).damages == ()
+    report = check_cube(str(tmp_path / "late"))
+    assert (report.damages, report.files) == ((), ())
 
 
-def test_damage_is_named_and_read_again(tmp_path):
-    ingest_into(tmp_path / "cube")
-    for path in (tmp_path / "cube" / "chunks").iterdir():
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-    report = check_cube(str(tmp_path / "cube"))
-    assert {damage.scene_id[-1] for damage in report.damages} == set("01234")
-    assert all("rows" in damage.box for damage in report.damages)
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0], ids=["first chunk", "a chunk", "index"])
+def test_damage_is_named_with_its_file_and_read_again(tmp_path, place):
+    uri = str(tmp_path / "cube")
+    ingest_into(uri)
+    path = max((tmp_path / "cube" / "chunks").iterdir(), key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+    report = check_cube(uri)
+    assert [damage.file for damage in report.files] == [f"chunks/{path.name}"]
+    assert len({damage.scene_id for damage in report.damages}) == 1
+    assert all(damage.array == "image" and "rows" in damage.box for damage in report.damages)
+    mark_damaged(uri, report.scene_ids, [one.file for one in report.files])
+    assert len(ingest_into(uri).replaced) == 1
+    assert check_cube(uri).damages == ()
 
 
 def test_chunks_and_shards_of_nothing_are_not_stored():
