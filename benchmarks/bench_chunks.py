@@ -6,9 +6,14 @@ Every layout is written by zarr itself into an Icechunk repository, a date and a
 pixels that are read are compared. Reads: windows of training (64x64 px, eight dates, at random), one whole date (an export, a
 map), a tile of monitoring through all dates (256x256 px), and one pixel through all dates. Layouts take turns; a ratio above 1
 is faster than chunks of one date and 256x256 px, the default. Page cache warm. `--at s3://bucket/prefix`: into a bucket.
+
+Then what the number of objects costs Icechunk: each version lists all of them. A cube of 140 dates whose objects are references
+to one file gets three more dates, and is opened.
 """
 
 import argparse
+import itertools
+import math
 import os
 import platform
 import shutil
@@ -156,6 +161,38 @@ def cell(seconds: float, usual: float) -> str:
     return f"{seconds:.4f} ({usual / seconds:.2f})"
 
 
+def measure_list(objects_per_date: int, dates: int, folder: Path) -> None:
+    """A line about a cube of so many objects: committing a date (without its pixels), opening it and reading its first chunk."""
+    side = math.isqrt(objects_per_date)
+    (folder / "pixels").mkdir(parents=True)
+    (folder / "pixels" / "chunk").write_bytes(bytes(256))
+    where = f"file://{folder}/pixels/"
+    config = icechunk.RepositoryConfig.default()
+    config.inline_chunk_threshold_bytes = 0
+    config.set_virtual_chunk_container(icechunk.VirtualChunkContainer(where, icechunk.local_filesystem_store(where[7:])))
+    repository = icechunk.Repository.create(storage_of(str(folder / "cube")), config=config)
+    session = repository.writable_session(BRANCH)
+    how: dict = {"chunks": (1, 16, 16), "dtype": "uint8", "compressors": None, "fill_value": 0}
+    zarr.create_group(session.store).create_array("image", shape=(dates, side * 16, side * 16), **how)
+    places = itertools.product(range(dates), range(side), range(side))
+    session.store.set_virtual_refs("image", [icechunk.VirtualChunkSpec([*place], f"{where}chunk", 0, 256) for place in places])
+    session.commit("references")
+    commits, opened = [], []
+    for date in range(dates, dates + 3):
+        session = repository.writable_session(BRANCH)
+        array = open_image(session)
+        array.resize((date + 1, side * 16, side * 16))
+        array[date] = np.random.default_rng(date).integers(1, 255, (side * 16, side * 16), "uint8")
+        started = time.perf_counter()
+        session.commit("a date")
+        commits.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        open_image(icechunk.Repository.open(storage_of(str(folder / "cube"))).readonly_session(BRANCH))[date, 0, 0]
+        opened.append(time.perf_counter() - started)
+    largest = max(path.stat().st_size for path in (folder / "cube" / "manifests").iterdir()) / 1e6
+    print(f"{side**2 * dates:>9} objects: commit {min(commits):.3f} s, open {min(opened):.3f} s, list {largest:.2f} MB a version")
+
+
 def with_place(at: str | None, work: Callable[[str], None]) -> None:
     if at is not None and is_remote(at):
         work(f"{at.rstrip('/')}/chunks-{os.getpid()}")
@@ -178,6 +215,10 @@ def main() -> None:
     side, rounds = arguments.side or (1024 if arguments.quick else 2048), 2 if arguments.quick else 5
     made = make_image(side, arguments.dates)
     with_place(arguments.at, lambda place: compare("made", made, LAYOUTS, place, rounds))
+    print("\nthe list of objects")
+    for objects in (13**2, (23 if arguments.quick else 46) ** 2):
+        with tempfile.TemporaryDirectory() as folder:
+            measure_list(objects, 140, Path(folder))
     data = Path(os.environ.get("DRIFTLINE_DATA", "../shared/data"))
     if (data / REAL).exists():
         real = read_real(data)

@@ -87,6 +87,21 @@ def test_damage_is_named_with_its_file_and_read_again(tmp_path, place):
     assert check_cube(uri).damages == ()
 
 
+@pytest.mark.parametrize(
+    ("shape", "image", "valid"),
+    [
+        ((5000, 5000), (1, 1, 256, 4096), (1, 256, 6144)),  # three blocks of the mask, each 2048 px wide
+        ((5000, 300), (1, 1, 256, 512), None),  # of which one covers the raster
+        ((4096, 4096), None, None),
+    ],
+)
+def test_blocks_of_large_rasters_are_stored_together(shape, image, valid):
+    session = icechunk.Repository.create(icechunk.in_memory_storage()).writable_session("main")
+    grid = FakeSource(shape_yx=shape).native_grid()
+    root = create_arrays(session.store, grid, (Band("a"),), np.dtype("uint16"), 256, {})
+    assert (root["image"].shards, root["valid"].shards) == (image, valid)
+
+
 def test_chunks_and_shards_of_nothing_are_not_stored():
     image_BYX = np.random.default_rng(0).integers(1, 9, (2, *SHAPE), "uint16")
     valid_YX = np.ones(SHAPE, bool)
