@@ -127,11 +127,16 @@ def build_ingest_settings(run: Run, refused_json: Path, *, retry_refused: bool =
     from pipelines.cube.policy import Policy
 
     made_by = run.model_dump(mode="json", include={"source", "quality", "grid", "cube", "policy"})
+    made_by["cube"].pop("staging", None)
     privacy = privacy_of(run)
     if privacy:
         made_by["source"] = {name: value for name, value in made_by["source"].items() if name not in NAMES_OF_FILES}
     attributes = {"driftline_config": json.dumps(made_by, sort_keys=True)} | ({"driftline_privacy": privacy} if privacy else {})
-    how = {**run.cube.model_dump(exclude={"uri"}), "compute": run.compute.build(), "policy": Policy(**run.policy.model_dump())}
+    how = {
+        **run.cube.model_dump(exclude={"uri", "staging"}),
+        "compute": run.compute.build(),
+        "policy": Policy(**run.policy.model_dump()),
+    }
     return IngestSettings(**how, attributes=attributes, refused_json=refused_json, retry_refused=retry_refused)
 
 

@@ -74,12 +74,15 @@ def _check(sections: Sections, inputs_must_exist: bool) -> list[Finding]:
     return [*(finding for section in checked for finding in section.check(sections)), *of_files]
 
 
+WHERE_WORK_RUNS: Any = {"compute": True, "prediction": {"staging"}, "cube": {"staging"}}
+
+
 def config_hash(run: AnyRun) -> str:
     """SHA-256 (hex) of the resolved config as canonical JSON; equal for every notation of the same run.
 
     It does not depend on where work runs, nor, of patients' images that are de-identified, on where the originals lie.
     """
-    content = without_originals(run).model_dump(mode="json", exclude={"compute": True, "prediction": {"staging"}})
+    content = without_originals(run).model_dump(mode="json", exclude=WHERE_WORK_RUNS)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

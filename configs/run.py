@@ -81,6 +81,13 @@ class CubeConfig(Strict):
 
     uri: Annotated[CubeUri | None, WRITE] = Field(None, description="default: runs/NAME/cube; a path or s3://bucket/prefix")
     chunk_px: int = Field(256, ge=16, description="side of the blocks in which the cube is stored and read")
+    shard_px: int | None = Field(
+        None,
+        ge=16,
+        exclude_if=lambda value: value is None,
+        description="width of the objects in which blocks that lie side by side are stored together, a multiple of `chunk_px`; "
+        "default: 16 times `chunk_px` for rasters of more than 4096 pixels on a side, else `chunk_px`: an object for each block",
+    )
     resampling: Literal["nearest", "bilinear", "cubic", "average"] = Field(
         "nearest", description="of reprojected bands; the quality band is always nearest"
     )
@@ -99,6 +106,17 @@ class CubeConfig(Strict):
         description="a folder of links to the files of refused scenes, each with its reason; every ingest writes it again",
     )
     workers: int | None = Field(None, ge=1, description="threads of ingest; default: the number of cores")
+    staging: Annotated[CubeUri | None, WRITE] = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="where `driftline ingest --slice` keeps scenes until `--finish`: a folder or s3://bucket/prefix that all "
+        "slices can write; default: runs/NAME/staging",
+    )
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        if self.shard_px is not None and self.shard_px % self.chunk_px:
+            problem = f"{self.shard_px} is no multiple of cube.chunk_px, {self.chunk_px}"
+            yield Finding(("cube", "shard_px"), problem, f"for example {4 * self.chunk_px}")
 
 
 class PolicyConfig(Strict):

@@ -12,7 +12,7 @@ import typer
 from flows import cli_cube, cli_house, cli_medical, cli_seg, verbs
 from flows.cli_change import change
 from flows.cli_models import models
-from flows.cli_options import AsJson, DryRun, Finish, Model, ModelAsIs, Overrides, Share, with_model
+from flows.cli_options import AsJson, DryRun, Finish, Model, ModelAsIs, Overrides, Share, require_alone, with_model
 from flows.cli_track import track
 from flows.terminal import DONE, FAILED, Bars, guard, show
 from pipelines.errors import RequestError
@@ -106,6 +106,8 @@ def ingest(
     quarantine: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="link the files of refused scenes there, with reasons (cube.quarantine)")
     ] = None,
+    slice_: Share = None,
+    finish: Finish = False,
     dry_run: DryRun = False,
     json_: AsJson = False,
 ) -> int | None:
@@ -116,10 +118,15 @@ def ingest(
       driftline ingest my-run.yaml
       driftline ingest my-run.yaml --retry-refused --quarantine refused/
       driftline ingest my-run.yaml --set cube.workers=2 --dry-run
+      driftline ingest my-run.yaml --slice 3/8           # on eight machines, then on one of them:
+      driftline ingest my-run.yaml --finish
     """
     if quarantine is not None:
         overrides = [*(overrides or []), f"cube.quarantine={json.dumps(str(quarantine))}"]
-    return verbs.stage("ingest", config, overrides, dry_run, json_, retry_refused=retry_refused)
+    if slice_ is not None:
+        require_alone(finish, dry_run)
+        return verbs.slice_of_ingest(config, overrides or [], slice_, json_, retry_refused=retry_refused)
+    return verbs.stage("ingest", config, overrides, dry_run, json_, retry_refused=retry_refused, is_finishing=finish)
 
 
 @command(short_help="Choose the network of a forecast with `model: auto`.")
@@ -191,8 +198,7 @@ def predict(
     forced = {"even_if_worse": even_if_worse, "even_if_confounded": even_if_confounded}
     changed = with_model(overrides, model, model_as_is)
     if slice_ is not None:
-        if finish or dry_run:
-            raise RequestError("--slice does a share of the work; leave out --finish and --dry-run")
+        require_alone(finish, dry_run)
         return verbs.slice_of("predict", config, changed, slice_, json_, **forced)
     return verbs.stage("predict", config, changed, dry_run, json_, **forced, is_finishing=finish)
 

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from pipelines.errors import RequestError
+
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="replace a value of the config, e.g. training.epochs=5; may be repeated"),
@@ -31,7 +33,13 @@ Share = Annotated[
         "--slice", metavar="I/N", help="do the I-th of N shares beside other processes, and publish nothing (see --finish)"
     ),
 ]
-Finish = Annotated[bool, typer.Option("--finish", help="publish what slices have done; say which regions are missing, if any")]
+Finish = Annotated[bool, typer.Option("--finish", help="publish what slices have done; say what is missing, if anything")]
+
+
+def require_alone(finish: bool, dry_run: bool) -> None:
+    """Raises RequestError for what does not go with --slice."""
+    if finish or dry_run:
+        raise RequestError("--slice does a share of the work; leave out --finish and --dry-run")
 
 
 def with_model(overrides: list[str] | None, model: str | None, as_is: bool) -> list[str]:

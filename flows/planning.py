@@ -159,6 +159,7 @@ def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: b
 def preview_ingest(run: CubeRun, folder: RunFolder) -> tuple[Preview, list[str]]:
     """What ingest would do, and what it would say of the scenes. Raises what ingest raises before it reads pixels."""
     from pipelines.cube.comparison import preview
+    from pipelines.cube.shards import shard_width
 
     settings = build.build_ingest_settings(run, folder.refused)
     is_original = run.source.kind in ("dicom", "images") and Path(run.source.path).resolve() != copy_of(run).resolve()
@@ -174,6 +175,10 @@ def preview_ingest(run: CubeRun, folder: RunFolder) -> tuple[Preview, list[str]]
     ]
     if is_copied and finished(folder, "ingest"):
         notes.append("the images are de-identified first: which of them the cube has already is known when that is done")
+    width = shard_width(found.reader.grid.shape, settings.chunk_px, settings.shard_px)
+    if width and not found.has_cube:
+        together = f"blocks of {settings.chunk_px} px are stored together in objects {width} px wide"
+        notes.append(f"{together} (cube.shard_px)")
     if settings.policy.checksums is not None:
         notes.append(f"policy.checksums: files are compared with {settings.policy.checksums} when they are ingested")
     if found.missing:

@@ -8,11 +8,13 @@ A record holds the key, the inputs it was made from, and what the task says of t
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from configs.trained import used_by
 from flows import publish, trained
 from flows.folder import fingerprints, finished, first_altered, require
+from flows.ingest_slices import require_slices
 from flows.task import Invocation, Record, SlicedTask, Task, TrainedTask, key_of
 from flows.tasks import task_of
 from pipelines.errors import RequestError
@@ -29,11 +31,16 @@ def carry_out(context: Invocation, verb: str) -> Record:
     Raises RequestError for a verb that the task does not have.
     """
     task = task_of(context.run.task)
-    if context.is_finishing and not (isinstance(task, SlicedTask) and verb in task.sliced):
+    if context.is_finishing and verb == "ingest":
+        require_slices(context.run)
+    elif context.is_finishing and not (isinstance(task, SlicedTask) and verb in task.sliced):
         raise RequestError(f"--finish: `driftline {verb}` of a run with `task: {task.name}` has no slices; leave it out")
     if verb == "report":
         return publish.report(task, task.resolve(context, verb))
-    records = {stage: run_stage(task, context, stage) for stage in stages_needed(task, context, verb)}
+    stages = stages_needed(task, context, verb)
+    # the last stage is the one that slices did
+    contexts = {stage: replace(context, is_finishing=context.is_finishing and stage == stages[-1]) for stage in stages}
+    records = {stage: run_stage(task, one, stage) for stage, one in contexts.items()}
     result = list(records.values())[-1]
     is_skipped = all(record["skipped"] for record in records.values())
     if len(records) > 1 and is_skipped:

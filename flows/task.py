@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -24,6 +24,7 @@ from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, Verdict
 from pipelines.products.section import Section
 from pipelines.slices import Slice, SliceDone
+from pipelines.stored_files import files_at
 
 if TYPE_CHECKING:
     from flows.planning import Extent, PlannedStep
@@ -303,9 +304,12 @@ def ingest_scenes(context: Invocation) -> Record:
     source, cleaned = source_to_read(context.run, context.steps, context.source)
     mask, grid = build.build_quality_mask(run), build.build_grid(run)
     settings = build.build_ingest_settings(run, folder.refused, retry_refused=context.retry_refused)
+    settings = replace(settings, staging=staging_of_scenes(context)) if context.is_finishing else settings
     report = context.steps.do(
         "ingest", "write scenes into the cube", lambda progress: ingest(source, mask, folder.cube_uri, grid, settings, progress)
     )
+    if settings.staging is not None:
+        files_at(settings.staging).remove("")
     notes = [*cleaned, *build.grid_notes(run), *report.notes]
     return {
         "snapshot": report.snapshot,
@@ -325,6 +329,13 @@ def ingest_scenes(context: Invocation) -> Record:
         ),
         "is_new": report.is_new,
     }
+
+
+def staging_of_scenes(context: Invocation) -> str:
+    """Where slices of an ingest keep scenes until all are there; a place that the config names is shared by runs."""
+    asked = context.run.cube.staging
+    place = str(context.folder.staging) if asked is None else f"{asked.rstrip('/')}/{context.run.name}"
+    return f"{place}/scenes"
 
 
 def format_report(report: IngestReport) -> str:

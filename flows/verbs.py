@@ -44,6 +44,14 @@ def slice_of(verb: str, config: str, overrides: list[str], text: str, as_json: b
     return show(result, [result["message"]], as_json)
 
 
+def slice_of_ingest(config: str, overrides: list[str], text: str, as_json: bool, *, retry_refused: bool) -> int:
+    """A share of the scenes is read and staged; nothing is committed. Refused ones are listed, and no reason to do it again."""
+    from flows.ingest_slices import run_slice
+
+    result = run_slice(config, overrides, text, Bars(), retry_refused=retry_refused)
+    return show(result, result.pop("lines"), as_json)
+
+
 def perform(verb: str, config: Config, overrides: list[str], display: Bars, options: dict[str, bool]) -> Json:
     from flows.tracking import is_reachable, server_url
 
@@ -52,6 +60,7 @@ def perform(verb: str, config: Config, overrides: list[str], display: Bars, opti
     url = None if options.get("is_finishing") else server_url()  # the end of slices, which work without a server
     if url is not None and verb not in UNTRACKED and isinstance(config, str):
         if is_reachable(url):
+            options.pop("is_finishing", None)  # False here, and no parameter of a flow
             return perform_tracked(verb, config, overrides, display, options)
         display.log(
             f"the Prefect server at {without_secrets(url)} does not answer: going on without it (steps.jsonl records every step)"
@@ -173,7 +182,10 @@ def info_lines(cube: Json) -> Iterator[str]:
     for number, band in enumerate(cube["bands"]):
         yield f"{'bands:' if not number else '':<11}{format_band(band)}"
     size = f"{cube['stored_bytes'] / 1e6:.1f} MB on disk, {cube['pixel_bytes'] / 1e6:.1f} MB uncompressed"
-    yield f"stored:    {cube['dtype']}, chunks {' x '.join(str(n) for n in cube['chunks'])} ({', '.join(shape)}), {size}"
+    sides = [" x ".join(map(str, cube[name])) for name in ("chunks", "shards")]
+    yield f"stored:    {cube['dtype']}, chunks {sides[0]} ({', '.join(shape)}), {size}"
+    if sides[1]:
+        yield f"{'':<11}in objects of {sides[1]}"
     for label, scenes in (("damaged:", cube["damaged"]), ("kept out:", cube["kept_out"]), ("refused:", cube["refused"])):
         if scenes:
             first = scenes[0] if isinstance(scenes[0], str) else f"{scenes[0]['scene_id']}, {scenes[0]['reason']}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,9 @@ from functools import partial
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec
+from zarr.abc.codec import Codec
+from zarr.codecs import Crc32cCodec, ShardingCodec
+from zarr.types import AnyArray
 
 from pipelines.cube import store
 from pipelines.cube.checksums import FileDamage, damaged_files
@@ -91,8 +94,16 @@ def _damages_of_history(uri: str) -> list[Damage]:
 
 def _damages_of_files(uri: str, root: zarr.Group) -> tuple[FileDamage, ...]:
     arrays = [array for _, array in root.arrays() if array.ndim]
-    have_checksums = all(isinstance(array.metadata.codecs[-1], Crc32cCodec) for array in arrays)  # type: ignore[union-attr]
-    return tuple(damaged_files(files_at(uri), have_checksums=have_checksums))
+    have_checksums = all(isinstance(_codecs(array)[-1], Crc32cCodec) for array in arrays)
+    sharded = [(array.shards, array.chunks) for array in arrays if array.shards]
+    shards = {math.prod(shard) // math.prod(chunk) for shard, chunk in sharded}
+    return tuple(damaged_files(files_at(uri), have_checksums=have_checksums, shards=shards))
+
+
+def _codecs(array: AnyArray) -> tuple[Codec, ...]:
+    """Of the chunks; of shards the index has a checksum of its own."""
+    codecs: tuple[Codec, ...] = array.metadata.codecs  # type: ignore[union-attr]
+    return codecs[0].codecs if isinstance(codecs[0], ShardingCodec) else codecs
 
 
 def _damages_of(root: zarr.Group, index: int, step: Step) -> list[Damage]:

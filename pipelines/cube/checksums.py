@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import icechunk
 from numcodecs.checksum32 import CRC32C
 
+from pipelines.cube.shards import is_whole_shard
 from pipelines.stored_files import StoredFiles
 
 NAME = "SHA256SUMS"
@@ -93,10 +94,11 @@ def _require(files: StoredFiles, names: Iterable[str], sums: dict[str, str]) -> 
             raise ValueError(f"{name} is not as it was written")
 
 
-def damaged_files(files: StoredFiles, *, have_checksums: bool) -> Iterator[FileDamage]:
+def damaged_files(files: StoredFiles, *, have_checksums: bool, shards: Collection[int] = ()) -> Iterator[FileDamage]:
     """Every file of the cube that is not as it was written, those of earlier versions among them.
 
-    have_checksums: the chunks end in a crc32c; those of cubes of earlier versions do not.
+    have_checksums: the chunks end in a crc32c; those of cubes of earlier versions do not. shards: how many chunks lie in one
+    object, of arrays that store several in one.
     """
     sums = read_sums(files)
     if sums is None:
@@ -115,9 +117,8 @@ def damaged_files(files: StoredFiles, *, have_checksums: bool) -> Iterator[FileD
     if have_checksums:
         names = files.names("chunks")
         with ThreadPoolExecutor(THREADS) as pool:  # in a bucket each takes a round trip
-            for name, is_whole in zip(
-                names, pool.map(lambda name: _is_whole_chunk(files, name, sums.get(name)), names), strict=True
-            ):
+            found_whole = pool.map(lambda name: _is_whole_object(files, name, sums.get(name), shards), names)
+            for name, is_whole in zip(names, found_whole, strict=True):
                 if not is_whole:
                     yield FileDamage(name, "its checksum does not match")
 
@@ -145,11 +146,13 @@ def _is_whole_ref(text: bytes, snapshots: Collection[str]) -> bool:
         return False
 
 
-def _is_whole_chunk(files: StoredFiles, name: str, known_damage: str | None) -> bool:
-    """Whether the chunk ends in its checksum, or is damaged as the list says."""
+def _is_whole_object(files: StoredFiles, name: str, known_damage: str | None, shards: Collection[int]) -> bool:
+    """Whether the chunk ends in its checksum, or those of a shard do, or it is damaged as the list says."""
     content = files.read(name)
     try:
         CRC32C(location="end").decode(content)
     except RuntimeError:
+        if any(is_whole_shard(content, count) for count in shards):
+            return True
         return known_damage is not None and hashlib.sha256(content).hexdigest() == known_damage
     return True

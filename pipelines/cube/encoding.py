@@ -16,6 +16,7 @@ from numcodecs.blosc import Blosc
 from numcodecs.checksum32 import CRC32C
 
 from pipelines.cube.drift import MOST_PX, sample_pixels
+from pipelines.cube.shards import join_chunks
 from pipelines.scene import Scene
 from pipelines.sources.reading import SceneReader, Slice
 from pipelines.tiles import Box
@@ -26,7 +27,10 @@ numcodecs.blosc.use_threads = False  # as zarr does: its threads are shared, and
 
 @dataclass(frozen=True)
 class ChunkLayout:
-    """The chunks of one date of an array: `shape` and `chunk` of [band,] [z,] y, x; bytes of the fill value."""
+    """The chunks of one date of an array: `shape` and `chunk` of [band,] [z,] y, x; bytes of the fill value.
+
+    `shard`: of what lies in one object, a multiple of the chunk along every axis; () where each chunk is an object.
+    """
 
     path: str
     shape: tuple[int, ...]
@@ -35,13 +39,19 @@ class ChunkLayout:
     fill: bytes
     blosc: Blosc
     has_checksum: bool
+    shard: tuple[int, ...] = ()
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """The shape of an object."""
+        return self.shard or self.chunk
 
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """Rows of a scene as chunks; their hash, and what is counted and sampled (band, n) of their pixels.
+    """Rows of a scene as objects, chunks or shards; their hash, and what is counted and sampled (band, n) of their pixels.
 
-    `places`: array, position in it without the date, and end in `content` of each chunk, which begins where the one before ends;
+    `places`: array, position in it without the date, and end in `content` of each object, which begins where the one before ends;
     one without bytes is not stored. None: not encoded, since the hash is the previous one.
     """
 
@@ -83,7 +93,7 @@ def encode_rows(
     *,
     has_data: bool = True,
 ) -> EncodedRows:
-    """`rows` (whole chunks) of a scene; `layouts` are those of the image and of the validity mask."""
+    """`rows` (whole objects) of a scene; `layouts` are those of the image and of the validity mask."""
     arrays = found.image_BYX, found.valid_YX
     counted = int(np.count_nonzero(found.valid_YX)), has_data, sample_pixels(*arrays, sample_px)
     if previous_hash and found.content_hash == previous_hash:
@@ -95,7 +105,7 @@ def encode_rows(
     is_large = sum(array.nbytes for array in arrays) >= MANY_BYTES
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         digest = pool.submit(lambda: found.content_hash) if is_large else None
-        encoded = (pool.map if is_large else map)(_encode, (layout for layout, *_ in jobs), (part for *_, part in jobs))
+        encoded = (pool.map if is_large else map)(_encode_object, (layout for layout, *_ in jobs), (part for *_, part in jobs))
         for (layout, position, _), chunk in zip(jobs, encoded, strict=True):
             content += memoryview(chunk)
             places.append((layout.path, position, len(content)))
@@ -104,18 +114,28 @@ def encode_rows(
 
 
 def _cut(layout: ChunkLayout, rows: slice, values: np.ndarray, axes: int) -> Iterator[tuple[ChunkLayout, str, np.ndarray]]:
-    """(layout, position, pixels) of the chunks of `values`, the `rows` of one date along the first axis of space.
+    """(layout, position, pixels) of the objects of `values`, the `rows` of one date along the first axis of space.
 
-    `values` has `axes` of space, and before them maybe all bands, which lie in one chunk.
+    `values` has `axes` of space, and before them maybe all bands, which lie in one object.
     """
     bands = layout.shape[: len(layout.shape) - axes]
-    chunk, whole = layout.chunk[len(bands) :], layout.shape[len(bands) :]
-    if rows.start % chunk[0] or (rows.stop % chunk[0] and rows.stop != whole[0]):
-        raise ValueError(f"rows {rows.start} to {rows.stop} are not whole chunks of {chunk[0]}")
-    for box in Box.whole(values.shape[len(bands) :]).cut(chunk):
-        place = (start // px for start, px in zip((rows.start + box.start[0], *box.start[1:]), chunk, strict=True))
+    side, whole = layout.stored[len(bands) :], layout.shape[len(bands) :]
+    if rows.start % side[0] or (rows.stop % side[0] and rows.stop != whole[0]):
+        raise ValueError(f"rows {rows.start} to {rows.stop} are not whole chunks of {side[0]}")
+    for box in Box.whole(values.shape[len(bands) :]).cut(side):
+        place = (start // px for start, px in zip((rows.start + box.start[0], *box.start[1:]), side, strict=True))
         position = "/".join(map(str, (*(0 for _ in bands), *place)))
         yield layout, position, values[(*(slice(None) for _ in bands), *box.slices)]
+
+
+def _encode_object(layout: ChunkLayout, part: np.ndarray) -> bytes:
+    """The bytes of the chunk or shard that `part` fills; none if it holds only the fill value."""
+    if not layout.shard:
+        return _encode(layout, part)
+    counts = [side // chunk for side, chunk in zip(layout.shard, layout.chunk, strict=True)]
+    corners = [[n * chunk for n, chunk in zip(place, layout.chunk, strict=True)] for place in np.ndindex(*counts)]
+    cut = (part[tuple(slice(px, px + side) for px, side in zip(corner, layout.chunk, strict=True))] for corner in corners)
+    return join_chunks([_encode(layout, pixels) if pixels.size else b"" for pixels in cut])
 
 
 def _encode(layout: ChunkLayout, part: np.ndarray) -> bytes:

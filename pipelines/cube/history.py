@@ -79,6 +79,7 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
         "versions": len(list_versions(uri)),
         "shape": {str(dim): cube.sizes[dim] for dim in cube[store.IMAGE].dims},
         "chunks": list(cube[store.IMAGE].encoding["chunks"]),
+        "shards": list(cube[store.IMAGE].encoding.get("shards") or []),
         "dtype": str(cube[store.IMAGE].dtype),
         "pixel_bytes": int(cube[store.IMAGE].nbytes + cube["valid"].nbytes),
         "stored_bytes": _stored_bytes(uri),

@@ -21,6 +21,8 @@ from pipelines.cube.integrity import naming_damage, storage_errors
 from pipelines.cube.plan import KnownRefusal, Step, cut_batches, plan_ingest
 from pipelines.cube.policy import NO_POLICY, Policy
 from pipelines.cube.quarantine import write_quarantine
+from pipelines.cube.slicing import prepare
+from pipelines.cube.staged_scenes import StagedScenes
 from pipelines.cube.steps import (
     array_of,
     read_refusals,
@@ -55,6 +57,7 @@ class IngestSettings:
     """Settings of an ingest. `memory_mb` limits the pixel buffers, not the interpreters (about 150 MB, 30 MB a worker)."""
 
     chunk_px: int = 256
+    shard_px: int | None = None  # width of the objects that chunks are stored in; default: by the size of the raster
     resampling: Resampling = "nearest"
     on_other_grid: OnOtherGrid = "refuse"
     same_date: SameDate = "refuse"
@@ -68,6 +71,7 @@ class IngestSettings:
     policy: Policy = NO_POLICY
     on_missing: OnMissing = "keep"  # what becomes of scenes of the cube that the source no longer lists
     retry_refused: bool = False  # reads scenes again that were refused before and have not changed
+    staging: str | None = None  # where slices have left all scenes that are to be read (docs/design/030)
     commit_scenes: int = 64  # a killed ingest loses at most this many scenes (of a large cube an eighth),
     commit_mb: int = 1024  # or this much of pixels, whichever is less
 
@@ -109,10 +113,11 @@ def ingest(
     What can be read of the source is in the cube as it would be in a new one, whatever was ingested before: a scene that is
     refused for what it holds is dropped. Dates of scenes that cannot be read stay, unless another scene has that date; so do
     those of scenes that are no longer listed (`on_missing`). Scenes that were taken out by hand are refused ("dropped"). Dates
-    that are marked as damaged are written again.
+    that are marked as damaged are written again. With `settings.staging` scenes are taken from there, as `stage_slice` left them;
+    only those whose files have changed since are read.
 
-    Raises CubeBusy, CubeMismatch, StorageFull, MissingInput (no scenes), ArtefactDamaged, StateError (no date would be left, or
-    `on_missing: drop` would drop more than half of them).
+    Raises CubeBusy, CubeMismatch, StorageFull, MissingInput (no scenes), ArtefactDamaged, StateError (no date would be left,
+    `on_missing: drop` would drop more than half of them, or scenes are not staged).
     """
     started = time.monotonic()
     listing = list_scenes(source, settings)
@@ -166,6 +171,7 @@ class _Ingest:
     changed_utc: dict[str, np.datetime64] = field(default_factory=dict)
     read_again: dict[str, str] = field(default_factory=dict)  # id -> fingerprint of scenes whose files changed, not their pixels
     missing: tuple[str, ...] = ()
+    staged: StagedScenes | None = None
 
     def write_all(self) -> str:
         """The newest snapshot after all batches, or "" if no date would be left: then the cube, if there is one, stays."""
@@ -180,6 +186,9 @@ class _Ingest:
             self.remarks += tuple(reader.source.remarks([work.scene for work in plan.works])[0])
         for scene_id in plan.unchanged:
             self.outcome.setdefault(scene_id, "unchanged")
+        if settings.staging is not None:
+            self.staged, *_ = prepare(self.source, reader, settings, root)
+            self.staged.require(plan.works)
         total, done, most = len(plan.works), 0, max(1, settings.commit_mb * MB // reader.scene_bytes)
         for part in cut_batches(total, len(found.steps), settings.commit_scenes, most, may_be_empty=root is not None):
             batch = [work.scene for work in plan.works[part]]
@@ -187,9 +196,15 @@ class _Ingest:
                 done += 1
                 if self.progress is not None:
                     self.progress(done, total)
+        self.remarks += () if self.staged is None else self.staged.notes()
         written = newest(repository, self.uri)
         has_dates = written is not None and any(not self._is_stale(step) for step in read_steps(written))
         return repository.lookup_branch(BRANCH) if has_dates else ""
+
+    @property
+    def _is_spread(self) -> bool:
+        """Whether Dask's workers read; of what slices have read only chunks are left to be written."""
+        return self.settings.compute.kind == "dask" and self.staged is None
 
     def _is_stale(self, step: Step) -> bool:
         """True for a date of the cube whose scene is refused for what it holds. Known when every scene has been read."""
@@ -211,18 +226,19 @@ class _Ingest:
         session = repository.writable_session(BRANCH)
         if not store.has_layout(session.store):
             dtype = np.dtype(reader.source.dtype())
-            store.create_arrays(session.store, reader.grid, reader.source.bands, dtype, settings.chunk_px, settings.attributes)
-            if settings.compute.kind == "dask":  # workers write to forks, and only a clean session can be forked
+            layout = reader.grid, reader.source.bands, dtype, settings.chunk_px, settings.attributes, settings.shard_px
+            store.create_arrays(session.store, *layout)
+            if self._is_spread:  # workers write to forks, and only a clean session can be forked
                 session.commit("create cube")
                 session = repository.writable_session(BRANCH)
         root = zarr.open_group(session.store, mode="r+")
         steps = read_steps(root)
         works = list(plan_ingest(scenes, fingerprints, steps, (), self.changed_utc).works)
-        if works and settings.compute.kind == "dask":
+        if works and self._is_spread:
             results = write_with_dask(session, reader, works, len(steps), settings.memory_mb, settings.compute)
         else:
             resize_time(root, len(steps) + len(works))
-            results = write_in_threads(root, reader, works, len(steps), settings.memory_mb, settings.workers)
+            results = write_in_threads(root, reader, works, len(steps), settings.memory_mb, settings.workers, self.staged)
         written = []
         for one in results:
             written.append(one)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.abc.store import Store
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ShardingCodec
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.types import AnyArray
@@ -90,15 +90,15 @@ def resize_time(root: zarr.Group, count: int) -> None:
 
 @dataclass(frozen=True)
 class PixelStore:
-    """Where the chunks of a cube's pixels go, opened once: zarr parses the metadata of arrays at every access."""
+    """Where the chunks or shards of a cube's pixels go, opened once: zarr parses the metadata of arrays at every access."""
 
     store: Store
     layouts: tuple[ChunkLayout, ChunkLayout]  # of IMAGE, VALID
 
     @property
-    def chunk_px(self) -> int:
-        """Along the first axis of space."""
-        return self.layouts[1].chunk[0]
+    def object_px(self) -> int:
+        """Along the first axis of space: what is written at once."""
+        return self.layouts[1].stored[0]
 
     def write(self, index: int, rows: EncodedRows) -> None:
         """Writes the chunks to the date at `index`; dates can be written in parallel. Those of only the fill value are none."""
@@ -114,12 +114,15 @@ def pixel_store(root: zarr.Group) -> PixelStore:
 
 
 def _layout_of(array: AnyArray) -> ChunkLayout:
-    codecs = array.metadata.codecs[1:]  # type: ignore[union-attr]  # after the order of bytes
-    blosc, has_checksum = codecs[0], len(codecs) > 1  # older cubes have none
-    if not isinstance(blosc, BloscCodec) or not all(isinstance(codec, Crc32cCodec) for codec in codecs[1:]):
+    codecs, shard = array.metadata.codecs, array.shards or ()  # type: ignore[union-attr]
+    if len(codecs) == 1 and isinstance(codecs[0], ShardingCodec):
+        codecs = codecs[0].codecs
+    blosc, has_checksum = codecs[1], len(codecs) > 2  # after the order of bytes; older cubes have no checksums
+    if not isinstance(blosc, BloscCodec) or not all(isinstance(codec, Crc32cCodec) for codec in codecs[2:]):
         raise ArtefactDamaged(f"the cube's {array.name} has unexpected codecs: {codecs}")
-    fill = np.asarray(array.fill_value, array.dtype).tobytes()
-    return ChunkLayout(array.path, array.shape[1:], array.chunks[1:], array.dtype, fill, blosc._blosc_codec, has_checksum)
+    fill, of_date = np.asarray(array.fill_value, array.dtype).tobytes(), array.chunks[1:]
+    coding = array.dtype, fill, blosc._blosc_codec, has_checksum
+    return ChunkLayout(array.path, array.shape[1:], of_date, *coding, tuple(shard[1:]))
 
 
 async def _set_chunks(store: Store, chunks: dict[str, Buffer | None]) -> None:
@@ -138,14 +141,15 @@ async def _set_chunks(store: Store, chunks: dict[str, Buffer | None]) -> None:
 def sort_dates(root: zarr.Group, order: list[int]) -> None:
     """Moves the pixels so that date `i` is the one formerly at `order[i]`, and drops all others.
 
-    Chunks hold one date, so they are moved without decoding, and only where the order changes: none for a scene that is
-    the newest, one date for a scene that is the second newest.
+    Objects hold one date, so they are moved without decoding, and only where the order changes: none for a scene that is the
+    newest, one date for a scene that is the second newest.
     """
     moves = [(target, source) for target, source in enumerate(order) if target != source]
     if moves:
         for name in PIXEL_ARRAYS:
             array = array_of(root, name)
-            counts = [-(-size // chunk) for size, chunk in zip(array.shape[1:], array.chunks[1:], strict=True)]
+            stored = (array.shards or array.chunks)[1:]
+            counts = [-(-size // side) for size, side in zip(array.shape[1:], stored, strict=True)]
             positions = itertools.product(*(range(count) for count in counts))
             for position in positions:
                 sync(_move_chunks(array.store_path.store, f"{array.path}/c", "/".join(map(str, position)), moves))

@@ -29,6 +29,7 @@ from pipelines.cube.integrity import (
     require_seal,
     storage_errors,
 )
+from pipelines.cube.shards import shard_shape, shard_width
 from pipelines.errors import ArtefactDamaged, CubeBusy, CubeMismatch, MissingInput
 from pipelines.files import Held, exclusive_owner
 from pipelines.grid import Grid, ImagePlane, PatientFrame, parse_crs
@@ -162,12 +163,16 @@ def exclusive_writer(uri: str) -> Iterator[None]:
 
 
 def create_arrays(
-    store: icechunk.IcechunkStore, grid: Grid, bands: Iterable[Band], dtype: np.dtype, chunk_px: int, attributes: dict[str, JSON]
-) -> zarr.Group:
+    store: icechunk.IcechunkStore, grid: Grid, bands: Iterable[Band], dtype: np.dtype, chunk_px: int,
+    attributes: dict[str, JSON], shard_px: int | None = None,
+) -> zarr.Group:  # fmt: skip
     """An empty cube (no dates) in `store`: arrays, coordinates of the grid, attributes. Nothing is committed."""
     bands, dtype = tuple(bands), np.dtype(dtype)
     side = round(chunk_px ** (2 / len(grid.shape)))  # a chunk of a volume has as many voxels as one of an image has pixels
     chunk = tuple(min(side, size) for size in grid.shape)
+    wide = (*chunk[:-1], min(VALID_WIDTH * side, grid.shape[-1]))
+    width = shard_width(grid.shape, side, shard_px)
+    shard, wide_shard = shard_shape(grid.shape, chunk, width), shard_shape(grid.shape, wide, VALID_WIDTH * width)
     root = zarr.create_group(store, overwrite=True)
     layout: dict[str, JSON] = {
         "driftline_format": FORMATS[len(grid.shape) if grid.is_on_earth else 3],
@@ -178,6 +183,7 @@ def create_arrays(
         IMAGE,
         shape=(0, len(bands), *grid.shape),
         chunks=(1, len(bands), *chunk),
+        shards=(1, len(bands), *shard) if shard else None,
         dtype=dtype,
         fill_value=missing_value(bands, dtype),
         compressors=pixel_codecs(dtype.itemsize),
@@ -188,7 +194,8 @@ def create_arrays(
     root.create_array(
         VALID,
         shape=(0, *grid.shape),
-        chunks=(1, *chunk[:-1], min(VALID_WIDTH * side, grid.shape[-1])),
+        chunks=(1, *wide),
+        shards=(1, *wide_shard) if wide_shard else None,
         dtype=bool,
         fill_value=False,
         compressors=pixel_codecs(1),

@@ -1,9 +1,11 @@
 """Reads, validates and writes scenes to dates of the cube, several at once within a memory limit."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -16,8 +18,9 @@ import zarr
 
 from pipelines.compute import Compute, connected
 from pipelines.cube.drift import MOST_PX, Figures, figures_of
-from pipelines.cube.encoding import encode_scene, encode_strip
+from pipelines.cube.encoding import ChunkLayout, EncodedRows, encode_scene, encode_strip
 from pipelines.cube.plan import Work
+from pipelines.cube.staged_scenes import StagedScenes, changed_ns
 from pipelines.cube.steps import PixelStore, pixel_store, resize_time
 from pipelines.errors import SceneRefused
 from pipelines.sources.reading import COPIES, IsolatedReader, SceneReader, all_nodata
@@ -50,16 +53,17 @@ def write_scene(
     work: Work,
     take_slot: Callable[[bool], int],
     reading: AbstractContextManager[object] = FREE,
+    staged: StagedScenes | None = None,
 ) -> Written:
     """Reads, validates and writes one whole scene. `take_slot(needs_new)` gives its index and is called exactly once.
 
-    `reading` is held while it is read, not while it waits for its slot and is written.
+    `reading` is held while it is read, not while it waits for its slot and is written. `staged`: what slices have read.
     """
     has_asked, reader = False, isolated.reader
     try:
         with reading:
-            height = reader.grid.shape[0]
-            found = isolated.read(encode_scene, work.scene, pixels.layouts, work.previous_hash, height=height)
+            kept = None if staged is None else staged.take(work, 0)
+            found = kept or _encode(isolated, work, pixels.layouts, work.previous_hash)
         fraction = reader.valid_fraction(work.scene, found.valid_px)
         if found.content_hash == work.previous_hash:
             return Written(work, None, found.content_hash, fraction)
@@ -75,26 +79,26 @@ def write_scene(
             take_slot(False)
 
 
-def _write_scene_in_strips(pixels: PixelStore, isolated: IsolatedReader, work: Work, slot: int, rows_px: int) -> Written:
-    """As `write_scene` for a scene that does not fit into memory: strips of `rows_px` rows (whole chunks), some at a time.
+def _write_scene_in_strips(
+    pixels: PixelStore, isolated: IsolatedReader, work: Work, slot: int, strips: Sequence[slice], staged: StagedScenes | None
+) -> Written:
+    """As `write_scene` for a scene that does not fit into memory: some of its strips at a time.
 
     Always written to a new `slot`: a refusal is known only at the end, and then the previous version must still exist. The
     content hash is that of the strips' hashes, so it differs from that of the whole.
     """
     reader, reading = isolated.reader, threading.Semaphore(isolated.at_once)
-    height = reader.grid.shape[0]
-    strips = [slice(row, min(row + rows_px, height)) for row in range(0, height, rows_px)]
 
-    def write_strip(rows: slice) -> tuple[str, int, bool, np.ndarray]:
-        args = pixels.layouts, rows, MOST_PX // len(strips)
+    def write_strip(number: int) -> tuple[str, int, bool, np.ndarray]:
         with reading:
-            found = isolated.read(encode_strip, work.scene, *args, height=rows.stop - rows.start)
+            kept = None if staged is None else staged.take(work, number)
+            found = kept or _encode_strip(isolated, work, pixels.layouts, strips, number)
         pixels.write(slot, found)
         return found.content_hash, found.valid_px, found.has_data, found.sample_BN
 
     try:
         with ThreadPoolExecutor(AHEAD * isolated.at_once) as pool:
-            hashes, valid_px, has_data, samples = zip(*pool.map(write_strip, strips), strict=True)
+            hashes, valid_px, has_data, samples = zip(*pool.map(write_strip, range(len(strips))), strict=True)
         if not any(has_data):
             raise all_nodata(work.scene)
         fraction = reader.valid_fraction(work.scene, sum(valid_px))
@@ -103,6 +107,58 @@ def _write_scene_in_strips(pixels: PixelStore, isolated: IsolatedReader, work: W
     content_hash = hashlib.sha256("".join(hashes).encode()).hexdigest()
     figures = figures_of(np.concatenate(samples, axis=1))
     return Written(work, None if content_hash == work.previous_hash else slot, content_hash, fraction, figures=figures)
+
+
+def stage_scene(
+    staged: StagedScenes, isolated: IsolatedReader, layouts: tuple[ChunkLayout, ...], work: Work, strips: Sequence[slice]
+) -> SceneRefused | None:
+    """Reads and validates one scene as an ingest does (`strips`: of one that does not fit into memory), and stages what it finds;
+    the refusal, if it is one."""
+    changed = changed_ns(work)
+    try:
+        with staged.writing(work, changed) as writer, ThreadPoolExecutor(isolated.at_once) as pool:
+            if strips:
+                for found in pool.map(partial(_encode_strip, isolated, work, layouts, strips), range(len(strips))):
+                    writer.add(found)
+            else:
+                writer.add(_encode(isolated, work, layouts, ""))
+    except SceneRefused as e:
+        with staged.writing(work, changed) as writer:
+            writer.refuse(e)
+        return e
+    return None
+
+
+def _encode(isolated: IsolatedReader, work: Work, layouts: tuple[ChunkLayout, ...], previous_hash: str) -> EncodedRows:
+    return isolated.read(encode_scene, work.scene, layouts, previous_hash, height=isolated.reader.grid.shape[0])
+
+
+def _encode_strip(
+    isolated: IsolatedReader, work: Work, layouts: tuple[ChunkLayout, ...], strips: Sequence[slice], number: int
+) -> EncodedRows:
+    rows = strips[number]
+    args = layouts, rows, MOST_PX // len(strips)
+    return isolated.read(encode_strip, work.scene, *args, height=rows.stop - rows.start)
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How many scenes are read at once within a memory limit; of scenes larger than that, `strips` of whole chunks."""
+
+    at_once: int
+    strips: tuple[slice, ...] = ()
+
+    @classmethod
+    def of(cls, reader: SceneReader, object_px: int, memory_mb: int, workers: int | None) -> Cutting:
+        """One strip is always allowed: nothing smaller can be written."""
+        requested = workers or (os.cpu_count() or 1) + 1  # one more than cores: it computes while another waits for the disk
+        at_once = min(requested, memory_mb * MB // (COPIES * reader.scene_bytes))
+        if at_once >= 1:
+            return cls(at_once)
+        strip_bytes = COPIES * reader.row_bytes * object_px
+        at_once = max(1, min(requested, memory_mb * MB // strip_bytes))
+        rows_px, height = max(1, memory_mb * MB // (strip_bytes * at_once)) * object_px, reader.grid.shape[0]
+        return cls(at_once, tuple(slice(row, min(row + rows_px, height)) for row in range(0, height, rows_px)))
 
 
 class SlotOrder:
@@ -128,19 +184,27 @@ class SlotOrder:
 
 
 def write_in_threads(
-    root: zarr.Group, reader: SceneReader, works: list[Work], first_slot: int, memory_mb: int, workers: int | None
-) -> Iterator[Written]:
-    """Results of `works`, written by threads of this process; as many at once as fit into `memory_mb`. Order of completion."""
-    requested = workers or (os.cpu_count() or 1) + 1  # one more than cores: it computes while another waits for the disk
-    at_once = min(requested, memory_mb * MB // (COPIES * reader.scene_bytes))
-    if at_once < 1:
-        yield from _write_large(root, reader, works, first_slot, memory_mb, requested)
+    root: zarr.Group, reader: SceneReader, works: list[Work], first_slot: int, memory_mb: int, workers: int | None,
+    staged: StagedScenes | None = None,
+) -> Iterator[Written]:  # fmt: skip
+    """Results of `works`, written by threads of this process; as many at once as fit into `memory_mb`. Order of completion.
+
+    Scenes that slices have `staged` are not read again.
+    """
+    pixels = pixel_store(root)
+    cutting = Cutting.of(reader, pixels.object_px, memory_mb, workers)
+    at_once, isolated = cutting.at_once, IsolatedReader(reader, memory_mb * MB, cutting.at_once)
+    if cutting.strips:
+        slot = first_slot
+        for work in works:
+            written = _write_scene_in_strips(pixels, isolated, work, slot, cutting.strips, staged)
+            slot += written.slot is not None
+            yield written
         return
-    slot_order, pixels, isolated = SlotOrder(first_slot), pixel_store(root), IsolatedReader(reader, memory_mb * MB, at_once)
-    reading = threading.Semaphore(at_once)
+    slot_order, reading = SlotOrder(first_slot), threading.Semaphore(at_once)
     with ThreadPoolExecutor(AHEAD * at_once) as pool:
         # a pool starts its jobs in the order of submission, as SlotOrder requires
-        jobs = ((pixels, isolated, work, partial(slot_order.take, ticket), reading) for ticket, work in enumerate(works))
+        jobs = ((pixels, isolated, work, partial(slot_order.take, n), reading, staged) for n, work in enumerate(works))
         futures = [pool.submit(write_scene, *job) for job in jobs]
         try:
             for future in as_completed(futures):
@@ -148,22 +212,6 @@ def write_in_threads(
         finally:
             for future in futures:
                 future.cancel()
-
-
-def _write_large(
-    root: zarr.Group, reader: SceneReader, works: list[Work], first_slot: int, memory_mb: int, requested: int
-) -> Iterator[Written]:
-    """One scene at a time, in strips of whole chunks. One strip is always allowed: nothing smaller can be written."""
-    pixels = pixel_store(root)
-    chunk_px = pixels.chunk_px
-    strip_bytes = COPIES * reader.row_bytes * chunk_px
-    at_once = max(1, min(requested, memory_mb * MB // strip_bytes))
-    chunks_per_strip = max(1, memory_mb * MB // (strip_bytes * at_once))
-    slot, isolated = first_slot, IsolatedReader(reader, memory_mb * MB, at_once)
-    for work in works:
-        written = _write_scene_in_strips(pixels, isolated, work, slot, chunks_per_strip * chunk_px)
-        slot += written.slot is not None
-        yield written
 
 
 def write_with_dask(
