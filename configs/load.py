@@ -77,9 +77,11 @@ def _check(sections: Sections, inputs_must_exist: bool) -> list[Finding]:
 def config_hash(run: AnyRun) -> str:
     """SHA-256 (hex) of the resolved config as canonical JSON; equal for every notation of the same run.
 
-    It does not depend on where work runs, nor, of patients' images that are de-identified, on where the originals lie.
+    It does not depend on where work runs or what it needs is kept, nor, of patients' images that are de-identified, on where
+    the originals lie.
     """
-    content = without_originals(run).model_dump(mode="json", exclude={"compute": True, "prediction": {"staging"}})
+    elsewhere: dict[str, bool | set[str]] = {"compute": True, "prediction": {"staging"}, "monitoring": {"state"}}
+    content = without_originals(run).model_dump(mode="json", exclude=elsewhere)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

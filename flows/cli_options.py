@@ -31,7 +31,7 @@ Share = Annotated[
         "--slice", metavar="I/N", help="do the I-th of N shares beside other processes, and publish nothing (see --finish)"
     ),
 ]
-Finish = Annotated[bool, typer.Option("--finish", help="publish what slices have done; say which regions are missing, if any")]
+Finish = Annotated[bool, typer.Option("--finish", help="publish what slices have done; say what is missing, if anything is")]
 
 
 def with_model(overrides: list[str] | None, model: str | None, as_is: bool) -> list[str]:

@@ -33,7 +33,10 @@ def carry_out(context: Invocation, verb: str) -> Record:
         raise RequestError(f"--finish: `driftline {verb}` of a run with `task: {task.name}` has no slices; leave it out")
     if verb == "report":
         return publish.report(task, task.resolve(context, verb))
-    records = {stage: run_stage(task, context, stage) for stage in stages_needed(task, context, verb)}
+    stages = stages_needed(task, context, verb)
+    if context.is_finishing:  # a scene that came in now would put every slice behind
+        stages = tuple(stage for stage in stages if stage != "ingest")
+    records = {stage: run_stage(task, context, stage) for stage in stages}
     result = list(records.values())[-1]
     is_skipped = all(record["skipped"] for record in records.values())
     if len(records) > 1 and is_skipped:

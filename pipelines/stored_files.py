@@ -7,7 +7,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +53,9 @@ class StoredFiles(Protocol):
     def remove(self, folder: str) -> None:
         """Everything below `folder`; nothing where there is none."""
 
+    def discard(self, name: str) -> None:
+        """One file; nothing where there is none."""
+
 
 @dataclass(frozen=True)
 class FolderFiles:
@@ -78,7 +81,9 @@ class FolderFiles:
         return (self.folder / name).stat().st_size
 
     def write(self, name: str, content: bytes) -> None:
-        write_bytes(self.folder / name, content)
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -89,6 +94,9 @@ class FolderFiles:
 
     def remove(self, folder: str) -> None:
         shutil.rmtree(self.folder / folder, ignore_errors=True)
+
+    def discard(self, name: str) -> None:
+        (self.folder / name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,10 @@ class BucketFiles:
 
     def remove(self, folder: str) -> None:
         for name in self.names(folder):
+            self.discard(name)
+
+    def discard(self, name: str) -> None:
+        with suppress(FileNotFoundError):
             self._system.delete_file(f"{self.prefix}/{name}")
 
 

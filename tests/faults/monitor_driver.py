@@ -33,8 +33,9 @@ EVENTS = {"os.rename", "os.remove", "os.mkdir", "open", "os.truncate"}  # os.rep
 
 
 def monitor(scenes, folder: Path) -> None:
-    advance_all(make_monitoring(scenes, folder / "state", tile_px=8))
-    layers = Layers.open(folder / "state" / "layers")
+    monitoring = make_monitoring(scenes, folder / "state", tile_px=8)
+    advance_all(monitoring)
+    layers = Layers.open(monitoring.layers)
     changed = flat_indices(layers.map("status"), 2)
     patches = [Patch(changed, {"pixels": changed.size, "area_m2": 100.0})] if changed.size else []
     alert_log, _ = update_alert_log(

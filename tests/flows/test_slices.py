@@ -81,7 +81,7 @@ def test_a_wrong_request_is_one_message(tiny_run: Path, arguments: list[str], me
     assert message in text
 
 
-def test_monitoring_has_no_slices(tiny_run: Path) -> None:
+def test_a_stage_without_slices_is_refused(tiny_run: Path) -> None:
     code, text = call("predict", "watched.yaml", "--slice", "1/2")
     assert code == 2
     assert "has no slices; run it as a whole" in text
