@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -46,7 +47,6 @@ class Layers:
     """The layers of a state by name. Those in a bucket are copied once to a temporary folder of this machine."""
 
     regions: Regions
-    _copy: list[tempfile.TemporaryDirectory[str]] = field(default_factory=list, repr=False, compare=False)
 
     @classmethod
     def open(cls, regions: Regions) -> Layers:
@@ -66,8 +66,8 @@ class Layers:
     def _here(self) -> Regions:
         if not is_remote(self.regions.folder):
             return self.regions
-        self._copy.append(tempfile.TemporaryDirectory(prefix="driftline-layers-"))
-        here = replace(self.regions, folder=str(Path(self._copy[0].name)))
+        here = replace(self.regions, folder=tempfile.mkdtemp(prefix="driftline-layers-"))
+        weakref.finalize(here, shutil.rmtree, here.folder, ignore_errors=True)  # with the last layer that is read from there
         for region in self.regions.parts:
             name = self.regions.name_of(region)
             with files_at(here.folder).writing(name) as draft:

@@ -1,5 +1,6 @@
 """The saved state: whatever comes in whatever order, it ends as if everything had been there from the start."""
 
+import contextlib
 import importlib.util
 import random
 import sys
@@ -14,9 +15,11 @@ from pipelines.monitoring.blocks import Counts
 from pipelines.monitoring.detector import LAYER_DTYPES
 from pipelines.monitoring.detector import monitoring as monitor_all
 from pipelines.monitoring.layers import Layers
-from pipelines.monitoring.replay import advance_all
+from pipelines.monitoring.replay import advance_all, advance_slice, require_current, sweep
 from pipelines.monitoring.state import Identity, check_cube, check_identity
 from pipelines.samples.variables import decode
+from pipelines.slices import Slice
+from pipelines.stored_files import FolderFiles
 
 _spec = importlib.util.spec_from_file_location("monitored_cube", Path(__file__).parent / "monitored_cube.py")
 assert _spec is not None
@@ -222,6 +225,59 @@ def test_large_tiles_and_small_ones_show_the_same(tmp_path, whole):
     one, other = (Layers.open(monitoring.layers) for monitoring in made)
     for name in one.dtypes:
         np.testing.assert_allclose(one.map(name)[:], other.map(name)[:], atol=1e-5, equal_nan=True, err_msg=name)
+
+
+# ---------------------------------------------------------------- slices, and a bucket
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slices_in_any_order_killed_and_repeated_end_in_the_same_bytes(tmp_path, whole, seed, monkeypatch):
+    rng = random.Random(seed)
+    before = cube.make_monitoring(without(45, 59), tmp_path)
+    advance_all(before)
+    monitoring, shares = cube.make_monitoring(ALL, tmp_path), [Slice(number, 3) for number in (1, 2, 3)]
+    with pytest.raises(StateError, match=r"of 2, 2 blocks are missing, damaged, or not at the dates .*: r000000-000008_c000000"):
+        require_current(monitoring)
+    for share in rng.sample(shares, 3):
+        with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+            kill_after(patched, rng.randint(0, 6))
+            advance_slice(monitoring, share)
+    found = [advance_slice(monitoring, share) for share in rng.sample(shares, 3)]
+    assert sum(done.size for done in found) == len(monitoring.blocks)
+    assert {done.made for done in map(advance_slice, 3 * [monitoring], shares)} == {0}
+    require_current(monitoring)
+    sweep(monitoring)
+    assert same(tmp_path, whole)
+
+
+def kill_after(patched: pytest.MonkeyPatch, changes: int) -> None:
+    """Ends the work at a change to the stored files."""
+    left = [changes]
+
+    def counted(original):
+        def call(self, *arguments):
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return original(self, *arguments)
+
+        return call
+
+    for name in ("write", "writing", "discard"):
+        patched.setattr(FolderFiles, name, counted(getattr(FolderFiles, name)))
+
+
+def test_a_state_in_a_bucket_is_that_of_a_disk(tmp_path, whole, bucket):
+    for scenes in (without(45, 58, 59), without(58), ALL):  # nights, a late scene
+        monitoring = cube.make_monitoring(scenes, f"{bucket}/state")
+        advance_all(monitoring)
+    require_current(monitoring)
+    for name in monitoring.files.names(""):
+        FolderFiles(tmp_path).write(name, monitoring.files.read(name))
+    assert same(tmp_path, whole)
+    one, other = (Layers.open(made.layers) for made in (monitoring, cube.make_monitoring(ALL, whole)))
+    for name in one.dtypes:
+        np.testing.assert_array_equal(one.map(name)[:], other.map(name)[:])
 
 
 # ---------------------------------------------------------------- refusals
