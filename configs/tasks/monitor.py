@@ -241,6 +241,7 @@ class Networks:
         if not is_remote(self.state):
             return Path(self.state) / name
         folder, files = self.here / name, files_at(self.state)
+        (folder / "model.json").unlink(missing_ok=True)  # of a state that was begun anew elsewhere, perhaps
         for one in sorted(files.names(name), key=lambda one: one.endswith("/model.json")):  # that one says that all are there
             FolderFiles(self.here).write(one, files.read(one))
         return folder
