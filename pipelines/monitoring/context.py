@@ -86,12 +86,14 @@ def open_context(cube: MonitoredCube, expected: ExpectedValues, settings: Monito
     """
     folder, note = f"{state}/{expected.name}", ""
     known = read_record(folder)
+    rests_on: Content | None
+    if not known:
+        calibration, rests_on = calibrate_on(cube, expected.value_model, settings)
+        known = read_record(folder)  # another slice may have left its own meanwhile
     if known:
         check_asked(known, settings.asked, folder)
         found, rests_on = known["calibration"], known.get("calibrated_on")
         calibration = Calibration(float(found["threshold"]), found["false_alarms"], tuple(found["maxima"]))
-    else:
-        calibration, rests_on = calibrate_on(cube, expected.value_model, settings)
     detector = settings.detector(expected.value_model, calibration)
     made_for = settings.identity(detector.key, cube.grid)
     if known:

@@ -174,7 +174,7 @@ def check_cube(known: Sequence[tuple[int, str]], dates: Sequence[CubeDate], plac
 
 def pack(arrays: Arrays) -> bytes:
     """The arrays as bytes, compressed without loss; the same arrays give the same bytes."""
-    parts = {name: CODEC.encode(np.ascontiguousarray(array)) for name, array in sorted(arrays.items())}
+    parts = {name: CODEC.encode(np.ascontiguousarray(array)) if array.size else b"" for name, array in sorted(arrays.items())}
     index = [[name, arrays[name].dtype.str, arrays[name].shape, len(part)] for name, part in parts.items()]
     head = json.dumps(index, separators=(",", ":")).encode()
     return b"".join([len(head).to_bytes(4, "little"), head, *parts.values()])
