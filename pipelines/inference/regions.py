@@ -231,8 +231,8 @@ class Regions:
         return values[:, *slices[1:]]
 
     def whole(self, plane: Plane, region: Box) -> np.ndarray:
-        """A copy of a plane of one region. Raises ArtefactDamaged."""
-        return self._rows(plane, region, region.start[0], region.stop[0]).copy()
+        """A plane of one region, read-only. Raises ArtefactDamaged."""
+        return self._rows(plane, region, region.start[0], region.stop[0])
 
     def _rows(self, plane: Plane, region: Box, first: int, last: int) -> np.ndarray:
         row = math.prod(region.shape[1:]) * plane.itemsize

@@ -136,6 +136,7 @@ class _Advance:
         self.before = self._open()
         self.is_shown = self.before is not None and self._is_shown(self.before.digest)
         self.planes: dict[Plane, np.ndarray] = {}
+        self.drawn: set[Box] = set()  # tiles whose part of the planes is there
 
     def carry_out(self) -> Counts:
         tiles: dict[str, TileState] = {}
@@ -270,11 +271,8 @@ class _Advance:
     def _show(self, work: _Work) -> None:
         """The tile's part of the layers; its state covers the tile grown by the halo."""
         detector, area = self.monitoring.detector, self.block.area
-        if not self.planes:
-            layers = self.monitoring.layers
-            self.planes = {
-                plane: layers.whole(plane, area) if self.is_shown else np.empty(area.shape, plane.dtype) for plane in PLANES
-            }
+        self.planes = self.planes or {plane: np.empty(area.shape, plane.dtype) for plane in PLANES}
+        self.drawn.add(work.tile)
         rows, columns = work.tile.within(work.tile.grown(detector.halo_px, self.monitoring.cube.shape_yx))
         found = detector.layers(work.fitted, work.state)
         for plane, values in self.planes.items():
@@ -290,8 +288,14 @@ class _Advance:
             self.files.sweep(header)
         if self.is_shown and self.before is not None and header.digest == self.before.digest:
             return
-        with self.monitoring.layers.writing(self.block.area) as writer:
-            writer.write(self.block.area, self.planes)
+        layers, area = self.monitoring.layers, self.block.area
+        if kept := [tile.within(area) for tile in self.block.tiles if tile not in self.drawn]:
+            for plane, values in self.planes.items():
+                before = layers.whole(plane, area)
+                for part in kept:
+                    values[part] = before[part]
+        with layers.writing(area) as writer:
+            writer.write(area, self.planes)
             writer.made_from = header.digest
 
 

@@ -114,7 +114,7 @@ def main(root: Path) -> None:
             different.append(number)
     again, kills = root / "again-and-again", 0
     shutil.copytree(before, again)
-    while kills < 20 and run_child(again, 48):  # a tile takes up to 41 calls: with 48 per child it still completes
+    while kills < 20 and run_child(again, 48):  # enough for a block
         kills += 1
     if digests(again) != expected:
         different.append("again-and-again")
