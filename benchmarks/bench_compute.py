@@ -76,9 +76,10 @@ def predict(uri: str, made: Path, compute: Any) -> None:
 def monitor(uri: str, made: Path, compute: Any) -> None:
     from pipelines.cube.store import head_snapshot, open_cube
     from pipelines.monitoring.areas import MonitoredCube
+    from pipelines.monitoring.blocks import Monitoring
     from pipelines.monitoring.detector import Calibration, Detector
     from pipelines.monitoring.harmonic_model import HarmonicModel
-    from pipelines.monitoring.replay import Monitoring, advance_all
+    from pipelines.monitoring.replay import advance_all
     from pipelines.monitoring.sequential_test import Cusum
     from pipelines.monitoring.state import Identity
     from pipelines.samples.variables import Variable
@@ -87,15 +88,15 @@ def monitor(uri: str, made: Path, compute: Any) -> None:
     start_ns = int(dataset["time"].values[HISTORY].astype("datetime64[ns]").astype(int))
     cube = MonitoredCube(dataset, snapshot, Variable("ndvi", "normalized_difference", ("nir", "red")), start_ns, uri)
     detector = Detector(HarmonicModel(), Cusum(), Calibration(8.9), "down")
-    advance_all(Monitoring(cube, detector, Identity(detector.key, "ndvi", "start", "grid", 256), made), compute)
+    made_for, block_px = Identity(detector.key, "ndvi", "start", "grid", 256), min(cube.shape_yx[0] // 2, 1024)  # four blocks
+    advance_all(Monitoring(cube, detector, made_for, str(made), block_px=block_px), compute)
 
 
 def digest(folder: Path) -> str:
-    """Of every file of regions, states and layers; of a ledger only what it says."""
+    """Of every file of regions, states and layers."""
     found = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "lock"):
-        content = path.read_bytes()
-        found.update(path.name.encode() + (b"".join(sorted(content.splitlines())) if path.suffix == ".jsonl" else content))
+        found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()
 
 

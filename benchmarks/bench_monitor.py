@@ -38,9 +38,10 @@ def measure(folder: str, name: str, history: int, dates: int) -> dict:
     """Seconds, peak memory and counts of updating the state NAME to the first `dates` of the cube."""
     from pipelines.cube.store import open_cube
     from pipelines.monitoring.areas import MonitoredCube
+    from pipelines.monitoring.blocks import Monitoring
     from pipelines.monitoring.detector import Calibration, Detector
     from pipelines.monitoring.harmonic_model import HarmonicModel
-    from pipelines.monitoring.replay import Monitoring, advance_all
+    from pipelines.monitoring.replay import advance_all
     from pipelines.monitoring.sequential_test import Cusum
     from pipelines.monitoring.state import Identity
     from pipelines.samples.variables import Variable
@@ -50,7 +51,7 @@ def measure(folder: str, name: str, history: int, dates: int) -> dict:
     variable = Variable("ndvi", "normalized_difference", ("nir", "red"))
     cube = MonitoredCube(dataset.isel(time=slice(0, dates)), "", variable, start_ns)
     detector = Detector(HarmonicModel(), Cusum(), Calibration(8.9), "down")
-    monitoring = Monitoring(cube, detector, Identity(detector.key, "ndvi", "start", "grid", TILE_PX), Path(folder) / name)
+    monitoring = Monitoring(cube, detector, Identity(detector.key, "ndvi", "start", "grid", TILE_PX), str(Path(folder) / name))
     before, started, busy = peak_mb(), time.perf_counter(), time.process_time()
     counts = advance_all(monitoring)
     return {
@@ -93,7 +94,7 @@ def main() -> None:
             "no news": call("measure", folder, "nights", history, dates),
             "all dates at once": call("measure", folder, "whole", history, dates),
         }
-        is_same = digest(Path(folder) / "nights" / "tiles") == digest(Path(folder) / "whole" / "tiles")
+        is_same = digest(Path(folder) / "nights" / "blocks") == digest(Path(folder) / "whole" / "blocks")
     print(f"{'':18}{'seconds':>8} {'CPU s':>7} {'tiles':>6} {'steps':>7} {'fits':>6} {'start MB':>9} {'peak MB':>8}")
     for name, row in found.items():
         print(

@@ -74,13 +74,14 @@ def _check(sections: Sections, inputs_must_exist: bool) -> list[Finding]:
     return [*(finding for section in checked for finding in section.check(sections)), *of_files]
 
 
-WHERE_WORK_RUNS: Any = {"compute": True, "prediction": {"staging"}, "cube": {"staging"}}
+WHERE_WORK_RUNS: Any = {"compute": True, "prediction": {"staging"}, "cube": {"staging"}, "monitoring": {"state"}}
 
 
 def config_hash(run: AnyRun) -> str:
     """SHA-256 (hex) of the resolved config as canonical JSON; equal for every notation of the same run.
 
-    It does not depend on where work runs, nor, of patients' images that are de-identified, on where the originals lie.
+    It does not depend on where work runs or what it needs is kept, nor, of patients' images that are de-identified, on where
+    the originals lie.
     """
     content = without_originals(run).model_dump(mode="json", exclude=WHERE_WORK_RUNS)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))

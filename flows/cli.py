@@ -222,19 +222,29 @@ def verify(config: Config, overrides: Overrides = None, json_: AsJson = False) -
 
 @command(short_help="Ingest new scenes, update change maps, raise alerts.")
 def monitor(
-    config: Config, overrides: Overrides = None, restart: Restart = False, dry_run: DryRun = False, json_: AsJson = False
-) -> int | None:
+    config: Config, overrides: Overrides = None, restart: Restart = False, slice_: Share = None, finish: Finish = False,
+    dry_run: DryRun = False, json_: AsJson = False,
+) -> int | None:  # fmt: skip
     """Ingest new scenes, update the saved state of every tile, update change maps and the alert log.
 
     For runs with `task: monitor`. Without new scenes it does nothing; a late or reprocessed scene recomputes what it affects.
+    A slice, and --finish, leave the cube as `driftline ingest CONFIG` has left it.
 
     \b
     Examples:
       driftline monitor forest.yaml
       driftline monitor forest.yaml --json | jq .alerts
       driftline monitor forest.yaml --restart
+      driftline monitor forest.yaml --slice 3/8          # on eight machines, then on one of them:
+      driftline monitor forest.yaml --finish
     """
-    return verbs.stage("monitor", config, overrides, dry_run, json_, restart=restart)
+    if slice_ is not None:
+        if finish or dry_run or restart:
+            raise RequestError("--slice does a share of the work; leave out --finish, --restart and --dry-run")
+        return verbs.slice_of("monitor", config, overrides or [], slice_, json_)
+    if finish and restart:
+        raise RequestError("--restart begins anew, --finish publishes what slices have done; leave one of them out")
+    return verbs.stage("monitor", config, overrides, dry_run, json_, restart=restart, is_finishing=finish)
 
 
 command(short_help="Map what changed between two images, without labels or a config.")(change)

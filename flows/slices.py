@@ -18,8 +18,8 @@ from pipelines.slices import Slice
 
 
 def run_slice(
-    verb: str, config: str, overrides: Sequence[str], text: str, display: Display, *, even_if_worse: bool,
-    even_if_confounded: bool,
+    verb: str, config: str, overrides: Sequence[str], text: str, display: Display, *, even_if_worse: bool = False,
+    even_if_confounded: bool = False,
 ) -> Json:  # fmt: skip
     """Does a slice of a verb's last stage; what the stages before it leave must be there.
 
@@ -35,11 +35,12 @@ def run_slice(
         raise RequestError(f"`driftline {verb}` of a run with `task: {task.name}` has no slices; run it as a whole")
     context = task.resolve(context, verb)
     task.check(context, verb)
-    evaluation = current_evaluation(task, context)
-    if evaluation is None and not is_unscored(task, context):
+    evaluation = current_evaluation(task, context) if task.is_gated else None
+    if task.is_gated and evaluation is None and not is_unscored(task, context):
         raise MissingInput(f"{context.folder.path} has no evaluation of this model; run `driftline evaluate CONFIG` first")
     if evaluation is not None and not context.allows(evaluation.verdict):
         raise NotPublished(f"{evaluation.verdict.gate} No slice is predicted.")
     done = task.predict_slice(context, evaluation, share)
-    message = f"slice {share}: {done.size} regions are there, {done.made} of them predicted now"
-    return {"message": message, "task": task.name, "slice": str(share), "made": done.made, "regions": done.size, "skipped": False}
+    message = f"slice {share}: {done.size} {task.pieces} are there, {done.made} of them {task.made} now"
+    counts = {"made": done.made, task.pieces: done.size}
+    return {"message": message, "task": task.name, "slice": str(share), **counts, "skipped": False}

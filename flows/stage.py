@@ -38,6 +38,8 @@ def carry_out(context: Invocation, verb: str) -> Record:
     if verb == "report":
         return publish.report(task, task.resolve(context, verb))
     stages = stages_needed(task, context, verb)
+    if context.is_finishing and verb != "ingest":  # a scene that came in now would put every slice behind
+        stages = tuple(stage for stage in stages if stage != "ingest")
     # the last stage is the one that slices did
     contexts = {stage: replace(context, is_finishing=context.is_finishing and stage == stages[-1]) for stage in stages}
     records = {stage: run_stage(task, one, stage) for stage, one in contexts.items()}

@@ -241,9 +241,14 @@ class TrainedTask(Task, Protocol):
 
 @runtime_checkable
 class SlicedTask(Task, Protocol):
-    """A task of which several processes can do a stage together; `sliced`: the verbs whose last stage it is."""
+    """A task of which several processes can do a stage together; `sliced`: the verbs whose last stage it is.
+
+    `pieces` and `made`: what a slice consists of, and what is done to it, in words.
+    """
 
     sliced: tuple[str, ...]
+    pieces: str
+    made: str
 
     def predict_slice(self, context: Invocation, evaluation: Evaluation | None, share: Slice) -> SliceDone:
         """Does a share of what `predict` needs, and publishes nothing."""

@@ -66,6 +66,9 @@ class StoredFiles(Protocol):
     def remove(self, folder: str) -> None:
         """Everything below `folder`; nothing where there is none."""
 
+    def discard(self, name: str) -> None:
+        """One file; nothing where there is none."""
+
 
 @dataclass(frozen=True)
 class FolderFiles:
@@ -112,6 +115,9 @@ class FolderFiles:
 
     def remove(self, folder: str) -> None:
         shutil.rmtree(self.folder / folder, ignore_errors=True)
+
+    def discard(self, name: str) -> None:
+        (self.folder / name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,10 @@ class BucketFiles:
 
     def remove(self, folder: str) -> None:
         for name in self.names(folder):
+            self.discard(name)
+
+    def discard(self, name: str) -> None:
+        with suppress(FileNotFoundError):
             self._system.delete_file(f"{self.prefix}/{name}")
 
 

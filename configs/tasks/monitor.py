@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,8 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from configs.build import automatic_threshold, build_change_index, build_variables
+from configs.paths import WRITE
 from configs.run import CubeRun, VariableConfig
-from configs.schema import Finding, Fraction, InputPath, Sections, Strict, UtcDate
+from configs.schema import CubeUri, Finding, Fraction, InputPath, Sections, Strict, UtcDate
+from pipelines.errors import RequestError
+from pipelines.stored_files import FolderFiles, files_at, is_remote
 
 if TYPE_CHECKING:  # packages are imported where they are needed: reading a config must not wait for them
     from torch import Tensor
@@ -92,6 +96,12 @@ class MonitoringConfig(Strict):
     min_area_px: int = Field(4, ge=1, description="changed patches of fewer pixels become no polygon and no alert")
     tile_px: int = Field(256, ge=16, description="side of a tile; each has its own saved state")
     keep_every: int = Field(16, ge=1, description="dates between the states that are kept for late and reprocessed scenes")
+    state: Annotated[CubeUri | None, WRITE] = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="where the saved state is, below it in a folder of the run's name: a folder or s3://bucket/prefix that all "
+        "workers can write; default: runs/NAME/state",
+    )
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         test = self.test
@@ -217,25 +227,59 @@ def build_pair_indices() -> dict[str, PairIndex]:
 # ---------------------------------------------------------------- what is expected
 
 
-def build_expected_values(run: MonitorRun, cube: MonitoredCube, state: Path, progress: Progress | None = None) -> ExpectedValues:
+@dataclass(frozen=True)
+class Networks:
+    """Where the networks of a recurrent model are: below the run's `state`, a folder or `s3://bucket/prefix`; those in a bucket
+    are copied to the folder `here`. `may_train`: False where others work beside this process."""
+
+    state: str
+    here: Path
+    may_train: bool = True
+
+    def folder(self, name: str) -> Path:
+        """The folder on this machine, filled from the bucket if there is one."""
+        if not is_remote(self.state):
+            return Path(self.state) / name
+        folder, files = self.here / name, files_at(self.state)
+        (folder / "model.json").unlink(missing_ok=True)  # of a state that was begun anew elsewhere, perhaps
+        for one in sorted(files.names(name), key=lambda one: one.endswith("/model.json")):  # that one says that all are there
+            FolderFiles(self.here).write(one, files.read(one))
+        return folder
+
+    def require_training(self) -> None:
+        if not self.may_train:
+            remedy = "run `driftline evaluate CONFIG` first, which trains and evaluates them"
+            raise RequestError(f"{self.state}: slices of a recurrent model need the same networks, and there are none; {remedy}")
+
+    def keep(self, folder: Path) -> None:
+        """Copies what was trained in a folder of this machine to the bucket, if there is one."""
+        if is_remote(self.state):
+            paths = (path for path in folder.rglob("*") if path.is_file())
+            for path in sorted(paths, key=lambda path: path.name == "model.json"):
+                files_at(self.state).write(path.relative_to(self.here).as_posix(), path.read_bytes())
+
+
+def build_expected_values(
+    run: MonitorRun, cube: MonitoredCube, networks: Networks, progress: Progress | None = None
+) -> ExpectedValues:
     """The config's model of expected values; the harmonic curve, and why, where networks or the forecaster's run are missing.
 
-    `state` is the folder of the run's states. Networks are trained once, on the history, when monitoring begins, and stay below
-    it until `--restart`: a late scene in the history does not change what the saved states were made with. Raises RequestError
-    for a model that does not fit the variable, or has too little history to learn from.
+    Networks are trained once, on the history, when monitoring begins, and stay below the state until `--restart`: a late scene in
+    the history does not change what the saved states were made with. Raises RequestError for a model that does not fit the
+    variable, or has too little history to learn from.
     """
     from pipelines.errors import ArtefactDamaged, MissingInput
     from pipelines.monitoring.context import ExpectedValues
 
     requested = run.monitoring.model
     try:
-        return ExpectedValues(requested.kind, build_value_model(run, cube, state / requested.kind / "networks", progress))
+        return ExpectedValues(requested.kind, build_value_model(run, cube, networks, progress))
     except (MissingInput, ArtefactDamaged) as e:  # of a run that was there when monitoring began, perhaps
         return ExpectedValues("harmonic", build_curve(HarmonicModel()), str(e))
 
 
-def build_value_model(run: MonitorRun, cube: MonitoredCube, folder: Path, progress: Progress | None = None) -> BuiltModel:
-    """The config's model. Networks lie in `folder`, trained first if they are not there.
+def build_value_model(run: MonitorRun, cube: MonitoredCube, networks: Networks, progress: Progress | None = None) -> BuiltModel:
+    """The config's model. Networks are trained first if they are not there.
 
     Raises MissingInput (the forecaster's run is not there), ArtefactDamaged (its files, or those of the networks, are not whole)
     or RequestError (too little history to learn from, a forecaster that does not fit).
@@ -244,7 +288,7 @@ def build_value_model(run: MonitorRun, cube: MonitoredCube, folder: Path, progre
         case HarmonicModel() as model:
             return build_curve(model)
         case RecurrentModel() as model:
-            return _build_recurrent(run, model, cube, folder, progress)
+            return _build_recurrent(run, model, cube, networks, progress)
         case ForecasterModel() as model:
             return _build_forecaster(run, model)
 
@@ -263,15 +307,17 @@ def build_curve(model: HarmonicModel | RecurrentModel) -> Curve:
 
 
 def _build_recurrent(
-    run: MonitorRun, model: RecurrentModel, cube: MonitoredCube, folder: Path, progress: Progress | None
+    run: MonitorRun, model: RecurrentModel, cube: MonitoredCube, networks: Networks, progress: Progress | None
 ) -> BuiltModel:
     from models.checkpoint import RESIDUAL, CheckpointDamaged
     from pipelines.errors import ArtefactDamaged
     from pipelines.monitoring.recurrent_model import RecurrentModel as Recurrent
 
-    folder = folder / networks_key(run, cube)
+    folder = networks.folder(f"{model.kind}/networks/{networks_key(run, cube)}")
     if not (folder / "model.json").exists():
+        networks.require_training()
         _train_recurrent(run, model, cube, folder, progress)
+        networks.keep(folder)
     try:
         ensemble, metadata = RESIDUAL.load(folder)
         left_out = tuple((float(first), float(last)) for first, last in metadata["left_out"])
@@ -322,7 +368,7 @@ def _train_recurrent(
 def _build_forecaster(run: MonitorRun, model: ForecasterModel) -> BuiltModel:
     """The forecaster in `model.run`/model, checked against what is monitored."""
     from models.checkpoint import FORECASTER, CheckpointDamaged
-    from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
+    from pipelines.errors import ArtefactDamaged, MissingInput
     from pipelines.monitoring.forecaster_model import ForecasterModel as FromForecasts
     from pipelines.monitoring.forecaster_model import check_forecaster
     from pipelines.monitoring.harmonic_model import HarmonicModel as Curve

@@ -68,7 +68,7 @@ class Forecast(TrainedTask):
         "train": ("choose", "train"),
         "run": stages,
     }
-    sliced = ("predict",)
+    sliced, pieces, made = ("predict",), "regions", "predicted"
     describes: Mapping[str, tuple[str, ...]] = {"samples": ("variables", "context", "horizon", "steps"), "model": ()}
     code: Mapping[str, tuple[str, ...]] = {
         "choose": ("flows.tasks.forecast_choice:find_network", "configs.tasks.forecast_auto:with_choice"),

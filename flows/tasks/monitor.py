@@ -16,18 +16,19 @@ from configs.load import config_hash
 from configs.tasks import monitor as config
 from configs.tasks.monitor import MonitorRun
 from flows.folder import RunFolder, code_version, finished, read_json, require
-from flows.task import Building, Findings, Invocation, Record, Task
+from flows.task import Building, Findings, Invocation, Record, SlicedTask
+from flows.tasks.monitor_state import advance, advance_share, networks_of, open_cube, open_state, state_of
 from pipelines.errors import RequestError
 from pipelines.learning.result import Evaluation, Figure
 from pipelines.products.section import Column, Picture, Section, Table
+from pipelines.slices import Slice, SliceDone
 from pipelines.wording import counted
 
 if TYPE_CHECKING:  # packages are imported where they are needed: a verb that has nothing to do must be quick
     from flows.planning import Extent, PlannedStep
     from pipelines.monitoring.alerts import AlertLog, Updates
-    from pipelines.monitoring.areas import MonitoredCube
+    from pipelines.monitoring.blocks import Counts
     from pipelines.monitoring.context import MonitorContext
-    from pipelines.monitoring.replay import Counts
     from pipelines.products.found_changes import Found
     from pipelines.progress import Progress
 
@@ -51,7 +52,7 @@ PATCH_TEXT = (
 )
 
 
-class Monitor(Task):
+class Monitor(SlicedTask):
     """`task: monitor`, see `flows.task.Task`."""
 
     name = "monitor"
@@ -64,9 +65,10 @@ class Monitor(Task):
     }
     code: Mapping[str, tuple[str, ...]] = {
         "evaluate": ("configs.tasks.monitor", "pipelines.monitoring.assessment"),
-        "monitor": ("configs.tasks.monitor", "pipelines.products.found_changes"),
+        "monitor": ("configs.tasks.monitor", "pipelines.monitoring.replay", "pipelines.products.found_changes"),
     }
     is_gated = False
+    sliced, pieces, made = ("monitor",), "blocks", "advanced"
 
     def plan(self, run: MonitorRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         from flows.planning import measure, plan_ingest
@@ -81,14 +83,15 @@ class Monitor(Task):
         published. With `--restart` the state is removed before the stage `monitor`."""
         from pipelines.monitoring.context import check_state, forget
 
-        folder = context.folder
-        require(folder, "ingest")
+        folder, state = context.folder, state_of(context)
+        if context.run.cube.uri is None:  # another one may have been filled by another machine
+            require(folder, "ingest")
         if stage == "monitor" and context.restart:
-            context.steps.do("monitor", "forget the state", lambda progress: forget(folder.state))
+            context.steps.do("monitor", "forget the state", lambda _: forget(state, str(folder.state)))
         else:
             record = finished(folder, "monitor") or {}
             model = record["model"] if record.get("fallback") else context.run.monitoring.model.kind
-            check_state(open_cube(context), config.build_monitor_settings(context.run), folder.state / model)
+            check_state(open_cube(context), config.build_monitor_settings(context.run), f"{state}/{model}")
 
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         from pipelines.cube.store import head_snapshot
@@ -96,7 +99,8 @@ class Monitor(Task):
         ingested = require(context.folder, "ingest")
         content = context.run.model_dump(mode="json")
         model = config.fingerprint_model(context.run)
-        shared = {"variable": content["variable"], "monitoring": content["monitoring"], "model": model}
+        monitoring = {name: value for name, value in content["monitoring"].items() if name != "state"}
+        shared = {"variable": content["variable"], "monitoring": monitoring, "model": model}
         if stage == "evaluate":
             return {**shared, "snapshot": ingested["snapshot"], "evaluation": content["evaluation"]}
         snapshot = head_snapshot(context.folder.cube_uri)
@@ -110,7 +114,8 @@ class Monitor(Task):
         folder = context.folder
         if stage == "evaluate":
             return True
-        is_there = has_record(folder.state / record["model"]) and has_alert_log(folder.alerts, folder.state / "alerts")
+        there = has_record(f"{state_of(context)}/{record['model']}")
+        is_there = there and has_alert_log(folder.alerts, folder.state / "alerts")
         return is_there and not record["fallback"]
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
@@ -121,7 +126,7 @@ class Monitor(Task):
         rivals, chosen = config.build_rivals(run), config.build_evaluation_settings(run)
 
         def work(progress: Progress) -> tuple[Evaluation, str]:
-            expected = config.build_expected_values(run, cube, context.folder.state, progress)
+            expected = config.build_expected_values(run, cube, networks_of(context), progress)
             return assess(cube, expected, settings, rivals, chosen)
 
         evaluation, detector = context.steps.do("evaluate", "evaluate on simulated breaks", work)
@@ -133,16 +138,19 @@ class Monitor(Task):
         """The state advances; what is new goes into the alerts, before anything is published, so that no kill loses an alert."""
         from pipelines.monitoring.alerts import write_alert_log
         from pipelines.monitoring.context import remember_dates
-        from pipelines.monitoring.replay import advance_all
 
-        do, folder, compute = partial(context.steps.do, "monitor"), context.folder, context.run.compute.build()
+        do, folder = partial(context.steps.do, "monitor"), context.folder
         opened = do("compare state and cube", lambda show: open_state(context, show))
-        counts = do("advance the state", lambda show: advance_all(opened.monitoring, compute, show))
+        counts = advance(context, opened)
         found, alert_log, updates = do("find what is new", lambda _: find_new(context, opened))
         do("write products and pictures", lambda show: write_all(context, found, building, show))
         write_alert_log(folder.alerts, folder.state / "alerts", alert_log)
         remember_dates(opened)
-        return make_record(context, opened, counts, updates)
+        return make_record(context, opened, counts, updates, found)
+
+    def predict_slice(self, context: Invocation, evaluation: Evaluation | None, share: Slice) -> SliceDone:
+        """Every N-th block of the state."""
+        return advance_share(context, share)
 
     def close(self, context: Invocation, record: Record, *, is_new: bool) -> Record:
         """Sends alerts that have not been sent, also where nothing is new; the record is on disk before anyone is notified.
@@ -215,26 +223,7 @@ class Monitor(Task):
         ]
 
 
-# ---------------------------------------------------------------- cube and state
-
-
-def open_cube(context: Invocation, snapshot: str = "") -> MonitoredCube:
-    """The cube with the monitored variable, by default its newest version."""
-    from pipelines.monitoring.areas import open_monitored
-
-    run = context.run
-    return open_monitored(context.folder.cube_uri, config.build_variable(run), run.monitoring.start, snapshot)
-
-
-def open_state(context: Invocation, progress: Progress) -> MonitorContext:
-    """Trains and calibrates where monitoring begins. Raises StateError, RequestError."""
-    from pipelines.monitoring.areas import require_history
-    from pipelines.monitoring.context import open_context
-
-    run, state, cube = context.run, context.folder.state, open_cube(context)
-    require_history(cube)
-    expected = config.build_expected_values(run, cube, state, progress)
-    return open_context(cube, expected, config.build_monitor_settings(run), state)
+# ---------------------------------------------------------------- what is new
 
 
 def find_new(context: Invocation, opened: MonitorContext) -> tuple[Found, AlertLog, Updates]:
@@ -279,13 +268,13 @@ def notify(context: Invocation) -> tuple[list[str], bool]:
 # ---------------------------------------------------------------- record and report
 
 
-def make_record(context: Invocation, opened: MonitorContext, counts: Counts, updates: Updates) -> Record:
+def make_record(context: Invocation, opened: MonitorContext, counts: Counts, updates: Updates, found: Found) -> Record:
     from pipelines.monitoring import messages as m
 
     folder, dates = context.folder, opened.cube.dates
-    refused, share = require(folder, "ingest")["refused"], m.monitored_share(opened.monitoring.layers)
+    refused, share = require(folder, "ingest")["refused"], m.monitored_share(found.layers)
     standing = m.standing_notes(opened, refused, folder.refused, context.run.monitoring.min_history, share)
-    notes, until = [*standing, *m.passing_notes(counts)], m.iso_of(dates[-1].time_ns)
+    notes, until = [*standing, *filter(None, [opened.note]), *m.passing_notes(counts)], m.iso_of(dates[-1].time_ns)
     return {
         "snapshot": opened.cube.snapshot,
         "model_hash": opened.monitoring.made_for.detector,

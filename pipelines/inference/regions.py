@@ -51,11 +51,15 @@ class Plane:
 
 @dataclass(frozen=True)
 class Record:
-    """A finished region: its key, the SHA-256 (hex) of its planes, and figures of it that are added up over the raster."""
+    """A finished region: its key, the SHA-256 (hex) of its planes, and figures of it that are added up over the raster.
+
+    `made_from` names what the planes were made from, where that may change under one key.
+    """
 
     region: str
     sha256: str
     facts: Mapping[str, float] = field(default_factory=dict)
+    made_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Regions:
     planes: tuple[Plane, ...]
     shape: tuple[int, ...]
     parts: tuple[Box, ...]
+    remedy: str = "predict again"  # where a region is damaged
 
     @cached_property
     def files(self) -> StoredFiles:
@@ -187,11 +192,12 @@ class Regions:
             if mark != MARK or int.from_bytes(length, "little") != len(text):
                 raise ValueError("it has no end")
             content = json.loads(text)
-            record = Record(str(content["region"]), str(content["sha256"]), dict(content["facts"]))
+            made_from = str(content.get("made_from", ""))
+            record = Record(str(content["region"]), str(content["sha256"]), dict(content["facts"]), made_from)
             if record.region != region.key:
                 raise ValueError(f"it is that of {record.region}")
         except (ValueError, KeyError, TypeError) as e:
-            raise ArtefactDamaged(f"{self.uri}: {region.key} is not a whole region ({e}); remove it and predict again") from e
+            raise ArtefactDamaged(f"{self.uri}: {region.key} is not a whole region ({e}); remove it and {self.remedy}") from e
         return record
 
     def require_whole(self) -> None:
@@ -224,6 +230,10 @@ class Regions:
             values[common.within(wanted)] = self._rows(plane, region, common.start[0], common.stop[0])
         return values[:, *slices[1:]]
 
+    def whole(self, plane: Plane, region: Box) -> np.ndarray:
+        """A plane of one region, read-only. Raises ArtefactDamaged."""
+        return self._rows(plane, region, region.start[0], region.stop[0])
+
     def _rows(self, plane: Plane, region: Box, first: int, last: int) -> np.ndarray:
         row = math.prod(region.shape[1:]) * plane.itemsize
         start = self._offset(plane, region) + (first - region.start[0]) * row
@@ -232,7 +242,7 @@ class Regions:
         except FileNotFoundError:
             content = b""
         if len(content) != (last - first) * row:
-            raise ArtefactDamaged(f"{self.uri}: {region.key} is missing or too short; predict again")
+            raise ArtefactDamaged(f"{self.uri}: {region.key} is missing or too short; {self.remedy}")
         return np.frombuffer(content, plane.dtype).reshape(last - first, *region.shape[1:])
 
     def _offset(self, plane: Plane, region: Box) -> int:
@@ -250,6 +260,7 @@ class Regions:
             with draft.open("r+b") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
                 about = {"region": region.key, "sha256": sha256, "facts": writer.facts}
+                about |= {"made_from": writer.made_from} if writer.made_from else {}
                 text = json.dumps(about, sort_keys=True).encode()
                 file.write(text + len(text).to_bytes(4, "little") + MARK)
 
@@ -260,6 +271,7 @@ class Writer:
     def __init__(self, regions: Regions, region: Box, descriptor: int):
         self.regions, self.region, self.descriptor = regions, region, descriptor
         self.facts: dict[str, float] = {}
+        self.made_from = ""
 
     def write(self, box: Box, blocks: Mapping[Plane, np.ndarray]) -> None:
         """`blocks` (each of the box's shape) at `box`, a part of the region. Plain writes: mapped pages would count as memory."""

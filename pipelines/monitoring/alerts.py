@@ -6,6 +6,7 @@ vanishes for one run and comes back is not new. `alerts.json` names the file wit
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
@@ -14,13 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
 
 from pipelines.errors import ArtefactDamaged, StateError
-from pipelines.files import write_text
+from pipelines.files import write_bytes, write_text
 from pipelines.grid import Grid
 from pipelines.monitoring.detector import CHANGED
-from pipelines.monitoring.layers import Layers
-from pipelines.monitoring.state import Stored, read_arrays, write_arrays
+from pipelines.monitoring.layers import LayerRows, Layers
+from pipelines.monitoring.sequential_test import Arrays
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -167,8 +170,8 @@ def mark_sent(alert_log: AlertLog, slug: str, at_utc: str) -> AlertLog:
 # ---------------------------------------------------------------- from maps and outlines
 
 
-def flat_indices(status: np.ndarray, code: int, strip: int = 1024) -> np.ndarray:
-    """Sorted flat indices (int64) of the pixels of `status` (Y, X), an array or a memory map, that are `code`."""
+def flat_indices(status: np.ndarray | LayerRows, code: int, strip: int = 1024) -> np.ndarray:
+    """Sorted flat indices (int64) of the pixels of `status` (Y, X) that are `code`."""
     height, width = status.shape
     found = [np.flatnonzero(status[row : row + strip] == code) + row * width for row in range(0, height, strip)]
     return np.concatenate(found).astype(np.int64)
@@ -209,6 +212,42 @@ def _plain(value: object) -> object:
 
 
 # ---------------------------------------------------------------- on disk
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file of tensors: its name, the SHA-256 (hex) of its bytes, and how many they are."""
+
+    file: str
+    sha256: str
+    size: int
+
+
+def read_arrays(folder: Path, stored: Stored) -> Arrays:
+    """The tensors of a file. Raises ArtefactDamaged unless its bytes are those that were written."""
+    path = folder / stored.file
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        raise ArtefactDamaged(f"{path} cannot be read ({e.strerror})") from e
+    if hashlib.sha256(content).hexdigest() != stored.sha256:
+        raise ArtefactDamaged(f"{path} is not what was written (its SHA-256 differs)")
+    try:
+        return safetensors.numpy.load(content)
+    except SafetensorError as e:
+        raise ArtefactDamaged(f"{path} is not a safetensors file ({e})") from e
+
+
+def write_arrays(folder: Path, kind: str, arrays: Mapping[str, np.ndarray]) -> Stored:
+    """Puts tensors into a file that is named by its content; the same tensors are written once. Raises StorageFull."""
+    content = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    sha256 = hashlib.sha256(content).hexdigest()
+    stored = Stored(f"{kind}-{sha256[:16]}.safetensors", sha256, len(content))
+    path = folder / stored.file
+    if not path.exists() or path.read_bytes() != content:  # compared in full: a damaged file keeps its name
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content, flush=False, mark="partial")
+    return stored
 
 
 def write_alert_log(path: Path, folder: Path, alert_log: AlertLog) -> None:

@@ -21,7 +21,8 @@ from pipelines.tiles import Box
 
 AREA_PX, MOST_PX = 256, 512 * 512  # of a large raster so much is read for a threshold and for an evaluation
 GAP_PX = 8  # more than any halo, so that squares side by side do not depend on each other
-BLOCK_MB = 256  # for the history of one block, which is fitted in one piece per tile
+BLOCK_PX = 1024  # side of a block: its tiles share files, and one process does it
+PART_MB = 256  # for the history of a part of a block, which is fitted in one piece per tile
 CURVE_EVERY_DAYS = 5
 HELD_DATES = 4  # late dates that were read for a plan and are about to be used
 
@@ -119,21 +120,37 @@ def require_history(cube: MonitoredCube) -> None:
 
 
 @dataclass(frozen=True)
-class Block:
+class Part:
     """Tiles that are read together, so that a stored chunk is unpacked once for all of them, and the rectangle around them."""
 
     area: Box
     tiles: tuple[Box, ...]
 
 
-def plan_blocks(cube: MonitoredCube, tile_px: int, halo_px: int) -> tuple[Block, ...]:
-    """The raster's tiles in blocks: as many whole tiles as lie in one stored chunk, fewer where their history is too large."""
+@dataclass(frozen=True)
+class Block:
+    """Tiles whose state is stored together; done part by part, so that memory does not grow with it."""
+
+    area: Box
+    tiles: tuple[Box, ...]
+    parts: tuple[Part, ...]
+
+
+def plan_blocks(cube: MonitoredCube, tile_px: int, halo_px: int, block_px: int = BLOCK_PX) -> tuple[Block, ...]:
+    """The raster's tiles in blocks of at most `block_px` a side, or of one tile: the same whatever the cube's dates are.
+
+    A part holds as many whole tiles as lie in one stored chunk, fewer where their history is too large.
+    """
+    most, block = max(block_px, tile_px), tile_px
+    while block * 2 <= most:
+        block *= 2
     side, chunk_px, dates = tile_px, chunk_length(cube.dataset), max(len(cube.history), 1)
-    while side * 2 <= chunk_px and (2 * side + 2 * halo_px) ** 2 * dates * 5 <= BLOCK_MB * 2**20:
+    while side * 2 <= min(chunk_px, block) and (2 * side + 2 * halo_px) ** 2 * dates * 5 <= PART_MB * 2**20:
         side *= 2
     blocks = []
-    for area in Box.whole(cube.shape_yx).cut(side):
-        blocks.append(Block(area, tuple(area.cut(tile_px))))
+    for area in Box.whole(cube.shape_yx).cut(block):
+        parts = tuple(Part(part, tuple(part.cut(tile_px))) for part in area.cut(side))
+        blocks.append(Block(area, tuple(area.cut(tile_px)), parts))
     return tuple(blocks)
 
 

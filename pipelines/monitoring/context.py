@@ -9,20 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from pipelines.errors import RequestError
 from pipelines.grid import Grid
 from pipelines.monitoring.areas import MonitoredCube, read_areas
+from pipelines.monitoring.blocks import Monitoring
 from pipelines.monitoring.calibration import calibrate
 from pipelines.monitoring.detector import Calibration, Detector, Direction, ValueModel
-from pipelines.monitoring.replay import Monitoring
 from pipelines.monitoring.sequential_test import SequentialTest
-from pipelines.monitoring.state import Identity, check_cube, check_identity, refuse, replace_file
+from pipelines.monitoring.state import EARLIER_FORMATS, FORMAT, Identity, check_cube, check_identity, refuse
+from pipelines.stored_files import files_at
 
 RECORD, EARLIER_RECORD = "monitoring.json", "watch.json"  # the second as version 0.1.0 wrote it
 Content = Mapping[str, Any]  # JSON values
@@ -68,36 +67,42 @@ class MonitorSettings:
 
 @dataclass(frozen=True)
 class MonitorContext:
-    """One run over the cube: what is monitored, with its state, and the model of expected values."""
+    """One run over the cube: what is monitored, with its state, and the model of expected values. `note`: what to say of it."""
 
     monitoring: Monitoring
     expected: ExpectedValues
+    note: str = ""
 
     @property
     def cube(self) -> MonitoredCube:
         return self.monitoring.cube
 
 
-def open_context(cube: MonitoredCube, expected: ExpectedValues, settings: MonitorSettings, state: Path) -> MonitorContext:
+def open_context(cube: MonitoredCube, expected: ExpectedValues, settings: MonitorSettings, state: str) -> MonitorContext:
     """The context of a state below `state`; the detector is calibrated where monitoring begins, and then stays until `--restart`.
 
-    Raises StateError for a state of other settings or of another cube, RequestError where the history is too short.
+    A state of the earlier format keeps its calibration, and everything else of it is computed again from the cube. Raises
+    StateError for a state of other settings or of another cube, RequestError where the history is too short.
     """
-    folder = state / expected.name
+    folder, note = f"{state}/{expected.name}", ""
     known = read_record(folder)
+    rests_on: Content | None
+    if not known:
+        calibration, rests_on = calibrate_on(cube, expected.value_model, settings)
+        known = read_record(folder)  # another slice may have left its own meanwhile
     if known:
         check_asked(known, settings.asked, folder)
         found, rests_on = known["calibration"], known.get("calibrated_on")
         calibration = Calibration(float(found["threshold"]), found["false_alarms"], tuple(found["maxima"]))
-    else:
-        calibration, rests_on = calibrate_on(cube, expected.value_model, settings)
     detector = settings.detector(expected.value_model, calibration)
     made_for = settings.identity(detector.key, cube.grid)
     if known:
         check_made_for(known, made_for, cube, folder)
     found = {"made_for": asdict(made_for), "asked": dict(settings.asked), "calibration": asdict(calibration)}
+    if known and known["made_for"]["format"] in EARLIER_FORMATS:
+        note = f"the state in {folder} has the format of an earlier version: it is computed again from the cube"
     write_record(folder, {**known, **found, "calibrated_on": rests_on})
-    return MonitorContext(Monitoring(cube, detector, made_for, folder, settings.keep_every), expected)
+    return MonitorContext(Monitoring(cube, detector, made_for, folder, settings.keep_every), expected, note)
 
 
 def calibrate_on(cube: MonitoredCube, value_model: ValueModel, settings: MonitorSettings) -> tuple[Calibration, Content]:
@@ -118,7 +123,7 @@ def calibrate_on(cube: MonitoredCube, value_model: ValueModel, settings: Monitor
 # ---------------------------------------------------------------- what a state was made for
 
 
-def check_state(cube: MonitoredCube, settings: MonitorSettings, folder: Path) -> None:
+def check_state(cube: MonitoredCube, settings: MonitorSettings, folder: str) -> None:
     """Raises StateError unless the state in `folder`, if there is one, is of these settings and of this cube. The detector's own
     key is compared when it is built, in `open_context`."""
     if known := read_record(folder):
@@ -126,13 +131,14 @@ def check_state(cube: MonitoredCube, settings: MonitorSettings, folder: Path) ->
         check_made_for(known, settings.identity(known["made_for"].get("detector", ""), cube.grid), cube, folder)
 
 
-def check_made_for(known: Content, requested: Identity, cube: MonitoredCube, folder: Path) -> None:
+def check_made_for(known: Content, requested: Identity, cube: MonitoredCube, folder: str) -> None:
     """Raises StateError unless what is `known` of the state was made for `requested` and from this cube."""
-    check_identity(known["made_for"], requested, folder)
+    found = known["made_for"]
+    check_identity({**found, "format": FORMAT} if found.get("format") in EARLIER_FORMATS else found, requested, folder)
     check_cube([(int(time), str(content)) for time, content in known.get("dates", [])], cube.dates, folder)
 
 
-def check_asked(known: Content, asked: Content, folder: Path) -> None:
+def check_asked(known: Content, asked: Content, folder: str) -> None:
     """Raises StateError unless the state was made with the settings `asked`; it names the first that differs."""
     was = {"model" if name == "expectation" else name: value for name, value in known["asked"].items()}  # as 0.1.0 wrote it
     for section, value in asked.items():
@@ -149,23 +155,25 @@ def first_difference(key: str, now: object, was: object) -> tuple[str, object, o
     return key, now, was
 
 
-def read_record(folder: Path) -> Content:
+def read_record(folder: str) -> Content:
     """What the states in `folder` are made for and with; {} if there is nothing that can be read: then it is made anew."""
-    path = folder / RECORD
-    try:
-        content = json.loads((path if path.exists() else folder / EARLIER_RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    sections = ("made_for", "asked", "calibration")
-    is_record = isinstance(content, dict) and all(isinstance(content.get(name), dict) for name in sections)
-    return content if is_record and {"threshold", "false_alarms", "maxima"} <= content["calibration"].keys() else {}
+    for name in (RECORD, EARLIER_RECORD):
+        try:
+            content = json.loads(files_at(folder).read(name))
+        except FileNotFoundError:
+            continue
+        except ValueError:
+            return {}
+        sections = ("made_for", "asked", "calibration")
+        is_record = isinstance(content, dict) and all(isinstance(content.get(name), dict) for name in sections)
+        return content if is_record and {"threshold", "false_alarms", "maxima"} <= content["calibration"].keys() else {}
+    return {}
 
 
-def write_record(folder: Path, content: Content) -> None:
-    """Replaces the record by `content` in one rename, unless it says so already. Raises StorageFull."""
+def write_record(folder: str, content: Content) -> None:
+    """Replaces the record by `content` in one step, unless it says so already. Raises StorageFull."""
     if read_record(folder) != json.loads(json.dumps(content)):
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / RECORD, json.dumps(content, indent=1).encode())
+        files_at(folder).write(RECORD, json.dumps(content, indent=1).encode())
 
 
 def remember_dates(context: MonitorContext) -> None:
@@ -174,13 +182,13 @@ def remember_dates(context: MonitorContext) -> None:
     write_record(folder, {**read_record(folder), "dates": dates})
 
 
-def has_record(folder: Path) -> bool:
+def has_record(folder: str) -> bool:
     """True if there is a state in `folder` of this version."""
-    return (folder / RECORD).exists()
+    return bool(read_record(folder).get("made_for", {}).get("format") == FORMAT)
 
 
-def forget(state: Path) -> None:
-    """Removes every state below `state`; the alerts that were raised are kept, so that nobody is notified twice."""
-    for path in state.glob("*"):
-        if path.is_dir() and path.name != "alerts":
-            shutil.rmtree(path)
+def forget(*places: str) -> None:
+    """Removes every state below these places; the alerts that were raised are kept, so that nobody is notified twice."""
+    for files in map(files_at, places):
+        for name in {name.partition("/")[0] for name in files.names("") if "/" in name} - {"alerts"}:
+            files.remove(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ from pipelines.errors import DAMAGED, HARMLESS
 from pipelines.learning.result import Criterion
 from pipelines.monitoring.alerts import Updates
 from pipelines.monitoring.areas import MonitoredCube
+from pipelines.monitoring.blocks import Counts
 from pipelines.monitoring.context import MonitorContext
 from pipelines.monitoring.detector import NOT_MONITORED
 from pipelines.monitoring.layers import Layers
-from pipelines.monitoring.replay import Counts
 from pipelines.wording import counted, share_text
 
 DAY_NS = 86_400 * 10**9
@@ -101,11 +102,11 @@ def _idle_notes(cube: MonitoredCube, min_history: int, share: float) -> list[str
     return notes
 
 
-def monitored_share(layers: Path) -> float:
-    """The share of the pixels that are monitored, of the layers in a folder, counted strip by strip."""
-    status = Layers.open(layers).map("status")
+def monitored_share(layers: Layers) -> float:
+    """The share of the pixels that are monitored, counted strip by strip."""
+    status = layers.map("status")
     rows = range(0, status.shape[0], 1024)
-    return 1 - sum(int((np.asarray(status[row : row + 1024]) == NOT_MONITORED).sum()) for row in rows) / status.size
+    return 1 - sum(int((status[row : row + 1024] == NOT_MONITORED).sum()) for row in rows) / math.prod(status.shape)
 
 
 def passing_notes(counts: Counts) -> list[str]:

@@ -12,7 +12,7 @@ from pipelines.grid import Grid
 from pipelines.monitoring.areas import MonitoredCube, follow_pixel
 from pipelines.monitoring.context import MonitorContext
 from pipelines.monitoring.detector import CHANGED, Direction
-from pipelines.monitoring.layers import Layers
+from pipelines.monitoring.layers import LayerRows, Layers
 from pipelines.monitoring.messages import day_of, iso_of
 from pipelines.monitoring.seasons import Acquisitions, before_and_after, changed_by_half
 from pipelines.products.before_after import ChangeMaps, Observation, draw_change_animation, draw_change_quicklook
@@ -62,7 +62,7 @@ def growth(layers: Layers, grid: Grid, patches: GeoDataFrame, min_area_px: int) 
     return pixels.values["change_day"], pixels.values["detected_day"], np.full(pixels.row.size, area_m2)
 
 
-def described(layers: Layers) -> dict[str, np.ndarray]:
+def described(layers: Layers) -> dict[str, LayerRows]:
     """The layers that describe a patch."""
     return {name: layers.map(name) for name in LAYERS if name in layers.dtypes}
 
@@ -146,5 +146,5 @@ def series_of(found: Found, name: str, pixel: tuple[int, int]) -> Series:
     x, y = cube.grid.affine @ (column + 0.5, row + 0.5)
     digits = 0 if cube.grid.spacing[-1] >= 1 else 5
     title = f"{name}: pixel row {row}, column {column}; x {x:.{digits}f}, y {y:.{digits}f}"
-    days = (float(found.layers.map(name)[row, column]) for name in ("change_day", "detected_day", "recovered_day"))
+    days = (found.layers.map(name).at(row, column) for name in ("change_day", "detected_day", "recovered_day"))
     return Series(title, follow_pixel(cube, found.context.monitoring.detector, row, column), *days)

@@ -33,8 +33,9 @@ EVENTS = {"os.rename", "os.remove", "os.mkdir", "open", "os.truncate"}  # os.rep
 
 
 def monitor(scenes, folder: Path) -> None:
-    advance_all(make_monitoring(scenes, folder / "state", tile_px=8))
-    layers = Layers.open(folder / "state" / "layers")
+    monitoring = make_monitoring(scenes, folder / "state", tile_px=8)
+    advance_all(monitoring)
+    layers = Layers.open(monitoring.layers)
     changed = flat_indices(layers.map("status"), 2)
     patches = [Patch(changed, {"pixels": changed.size, "area_m2": 100.0})] if changed.size else []
     alert_log, _ = update_alert_log(
@@ -113,7 +114,7 @@ def main(root: Path) -> None:
             different.append(number)
     again, kills = root / "again-and-again", 0
     shutil.copytree(before, again)
-    while kills < 20 and run_child(again, 48):  # a tile takes up to 41 calls: with 48 per child it still completes
+    while kills < 20 and run_child(again, 48):  # enough for a block
         kills += 1
     if digests(again) != expected:
         different.append("again-and-again")

@@ -89,7 +89,11 @@ def monitor(config: Path, *overrides: str, verb: str = "monitor", **options: Any
 
 
 def state_files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "monitoring.json"
+    }
 
 
 @pytest.mark.slow
@@ -111,7 +115,7 @@ def test_nothing_new_and_one_new_scene(here: Path) -> None:
     assert (again["change"]["pixels_new"], again["change"]["objects_new"]) == (0, 0)
 
     new = monitor(write_scenes(here, range(DATES)))
-    assert new["counts"] == {**NONE, "tiles": TILES, "steps": TILES, "dates_read": 4}  # four blocks, one date
+    assert new["counts"] == {**NONE, "tiles": TILES, "steps": TILES, "dates_read": 4}  # four parts of a block, one date
     assert (new["change"]["objects"], new["change"]["objects_new"], new["alerts"]) == (1, 0, [])
     summary = json.loads((here / "runs" / "forest" / "summary.json").read_text())
     assert summary["computed"]["steps"] == TILES
@@ -227,7 +231,7 @@ def test_a_scene_that_is_refused_now_is_noted_and_taken_back(here: Path, plain: 
     record = monitor(config)
     assert record["counts"]["replays"] == TILES
     monitor(config, "name=fresh")
-    layers = sorted(Path("runs/forest/state").rglob("layers/*"))
+    layers = sorted(Path("runs/forest/state").rglob("layers/*/*"))
     assert layers
     assert all(layer.read_bytes() == Path("runs/fresh", layer.relative_to("runs/forest")).read_bytes() for layer in layers)
     assert [refusal["reason"] for refusal in record["refused"]] == ["all-nodata"]
@@ -262,7 +266,7 @@ def test_a_scene_from_the_future_is_pointed_at(here: Path, plain: None, monkeypa
 def test_damage_is_repaired_and_noted_once(here: Path, plain: None) -> None:
     config, state = write_scenes(here, range(DATES - 1)), here / "runs" / "forest" / "state" / "harmonic"
     monitor(config)
-    next(state.glob("tiles/*/header.json")).write_text("{")
+    next(state.glob("blocks/*/header.json")).write_text("{")
     repaired = monitor(write_scenes(here, range(DATES)))
     assert "1 damaged state file was computed again" in repaired["notes"][0]
     again = monitor(config)

@@ -1,6 +1,7 @@
-"""`driftline predict --slice` and `--finish` through the command line, beside a run as a whole; and `compute` of a run."""
+"""`--slice` and `--finish` of predict and monitor through the command line, beside a run as a whole; and `compute` of a run."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import rasterio
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.folder import RunFolder, exclusive_run
+from pipelines.monitoring.blocks import Monitoring
+from pipelines.stored_files import files_at
 
 SMALL_TILES = ["--set", "prediction.tile_px=16", "--set", "samples.horizon=1"]
 runner = CliRunner()
@@ -66,6 +70,53 @@ def test_slices_make_what_a_run_makes(evaluated: str, monkeypatch: pytest.Monkey
             np.testing.assert_array_equal(one.read(), other.read())
 
 
+def test_slices_of_monitoring_make_what_a_run_makes(
+    tiny_run: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.monitoring.context.Monitoring", partial(Monitoring, block_px=16))
+    monkeypatch.setattr("pipelines.products.found_changes.draw_changes", lambda *arguments: None)
+    monkeypatch.setattr("flows.publish.report", lambda task, context: {})
+    monitor = ["monitor", "watched.yaml", "--set", "monitoring.tile_px=16", "--set"]
+    shared, folder = [*monitor, f"monitoring.state={bucket}/slices"], Path("runs/watched")
+    code, text = call(*shared, "--slice", "1/3")
+    assert (code, "has no finished ingest step" in text) == (2, True)
+    assert call("ingest", "watched.yaml")[0] == 0
+    code, text = call(*shared, "--slice", "2/3", "--json")
+    assert code == 0, text
+    assert json.loads(text.splitlines()[-1])["message"] == "slice 2/3: 1 blocks are there, 1 of them advanced now"
+    assert not (folder / "products").exists()
+    code, text = call(*shared, "--finish")
+    assert code == 1
+    assert "of 4, 3 blocks are missing, damaged, or not at the dates of the cube: r000000-000016_c000000-000016, r0000" in text
+    with exclusive_run(RunFolder(folder, "")):  # a slice asks for no lock
+        for share in ("3/3", "1/3", "2/3"):
+            assert call(*shared, "--slice", share)[0] == 0
+    assert call(*shared, "--finish")[0] == 0
+    assert call(*monitor, "name=whole")[0] == 0
+    assert products(folder)
+    for name, content in products(Path("runs/whole")).items():
+        with rasterio.MemoryFile(content) as file, file.open() as whole, rasterio.open(folder / "products" / name) as one:
+            np.testing.assert_array_equal(one.read(), whole.read())
+    files, kept = files_at(f"{bucket}/slices/watched/harmonic"), Path("runs/whole/state/harmonic")
+    assert files.names("") == sorted(path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file())
+    assert all(files.read(name) == (kept / name).read_bytes() for name in files.names(""))
+    assert "nothing to do" in call(*shared)[1]
+    assert files_at(f"{bucket}/slices/watched").names("") == [f"harmonic/{name}" for name in files.names("")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--slice", "1/2", "--restart"], "leave out --finish, --restart and --dry-run"),
+        (["--finish", "--restart"], "leave one of them out"),
+    ],
+)
+def test_a_wrong_request_to_monitor_is_one_message(tiny_run: Path, arguments: list[str], message: str) -> None:
+    code, text = call("monitor", "watched.yaml", *arguments)
+    assert code == 2
+    assert message in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -81,7 +132,7 @@ def test_a_wrong_request_is_one_message(tiny_run: Path, arguments: list[str], me
     assert message in text
 
 
-def test_monitoring_has_no_slices(tiny_run: Path) -> None:
+def test_a_stage_without_slices_is_refused(tiny_run: Path) -> None:
     code, text = call("predict", "watched.yaml", "--slice", "1/2")
     assert code == 2
     assert "has no slices; run it as a whole" in text

@@ -20,6 +20,7 @@ import shapely
 from safetensors.numpy import load_file
 
 from pipelines.cube.store import open_cube
+from pipelines.monitoring.state import unpack
 
 Json = Mapping[str, object]
 Named = tuple[str, np.ndarray]  # role within its file, or today's name, and the values
@@ -50,17 +51,10 @@ FILES = {  # run -> role -> files below the run's folder
     },
     "monitor": {
         "cube": "cube",
-        "fitted": "state/*/tiles/*/fitted-*.safetensors",
-        "state": "state/*/tiles/*/state-*.safetensors",
+        "fitted": "state/*/blocks/*/fitted-*",
+        "state": "state/*/blocks/*/[sk]*-*",
         "known": "state/alerts/*.safetensors",
-        "layer/change_day": "state/*/layers/change_day.f8",
-        "layer/detected_day": "state/*/layers/detected_day.f8",
-        "layer/recovered_day": "state/*/layers/recovered_day.f8",
-        "layer/magnitude": "state/*/layers/magnitude.f4",
-        "layer/confidence": "state/*/layers/confidence.f4",
-        "layer/score": "state/*/layers/score.f4",
-        "layer/status": "state/*/layers/status.u1",
-        "layer/direction": "state/*/layers/direction.i1",
+        "layer": "state/*/layers/*/*.region",
         "product/change_date": "products/change_date.tif",
         "product/detected_date": "products/detected_date.tif",
         "product/recovered_date": "products/recovered_date.tif",
@@ -205,7 +199,7 @@ def collect(run: str, folder: Path) -> Record:
 
 
 def is_unordered(pattern: str) -> bool:
-    return pattern.endswith(".safetensors") or pattern.startswith("scores/")
+    return pattern.endswith(".safetensors") or "/blocks/" in pattern or pattern.startswith("scores/")
 
 
 def unordered(role: str, paths: list[Path]) -> Record:
@@ -216,7 +210,10 @@ def unordered(role: str, paths: list[Path]) -> Record:
 
 def ordered(role: str, paths: list[Path]) -> Record:
     if [path.suffix for path in paths] == [".region"]:
-        return {f"{role}/{i}": Entry.of(plane, f"{name}.f32") for i, (name, plane) in enumerate(planes_of(paths[0]))}
+        planes = [*planes_of(paths[0])]
+        if role.endswith("/layer"):  # known by their names
+            return {f"{role}/{name}/0": Entry.of(plane, name) for name, plane in planes}
+        return {f"{role}/{i}": Entry.of(plane, f"{name}.f32") for i, (name, plane) in enumerate(planes)}
     return {
         f"{role}/{i}/{part}".rstrip("/"): Entry.of(array, path.name, text_of(path) if part == "0" else "")
         for i, path in enumerate(paths)
@@ -233,11 +230,23 @@ def planes_of(path: Path) -> Iterator[Named]:
         start += pixels * np.dtype(dtype).itemsize
 
 
+def tensors_of(path: Path) -> Iterator[Named]:
+    """The tensors in a file of a block, tile by tile."""
+    content, start = path.read_bytes(), 0
+    while start < len(content):
+        head = start + 4 + int.from_bytes(content[start : start + 4], "little")
+        stop = head + sum(size for *_, size in json.loads(content[start + 4 : head]))
+        yield from unpack(content[start:stop]).items()
+        start = stop
+
+
 def arrays_of(path: Path) -> Iterator[Named]:
     """The arrays in a file or cube, each with its role in there."""
     if path.is_dir():
         cube = open_cube(str(path))
         yield from ((role, cube[name].values) for role, name in CUBE.items())
+    elif path.parent.parent.name == "blocks":
+        yield from tensors_of(path)
     elif path.suffix == ".safetensors":
         yield from load_file(path).items()
     elif path.suffix == ".npy":

@@ -11,7 +11,6 @@ import yaml
 
 from flows.terminal import DONE
 from flows.verbs import stage
-from pipelines.monitoring.layers import Layers
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = "satellite/sentinel2-romania/sentinel2_cube_subset_romania_10m.nc"
@@ -37,7 +36,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.suffix in (".safetensors", ".json") and path.name not in ("monitoring.json",)
+        if path.is_file() and path.name != "monitoring.json"
     }
 
 
@@ -71,6 +70,3 @@ def test_a_run_with_nothing_new_and_one_with_a_new_scene(shared_data, tmp_path, 
     assert whole["counts"]["fits"] == 4
     places = [tmp_path / "runs" / name / "state" / "harmonic" for name in ("forest", "whole")]
     assert digests(places[0]) == digests(places[1])
-    one, other = (Layers.open(folder / "layers") for folder in places)
-    for name in one.dtypes:
-        np.testing.assert_array_equal(one.map(name), other.map(name))

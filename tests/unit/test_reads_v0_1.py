@@ -94,7 +94,9 @@ def test_a_change_detector_finds_the_same(unpack: Unpack) -> None:
 def test_monitoring_resumes_from_the_saved_state(unpack: Unpack) -> None:
     folder = unpack("monitor")
     first = driftline("monitor", "monitor.yaml")
-    assert (first["counts"]["steps"], first["counts"]["fits"], first["alerts"]) == (0, 0, []), "nothing is new yet"
+    assert (first["counts"]["fits"], first["change"]["objects_new"], first["alerts"]) == (4, 0, []), "made again, nothing is new"
+    assert "has the format of an earlier version: it is computed again from the cube" in first["notes"][0]
+    assert not [*folder.glob("state/harmonic/tiles"), *folder.glob("state/harmonic/layers/*.*")]
     for path in Path("later").iterdir():
         path.rename(Path("scenes") / path.name)
     record = driftline("monitor", "monitor.yaml")

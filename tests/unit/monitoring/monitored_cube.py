@@ -9,14 +9,14 @@ import numpy as np
 import xarray as xr
 
 from pipelines.monitoring.areas import MonitoredCube
+from pipelines.monitoring.blocks import Monitoring
 from pipelines.monitoring.detector import Calibration, Detector
 from pipelines.monitoring.harmonic_model import HarmonicModel
-from pipelines.monitoring.replay import Monitoring
 from pipelines.monitoring.sequential_test import Cusum
 from pipelines.monitoring.state import Identity
 from pipelines.samples.variables import Variable
 
-SHAPE_YX, TILE_PX, KEEP_EVERY = (8, 12), 4, 3
+SHAPE_YX, TILE_PX, KEEP_EVERY, BLOCK_PX = (8, 12), 4, 3, 8  # two blocks
 FIRST, EVERY_DAYS, HISTORY = np.datetime64("2015-01-03", "ns"), 23, 40
 DATES = 60  # the last 20 are monitored
 START_NS = int((FIRST + np.timedelta64(EVERY_DAYS * HISTORY - 1, "D")).astype(np.int64))
@@ -61,17 +61,15 @@ def make_cube(scenes: Scenes) -> xr.Dataset:
     return dataset
 
 
-def make_monitoring(scenes: Scenes, folder: Path, tile_px: int = TILE_PX, detector: Detector = DETECTOR) -> Monitoring:
+def make_monitoring(
+    scenes: Scenes, folder: Path | str, tile_px: int = TILE_PX, detector: Detector = DETECTOR, block_px: int = BLOCK_PX
+) -> Monitoring:
     cube = MonitoredCube(make_cube(scenes), "S", Variable("red", "band", ("red",)), START_NS)
-    return Monitoring(cube, detector, Identity(detector.key, "red", "start", "grid", tile_px), folder, KEEP_EVERY)
+    made_for = Identity(detector.key, "red", "start", "grid", tile_px)
+    return Monitoring(cube, detector, made_for, str(folder), KEEP_EVERY, block_px)
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of the state and the layers; of the ledger only what it says."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            content = path.read_bytes()
-            content = b"\n".join(sorted(content.split(b"\n"))) if path.name == "ledger.jsonl" else content
-            found[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
-    return found
+    """SHA-256 of every file of the state and the layers, but for drafts of layers that a killed process left."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".r"))
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}

@@ -1,20 +1,47 @@
+"""The map of a state: blocks of tiles in region files, read by rows."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from pipelines.errors import MissingInput
+from pipelines.inference.regions import Regions
 from pipelines.monitoring.layers import Layers
-from pipelines.tiles import Box
+from pipelines.monitoring.replay import advance_all, require_current
+
+_spec = importlib.util.spec_from_file_location("monitored_cube", Path(__file__).parent / "monitored_cube.py")
+assert _spec is not None
+assert _spec.loader is not None
+cube = sys.modules.setdefault("monitored_cube", importlib.util.module_from_spec(_spec))
+_spec.loader.exec_module(cube)
 
 
-def test_nothing_vouches_for_a_tile_while_it_is_written(tmp_path, monkeypatch):
-    layers, tile = Layers.create(tmp_path, (2, 3), {"score": np.dtype("float32")}), Box.whole((2, 3))
-    layers.write([(tile, {"score": np.ones((2, 3))}, "first")])
-    assert layers.written() == {tile.key: "first"}
+def test_layers_that_were_made_from_another_state_are_written_again(tmp_path, monkeypatch):
+    monitoring = cube.make_monitoring(dict.fromkeys(range(55), "first"), tmp_path)
+    advance_all(monitoring)
+    before = Layers.open(monitoring.layers).map("score")[:]
 
     def killed(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Layers, "_note", lambda self, lines, note=Layers._note: killed() if lines[0][1] else note(self, lines))
-    with pytest.raises(KeyboardInterrupt):
-        layers.write([(tile, {"score": np.full((2, 3), 2)}, "second")])
-    assert layers.map("score").max() == 2, "the pixels are there, and not yet noted"
-    assert layers.written() == {tile.key: ""}
+    later = cube.make_monitoring(dict.fromkeys(range(60), "first"), tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Regions, "writing", killed)
+        with pytest.raises(KeyboardInterrupt):
+            advance_all(later)
+    np.testing.assert_array_equal(Layers.open(later.layers).map("score")[:], before)
+    assert advance_all(later).steps > 0, "the block that was killed and those after it"
+    require_current(later)
+    score = Layers.open(later.layers).map("score")
+    assert (score[:] > before).any()
+    assert score.at(3, 9) == score[3:4][0, 9]
+    advance_all(cube.make_monitoring(dict.fromkeys(range(60), "first"), tmp_path / "fresh"))
+    assert {k: v for k, v in cube.digests(tmp_path).items() if not k.startswith("fresh")} == cube.digests(tmp_path / "fresh")
+
+
+def test_a_state_without_layers_is_named(tmp_path):
+    with pytest.raises(MissingInput, match="no change layers here; run `driftline monitor CONFIG` first"):
+        Layers.open(cube.make_monitoring({0: "first"}, tmp_path).layers)

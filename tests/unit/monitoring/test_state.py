@@ -1,7 +1,7 @@
 """The saved state: whatever comes in whatever order, it ends as if everything had been there from the start."""
 
+import contextlib
 import importlib.util
-import json
 import random
 import sys
 from pathlib import Path
@@ -11,12 +11,15 @@ import pytest
 
 from pipelines.compute import Compute
 from pipelines.errors import ArtefactDamaged, StateError
+from pipelines.monitoring.blocks import Counts
 from pipelines.monitoring.detector import LAYER_DTYPES
 from pipelines.monitoring.detector import monitoring as monitor_all
 from pipelines.monitoring.layers import Layers
-from pipelines.monitoring.replay import Counts, advance_all
+from pipelines.monitoring.replay import advance_all, advance_slice, require_current, sweep
 from pipelines.monitoring.state import Identity, check_cube, check_identity
 from pipelines.samples.variables import decode
+from pipelines.slices import Slice
+from pipelines.stored_files import FolderFiles
 
 _spec = importlib.util.spec_from_file_location("monitored_cube", Path(__file__).parent / "monitored_cube.py")
 assert _spec is not None
@@ -163,27 +166,33 @@ def test_whatever_happens_to_the_cube_the_state_ends_as_a_fresh_one(tmp_path, se
 def test_a_damaged_tile_is_computed_again_and_said(tmp_path, whole, kind, spoil):
     before = without(59)
     advance_all(cube.make_monitoring(before, tmp_path))
-    tile = min(folder for folder, sees in zip(sorted((tmp_path / "tiles").iterdir()), acquisitions(59), strict=True) if sees)
-    header = json.loads((tile / "header.json").read_text())
-    name = {"fitted": header["fitted"][0], "state": header["state"][1][0], "header": "header.json"}[kind]
-    content = bytearray((tile / name).read_bytes())
+    block = min((tmp_path / "blocks").iterdir())
+    (path,) = block.glob(f"{kind}*")
+    content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 255
     match spoil:
         case "cut":
-            (tile / name).write_bytes(content[:-9])
+            path.write_bytes(content[:-9])
         case "flip":
-            (tile / name).write_bytes(content)
+            path.write_bytes(content)
         case "remove":
-            (tile / name).unlink()
+            path.unlink()
     counts = advance_all(cube.make_monitoring(ALL, tmp_path))
-    if not (kind == "header" and spoil in ("remove", "flip")):  # without a header it is a new tile; a flipped byte may go unseen
-        assert [tile.name in text for text in counts.rebuilt] == [True]
+    if not (kind == "header" and spoil == "remove"):  # without a header it is a new block
+        (text,) = counts.rebuilt
+        assert ("tile " if kind != "header" and spoil == "flip" else f"block {block.name}") in text
     assert same(tmp_path, whole)
 
 
-def test_layers_that_were_lost_are_written_again_without_a_step(tmp_path, whole):
+@pytest.mark.parametrize("spoil", ["remove", "flip"])
+def test_layers_that_were_lost_are_written_again_without_a_step(tmp_path, whole, spoil):
     advance_all(cube.make_monitoring(ALL, tmp_path))
-    (tmp_path / "layers" / "score.f4").unlink()
+    layers = min((tmp_path / "layers").glob("*/*.region"))
+    match spoil:
+        case "remove":
+            layers.unlink()
+        case "flip":
+            layers.write_bytes(b"spoilt" + layers.read_bytes()[6:])
     counts = advance_all(cube.make_monitoring(ALL, tmp_path))
     assert work(counts) == (0, 0, 0, 0, 0)
     assert same(tmp_path, whole)
@@ -196,10 +205,10 @@ def test_the_layers_are_those_of_the_whole_raster_watched_in_one_piece(whole):
     days = np.array([date.day for date in bands.cube.dates])
     fitted = cube.DETECTOR.fit(x[: cube.HISTORY, 0], valid[: cube.HISTORY], days[: cube.HISTORY])
     state = monitor_all(cube.DETECTOR, fitted, x[cube.HISTORY :, 0], valid[cube.HISTORY :], days[cube.HISTORY :])
-    layers = Layers.open(whole / "layers")
+    layers = Layers.open(bands.layers)
     for name, expected in cube.DETECTOR.layers(fitted, state).items():
-        np.testing.assert_allclose(layers.map(name), expected, atol=1e-5, equal_nan=True, err_msg=name)
-    changed = np.argwhere(layers.map("status") == 2)
+        np.testing.assert_allclose(layers.map(name)[:], expected, atol=1e-5, equal_nan=True, err_msg=name)
+    changed = np.argwhere(layers.map("status")[:] == 2)
     assert len(changed) >= 20  # of the 25 that lost something
     assert (changed.max(axis=1) > 4).sum() <= 1
 
@@ -212,9 +221,63 @@ def _band():
 
 def test_large_tiles_and_small_ones_show_the_same(tmp_path, whole):
     advance_all(cube.make_monitoring(ALL, tmp_path, tile_px=16))
-    one, other = Layers.open(whole / "layers"), Layers.open(tmp_path / "layers")
+    made = (cube.make_monitoring(ALL, folder, tile_px=size) for folder, size in ((whole, 4), (tmp_path, 16)))
+    one, other = (Layers.open(monitoring.layers) for monitoring in made)
     for name in one.dtypes:
-        np.testing.assert_allclose(one.map(name), other.map(name), atol=1e-5, equal_nan=True, err_msg=name)
+        np.testing.assert_allclose(one.map(name)[:], other.map(name)[:], atol=1e-5, equal_nan=True, err_msg=name)
+
+
+# ---------------------------------------------------------------- slices, and a bucket
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slices_in_any_order_killed_and_repeated_end_in_the_same_bytes(tmp_path, whole, seed, monkeypatch):
+    rng = random.Random(seed)
+    before = cube.make_monitoring(without(45, 59), tmp_path)
+    advance_all(before)
+    monitoring, shares = cube.make_monitoring(ALL, tmp_path), [Slice(number, 3) for number in (1, 2, 3)]
+    with pytest.raises(StateError, match=r"of 2, 2 blocks are missing, damaged, or not at the dates .*: r000000-000008_c000000"):
+        require_current(monitoring)
+    for share in rng.sample(shares, 3):
+        with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+            kill_after(patched, rng.randint(0, 6))
+            advance_slice(monitoring, share)
+    found = [advance_slice(monitoring, share) for share in rng.sample(shares, 3)]
+    assert sum(done.size for done in found) == len(monitoring.blocks)
+    assert {done.made for done in map(advance_slice, 3 * [monitoring], shares)} == {0}
+    require_current(monitoring)
+    sweep(monitoring)
+    assert same(tmp_path, whole)
+
+
+def kill_after(patched: pytest.MonkeyPatch, changes: int) -> None:
+    """Ends the work at a change to the stored files."""
+    left = [changes]
+
+    def counted(original):
+        def call(self, *arguments):
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return original(self, *arguments)
+
+        return call
+
+    for name in ("write", "writing", "discard"):
+        patched.setattr(FolderFiles, name, counted(getattr(FolderFiles, name)))
+
+
+def test_a_state_in_a_bucket_is_that_of_a_disk(tmp_path, whole, bucket):
+    for scenes in (without(45, 58, 59), without(58), ALL):  # nights, a late scene
+        monitoring = cube.make_monitoring(scenes, f"{bucket}/state")
+        advance_all(monitoring)
+    require_current(monitoring)
+    for name in monitoring.files.names(""):
+        FolderFiles(tmp_path).write(name, monitoring.files.read(name))
+    assert same(tmp_path, whole)
+    one, other = (Layers.open(made.layers) for made in (monitoring, cube.make_monitoring(ALL, whole)))
+    for name in one.dtypes:
+        np.testing.assert_array_equal(one.map(name)[:], other.map(name)[:])
 
 
 # ---------------------------------------------------------------- refusals
@@ -244,20 +307,20 @@ def test_every_difference_is_named(field, text):
 
     identity = Identity("d", "v", "s", "g", 256)
     other = replace(identity, **{field: 3 if field == "tile_px" else "x"})
-    check_identity(asdict(identity), identity, Path("state"))
+    check_identity(asdict(identity), identity, "state")
     with pytest.raises(StateError, match=f"{text}.*expected .*found") as caught:
-        check_identity(asdict(other), identity, Path("state"))
+        check_identity(asdict(other), identity, "state")
     assert not isinstance(caught.value, ArtefactDamaged)  # not to be mended by computing it again
 
 
 def test_a_cube_that_shares_no_scene_is_another_one():
     dates = cube.make_monitoring(ALL, Path()).cube.dates
     known = [(date.time_ns, date.content_hash) for date in dates]
-    check_cube([*known[:1], (1, "gone")], dates, Path("state"))
-    check_cube([], dates, Path("state"))
+    check_cube([*known[:1], (1, "gone")], dates, "state")
+    check_cube([], dates, "state")
     others = [(time, "of another place") for time, _ in known]
     with pytest.raises(StateError, match=r"another cube: of the 60 dates that it has consumed, this cube holds not one"):
-        check_cube(others, dates, Path("state"))
+        check_cube(others, dates, "state")
 
 
 # ---------------------------------------------------------------- a detector that looks around
@@ -285,8 +348,10 @@ class AroundDetector:
 
 
 def test_a_detector_with_a_halo_shows_the_same_in_tiles_as_in_one_piece(tmp_path):
+    made = []
     for tile_px in (4, 16):
-        advance_all(cube.make_monitoring(ALL, tmp_path / str(tile_px), tile_px=tile_px, detector=AroundDetector()))
-    one, other = (Layers.open(tmp_path / str(tile_px) / "layers").map("change_day") for tile_px in (4, 16))
+        made.append(cube.make_monitoring(ALL, tmp_path / str(tile_px), tile_px=tile_px, detector=AroundDetector()))
+        advance_all(made[-1])
+    one, other = (Layers.open(monitoring.layers).map("change_day")[:] for monitoring in made)
     np.testing.assert_allclose(one, other, rtol=1e-12)
     assert one.min() > 0

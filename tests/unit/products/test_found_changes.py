@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.grid import Grid
+from pipelines.inference.regions import Plane, Regions
 from pipelines.monitoring.layers import Layers
 from pipelines.products.found_changes import facts_of, growth, outline_layers
 from pipelines.products.polygons import read_patches, write_polygons
@@ -23,8 +24,12 @@ def test_pixels_are_added_up_and_agree_with_the_patches(tmp_path: Path) -> None:
         "change_day": change, "detected_day": change + 50, "recovered_day": np.full(GRID.shape_yx, np.nan),
         "status": np.where(np.isfinite(change), 2, 1).astype(np.uint8),
     }  # fmt: skip
-    layers = Layers.create(tmp_path / "layers", GRID.shape_yx, {name: plane.dtype for name, plane in planes.items()})
-    layers.write([(Box.whole((4, 6)), planes, "test")])
+    values = {Plane(name, plane.dtype.str): plane for name, plane in planes.items()}
+    regions = Regions(str(tmp_path / "layers"), "k" * 64, tuple(values), GRID.shape_yx, (Box.whole((4, 6)),))
+    regions.begin()
+    with regions.writing(regions.parts[0]) as writer:
+        writer.write(regions.parts[0], values)
+    layers = Layers.open(regions)
     frame = outline_layers(layers, GRID, min_area_px=2)
     change_N, detected_N, area_N = growth(layers, GRID, frame, min_area_px=2)
     assert list(change_N) == [18_000, 18_020, 18_040]
