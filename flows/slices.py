@@ -36,7 +36,7 @@ def run_slice(
     context = task.resolve(context, verb)
     task.check(context, verb)
     evaluation = current_evaluation(task, context)
-    if evaluation is None and not is_unscored(task, context):
+    if task.is_gated and evaluation is None and not is_unscored(task, context):
         raise MissingInput(f"{context.folder.path} has no evaluation of this model; run `driftline evaluate CONFIG` first")
     if evaluation is not None and not context.allows(evaluation.verdict):
         raise NotPublished(f"{evaluation.verdict.gate} No slice is predicted.")

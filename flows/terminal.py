@@ -211,8 +211,8 @@ def place_of(error: Exception) -> list[str]:
 
 
 def _report_unexpected(e: Exception, as_json: bool) -> int:
-    log = write_traceback(e)
-    text = f"unexpected {' '.join([f'{type(e).__name__}: {e}', *place_of(e)])}\nThis is an error of driftline or of the machine; the full traceback is in {log}"
+    log, what = write_traceback(e), " ".join([f"{type(e).__name__}: {e}", *place_of(e)])
+    text = f"unexpected {what}\nThis is an error of driftline or of the machine; the full traceback is in {log}"
     return _report_error(text, FAILED, as_json, traceback=str(log))
 
 

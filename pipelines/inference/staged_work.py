@@ -1,8 +1,8 @@
 """Work whose pieces are regions of rasters (docs/design/033): the missing ones are made, and a killed call goes on where it was.
 
-    make_all(work, compute)            all of them, for whoever holds the run
-    make_slice(work, share, compute)   a share, beside processes and machines that do the rest
-    require_all(work)                  every region is there and whole, else StateError names the others
+make_all(work, compute)            all of them, for whoever holds the run
+make_slice(work, share, compute)   a share, beside processes and machines that do the rest
+require_all(work)                  every region is there and whole, else StateError names the others
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from pipelines.compute import HERE, Compute, Work, carry_out
 from pipelines.errors import CubeBusy, RequestError
-from pipelines.inference.regions import Record, Regions
+from pipelines.inference.regions import Plane, Record, Regions
 from pipelines.progress import Progress
+from pipelines.samples.decoded_sites import new_array
 from pipelines.slices import Slice, SliceDone
 from pipelines.stored_files import is_remote
 from pipelines.tiles import Box
@@ -128,6 +130,21 @@ def check_worker(work: StagedWork, device: str) -> None:
 
         if not torch.cuda.is_available():
             raise RequestError("compute.gpus is set, but PyTorch sees no GPU here; take it out, or start workers where one is")
+
+
+def to_file(regions: Regions, plane: Plane, folder: Path) -> np.ndarray:
+    """A plane as a memory map in `folder`, for products, which read it in any order. Raises StorageFull, ArtefactDamaged."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = new_array(folder / f"{plane.name}.npy", np.dtype(plane.dtype).type, regions.shape)
+    copy_plane(regions, plane, values)
+    values.flush()
+    return values
+
+
+def copy_plane(regions: Regions, plane: Plane, out: np.ndarray) -> None:
+    """Fills `out`, of the raster's shape, a row of regions at a time. Raises ArtefactDamaged."""
+    for rows in dict.fromkeys((region.start[0], region.stop[0]) for region in regions.parts):
+        out[slice(*rows)] = regions.read(plane, slice(*rows))
 
 
 @contextmanager
