@@ -13,6 +13,7 @@ from typing import Any
 from configs.trained import used_by
 from flows import publish, trained
 from flows.folder import fingerprints, finished, first_altered, require
+from flows.staged import note_on_compute
 from flows.task import Invocation, Record, SlicedTask, Task, TrainedTask, key_of
 from flows.tasks import task_of
 from pipelines.errors import RequestError
@@ -33,7 +34,10 @@ def carry_out(context: Invocation, verb: str) -> Record:
         raise RequestError(f"--finish: `driftline {verb}` of a run with `task: {task.name}` has no slices; leave it out")
     if verb == "report":
         return publish.report(task, task.resolve(context, verb))
-    records = {stage: run_stage(task, context, stage) for stage in stages_needed(task, context, verb)}
+    stages = stages_needed(task, context, verb)
+    if note := note_on_compute(task, context.run, stages):
+        context.steps.log(note)
+    records = {stage: run_stage(task, context, stage) for stage in stages}
     result = list(records.values())[-1]
     is_skipped = all(record["skipped"] for record in records.values())
     if len(records) > 1 and is_skipped:

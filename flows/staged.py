@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from configs.tasks import AnyRun
 from flows import Json
-from flows.task import Invocation
+from flows.task import Invocation, Task
 from pipelines.slices import Slice, SliceDone
 
 if TYPE_CHECKING:
@@ -40,3 +42,13 @@ def make_share(context: Invocation, stage: str, work: StagedWork, share: Slice) 
 def without_staging(content: Json) -> Json:
     """The section `prediction` of a config without the key on which no product depends."""
     return {key: value for key, value in content["prediction"].items() if key != "staging"}
+
+
+def note_on_compute(task: Task, run: AnyRun, stages: Iterable[str]) -> str:
+    """Which of the stages do not work where the config asks them to, "" where all do."""
+    compute = run.compute.build()
+    alone = [stage for stage in stages if stage not in task.computed]
+    if compute.kind == "threads" or not alone:
+        return ""
+    many = len(alone) > 1
+    return f"compute.kind {compute.kind} is not for {' and '.join(alone)} of {task.name}, which {'run' if many else 'runs'} here"

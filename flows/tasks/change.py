@@ -51,6 +51,7 @@ class Change(TrainedTask):
 
     name = "change"
     sliced: tuple[str, ...] = ("predict",)
+    computed: tuple[str, ...] = ("ingest", "evaluate", "predict")
     describes: Mapping[str, tuple[str, ...]] = {"pairs": (), "model": ()}
     code: Mapping[str, tuple[str, ...]] = {
         "train": TRAINED,
