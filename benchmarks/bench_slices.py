@@ -131,9 +131,8 @@ def main() -> None:
         hits, started = with_kills(folder, kills, whole_s / SLICES)
         sliced_s, left = time.perf_counter() - began, list(Path(folder, "slices").rglob(".*.region.*"))
         whole, sliced = (json.loads(call("finish", folder, one)) for one in ("whole", "slices"))
-    print(
-        f"{whole['tiles']} tiles in {whole['regions']} regions; undivided {whole_s:.1f} s; {SLICES} slices {sliced_s:.1f} s with all starts"
-    )
+    print(f"{whole['tiles']} tiles in {whole['regions']} regions; undivided {whole_s:.1f} s")
+    print(f"{SLICES} slices {sliced_s:.1f} s with the starts of all processes")
     print(f"{hits} kills hit a process at work, {started} processes were started; kills left {len(left)} drafts")
     print(verdict("kills that hit", hits, at_least=kills, unit=""))
     print(verdict("digests that differ", int(whole["digest"] != sliced["digest"]), at_most=0, unit=""))
