@@ -37,7 +37,7 @@ class TlsConfig(Strict):
 
 
 class ComputeConfig(Strict):
-    """Where tiles are predicted, and scenes written: here, in processes of this machine, or on a Dask cluster."""
+    """Where tiles and samples are computed, and scenes written: here, in processes of this machine, or on a Dask cluster."""
 
     kind: Literal["threads", "processes", "dask"] | None = Field(
         None, description="default: dask where an address is given, else threads of this process"
