@@ -8,9 +8,17 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from configs.paths import CONNECT
-from configs.schema import Address, Finding, InputPath, Sections, Strict
+from configs.paths import CONNECT, WRITE
+from configs.schema import Address, CubeUri, Finding, InputPath, Sections, Strict
 from pipelines.compute import Compute, Tls, is_here
+
+Staging = Annotated[CubeUri | None, WRITE]
+STAGING: Staging = Field(
+    None,
+    exclude_if=lambda value: value is None,
+    description="where tiles are kept until all are there: a folder or s3://bucket/prefix that all workers can write; "
+    "default: runs/NAME/staging",
+)
 
 
 def has_port(address: str) -> bool:
@@ -29,7 +37,7 @@ class TlsConfig(Strict):
 
 
 class ComputeConfig(Strict):
-    """Where tiles are predicted, and scenes written: here, in processes of this machine, or on a Dask cluster."""
+    """Where tiles and samples are computed, and scenes written: here, in processes of this machine, or on a Dask cluster."""
 
     kind: Literal["threads", "processes", "dask"] | None = Field(
         None, description="default: dask where an address is given, else threads of this process"

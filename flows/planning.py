@@ -24,6 +24,7 @@ from configs.trained import used_by
 from flows import Json
 from flows.folder import RunFolder, finished
 from flows.stage import stages_of
+from flows.staged import note_on_compute
 from flows.tasks import task_of
 from pipelines.errors import MissingInput
 from pipelines.wording import counted
@@ -100,6 +101,7 @@ def make_plan(run: AnyRun, verb: str) -> Json:
     if used_by(run) is not None:
         copied = PlannedStep("train", "check the model and copy it; nothing is trained", STARTUP_S, 1.0, STARTUP_MB)
         steps = [copied if step.stage == "train" else step for step in steps]
+    note = note_on_compute(task, run, [step.stage for step in steps])
     existing = folder.path
     while not existing.exists():
         existing = existing.parent
@@ -116,7 +118,7 @@ def make_plan(run: AnyRun, verb: str) -> Json:
             "bands": extent.bands,
             "sites": extent.sites,
         },
-        "notes": list(extent.notes),
+        "notes": [*extent.notes, *([note] if note else [])],
         "refused": dict(Counter(extent.refused)),
         **({} if extent.ingest is None else {"ingest": {**ingest_counts(extent.ingest), "gone": list(extent.ingest.missing)}}),
         "finished_before": [step.stage for step in steps if finished(folder, step.stage)],

@@ -40,6 +40,8 @@ def map_windows(
     own = task.labelled(context, "predict", model.outputs) if used_by(run) is None else None
     kept = Kept(folder.staging / "map", f"{trained['model_hash']}{trained['snapshot']}{cut_from}")
     work = partial(predict_windows, windows, span, model, folds_of_blocks(own) if own else {}, run.split.networks, kept)
+    if not run.compute.build().is_local:
+        context.steps.log("predict: prediction.map is computed in this process, whatever compute says")
     found = do("map every pixel", work)
     found = replace(found, answer_KHW=task.within(context, found.answer_KHW))
     inside_T = span.holds(windows.dataset["time"].values)

@@ -35,10 +35,10 @@ def run_slice(
         raise RequestError(f"`driftline {verb}` of a run with `task: {task.name}` has no slices; run it as a whole")
     context = task.resolve(context, verb)
     task.check(context, verb)
-    evaluation = current_evaluation(task, context) if task.is_gated else None
+    evaluation = current_evaluation(task, context)
     if task.is_gated and evaluation is None and not is_unscored(task, context):
         raise MissingInput(f"{context.folder.path} has no evaluation of this model; run `driftline evaluate CONFIG` first")
-    if evaluation is not None and not context.allows(evaluation.verdict):
+    if task.is_gated and evaluation is not None and not context.allows(evaluation.verdict):
         raise NotPublished(f"{evaluation.verdict.gate} No slice is predicted.")
     done = task.predict_slice(context, evaluation, share)
     message = f"slice {share}: {done.size} {task.pieces} are there, {done.made} of them {task.made} now"

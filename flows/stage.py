@@ -15,6 +15,7 @@ from configs.trained import used_by
 from flows import publish, trained
 from flows.folder import fingerprints, finished, first_altered, require
 from flows.ingest_slices import require_slices
+from flows.staged import note_on_compute
 from flows.task import Invocation, Record, SlicedTask, Task, TrainedTask, key_of
 from flows.tasks import task_of
 from pipelines.errors import RequestError
@@ -40,6 +41,8 @@ def carry_out(context: Invocation, verb: str) -> Record:
     stages = stages_needed(task, context, verb)
     if context.is_finishing and verb != "ingest":  # a scene that came in now would put every slice behind
         stages = tuple(stage for stage in stages if stage != "ingest")
+    if note := note_on_compute(task, context.run, stages):
+        context.steps.log(note)
     # the last stage is the one that slices did
     contexts = {stage: replace(context, is_finishing=context.is_finishing and stage == stages[-1]) for stage in stages}
     records = {stage: run_stage(task, one, stage) for stage, one in contexts.items()}

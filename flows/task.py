@@ -151,7 +151,8 @@ class Task(Protocol):
     """A task. `stages` in the order of `driftline run`; the last one publishes. `verbs`: verb -> the stages that it carries out.
 
     `code`: stage -> modules that its output depends on, with everything that they import (`flows.code`).
-    `is_gated`: the last stage publishes only what the verdict allows.
+    `is_gated`: the last stage publishes only what the verdict allows. `computed`: the stages whose work goes where the config's
+    `compute` says; the others are done in one process.
     """
 
     name: str
@@ -159,6 +160,7 @@ class Task(Protocol):
     verbs: Mapping[str, tuple[str, ...]]
     code: Mapping[str, tuple[str, ...]]
     is_gated: bool
+    computed: tuple[str, ...] = ("ingest", "predict", "monitor")
 
     def plan(self, run: Any, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         """What a verb would cost, for `--dry-run`; `run` is of the task's own class."""

@@ -187,7 +187,7 @@ def run_action(action: Callable[[], object], as_json: bool) -> int:
         return _report_error(str(e), WRONG_REQUEST, as_json, mistakes=mistakes)
     except DriftlineError as e:
         code = WRONG_REQUEST if isinstance(e, RequestError) else BUSY if isinstance(e, CubeBusy | RunBusy) else FAILED
-        return _report_error(str(e), code, as_json)
+        return _report_error(" ".join([str(e), *place_of(e)]), code, as_json)
     except BrokenPipeError:  # the reader of the output closed it, as `head` does
         sys.stdout = None
         return DONE
@@ -205,9 +205,14 @@ def explain_os_error(error: OSError) -> str | None:
     return None
 
 
+def place_of(error: Exception) -> list[str]:
+    """At which piece of some work (`pipelines.compute`) it happened, in brackets."""
+    return [f"({note})" for note in getattr(error, "__notes__", ()) if note.startswith("at ") and "\n" not in note]
+
+
 def _report_unexpected(e: Exception, as_json: bool) -> int:
-    log = write_traceback(e)
-    text = f"unexpected {type(e).__name__}: {e}\nThis is an error of driftline or of the machine; the full traceback is in {log}"
+    log, what = write_traceback(e), " ".join([f"{type(e).__name__}: {e}", *place_of(e)])
+    text = f"unexpected {what}\nThis is an error of driftline or of the machine; the full traceback is in {log}"
     return _report_error(text, FAILED, as_json, traceback=str(log))
 
 

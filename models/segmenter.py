@@ -75,7 +75,7 @@ class Segmenter(Ensemble):
 
     def logits(self, i: int, x_BTCHW: Tensor, valid_BTHW: Tensor, years_BT: Tensor) -> Tensor:
         """logit_BKHW of member i, not calibrated; `x_BTCHW` in physical values."""
-        mean, std = self.mean_MC[i][:, None, None], self.std_MC[i][:, None, None]
+        mean, std = (one[i][:, None, None].to(x_BTCHW.device) for one in (self.mean_MC, self.std_MC))
         logit_BKHW: Tensor = self.members[i]((x_BTCHW - mean) / std, valid_BTHW, years_BT)
         return logit_BKHW
 

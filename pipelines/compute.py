@@ -111,8 +111,17 @@ def carry_out(work: Work[Result], pieces: Sequence[Any], compute: Compute) -> It
             yield from _with_dask(work, pieces, compute)
 
 
+def _do(do: Callable[[Any], Result], piece: Any) -> Result:
+    """The result; an error says at which piece it happened."""
+    try:
+        return do(piece)
+    except Exception as e:
+        e.add_note(f"at {piece}")
+        raise
+
+
 def _in_threads(work: Work[Result], pieces: Sequence[Any], workers: int) -> Iterator[Result]:
-    do = work.open()
+    do = partial(_do, work.open())
     if workers <= 1 or len(pieces) <= 1:
         yield from map(do, pieces)
         return
@@ -169,7 +178,7 @@ def _open_here(work: Work[Any]) -> None:
     threadpool_limits(1)
     work.limit(1)
     try:
-        _opened = work.open()
+        _opened = partial(_do, work.open())
     except Exception as e:  # raised here it would break the pool without a word
         _opened = partial(_raise, e)
 
@@ -308,7 +317,7 @@ def _opener(work: Work[Any], on_gpu: bool) -> WorkerPlugin:
             self.limited = threading.local()
             if not on_gpu or worker.state.total_resources.get("GPU"):
                 try:
-                    self.do = work.open()
+                    self.do: Callable[[Any], Any] = partial(_do, work.open())
                 except Exception as e:  # a task's error reaches the client as what it is
                     self.do = partial(_raise, e)
 

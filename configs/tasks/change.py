@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from configs import labels
+from configs.compute import STAGING, Staging
 from configs.labels import LabelsConfig
 from configs.networks import PAIR_NETWORKS
 from configs.run import CubeConfig, ModelConfig, Run, StartedTraining
@@ -111,6 +112,7 @@ class ChangePrediction(Strict):
     )
     min_area_px: int = Field(4, ge=1, description="changed patches of fewer pixels become no polygon")
     tile_px: int = Field(512, ge=16, description="sites are scored in tiles of this side: less memory, the same result")
+    staging: Staging = STAGING
 
 
 class ChangeRun(Run):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from configs.paths import WRITE
-from configs.schema import CubeUri, Finding, Sections, Strict, UtcDate
+from configs.compute import STAGING, Staging
+from configs.schema import Finding, Sections, Strict, UtcDate
 from configs.tasks.forecast_probabilities import check_members
 from configs.yaml_positions import Key
 from pipelines.calendar import date_text
@@ -24,12 +24,7 @@ class PredictionConfig(Strict):
     tile_px: int = Field(
         256, ge=16, description="side of a tile, of volumes at most 64: smaller ones take less memory, with the same result"
     )
-    staging: Annotated[CubeUri | None, WRITE] = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="where tiles are kept until all are there: a folder or s3://bucket/prefix that all workers can write; "
-        "default: runs/NAME/staging",
-    )
+    staging: Staging = STAGING
     archive: bool = Field(True, description="keep every published forecast, and that of its rival, for `driftline verify`")
     archive_keep: int | None = Field(
         None, ge=1, description="how many archived forecasts keep their maps once they are scored, the newest; default: all"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from configs.compute import ComputeConfig
 from configs.paths import READ
 from configs.run import CubeConfig
 from configs.schema import Finding, InputPath, LocalPath, Name, OutputPath, Sections, Strict, UtcDate
@@ -70,6 +71,9 @@ class PairRun(Strict):
     cube: CubeConfig = CubeConfig(on_other_grid="reproject", resampling="bilinear", workers=1)
     pairs: PairsConfig = PairsConfig()
     detection: PairDetection = PairDetection()
+    compute: ComputeConfig = Field(
+        ComputeConfig(), exclude_if=lambda value: value == ComputeConfig(), description="where work runs; see scale.md"
+    )
     runs: OutputPath = Field("runs", description="folder under which runs/NAME/ is made")
 
 

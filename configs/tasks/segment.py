@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from configs.compute import STAGING, Staging
 from configs.labels import ClassLabelsConfig, SiteRasters
 from configs.networks import CHANGE_NETWORKS, PAIR_NETWORKS, PIXEL_KINDS, ClassModel
 from configs.privacy import OF_PLACES
@@ -102,6 +103,7 @@ class ClassPrediction(Strict):
     stop: UtcDate | None = Field(None, description="the day after the last one")
     min_area_px: int = Field(1, ge=1, description="patches of fewer pixels become no polygon")
     tile_px: int = Field(256, ge=16, description="side of the tiles: less memory, the same result")
+    staging: Staging = STAGING
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         kind = getattr(sections.get("source"), "kind", "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from configs.trained import used_by
 from flows import code, sites
 from flows.folder import RunFolder, code_version, load_checkpoint, require
 from flows.sites import SiteLabels, extent_of, ingest_sites, labels_of
+from flows.staged import make, make_share, staging_of, without_staging
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from flows.tasks.change_models import audit_of, bands_seen, begun_from, pixel_areas, save, score_as_it_is
 from flows.trained import check_start
@@ -24,13 +25,17 @@ from pipelines.errors import RequestError
 from pipelines.files import write_text
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Section
+from pipelines.slices import Slice, SliceDone
 from pipelines.wording import counted
 
 if TYPE_CHECKING:
     from flows.planning import Extent, PlannedStep
     from models.checkpoint import Checkpoint
+    from pipelines.change.networks import NamedIndex
+    from pipelines.change.score_work import ScoreWork
     from pipelines.change.site_scores import SiteScores
     from pipelines.learning.reuse import Inputs
+    from pipelines.predictors import ChangeDetector
     from pipelines.samples.decoded_sites import SiteFiles
 
 TRAINED_ELSEWHERE = (
@@ -45,6 +50,8 @@ class Change(TrainedTask):
     """Labelled change. See `flows.task.Task`."""
 
     name = "change"
+    sliced: tuple[str, ...] = ("predict",)
+    computed: tuple[str, ...] = ("ingest", "evaluate", "predict")
     describes: Mapping[str, tuple[str, ...]] = {"pairs": (), "model": ()}
     code: Mapping[str, tuple[str, ...]] = {
         "train": TRAINED,
@@ -98,7 +105,7 @@ class Change(TrainedTask):
         if stage == "evaluate":
             return {"trained": trained["key"], "model": trained["model_hash"], "evaluation": run["evaluation"]}
         evaluated = require(folder, "evaluate")["key"]
-        model, prediction = trained["model_hash"], run["prediction"]
+        model, prediction = trained["model_hash"], without_staging(run)
         return {"snapshot": snapshot, "model": model, "evaluated": evaluated, "prediction": prediction}
 
     def is_whole(self, context: Invocation, stage: str, record: Record) -> bool:
@@ -183,22 +190,20 @@ class Change(TrainedTask):
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """Probability, mask, patches and a picture of every site that is asked for."""
-        from configs.tasks.change_detectors import build_fused_index
-        from models.checkpoint import DETECTOR
+        from pipelines.change.score_work import keep_scores
         from pipelines.change.site_prediction import predict_site
         from pipelines.products.site_products import SiteProducts, write_sites
-        from pipelines.samples.decoded_sites import choose_sites
 
         run, folder, steps = context.run, context.folder, context.steps
         ingested, model_hash = require(folder, "ingest"), require(folder, "train")["model_hash"]
-        left_out = [one["scene_id"] for one in ingested["refused"] if one["reason"] == "site"]
-        scores = open_scores(context, "predict")
-        names = choose_sites(list(scores.sites.all), run.prediction.sites, left_out, folder.refused)
-        detector, _ = steps.do("predict", "load the model", lambda progress: load_checkpoint(DETECTOR.load, folder))
-        fused, found, has_seen = build_fused_index(detector.fuse_with), {}, used_by(run) is None
+        ready = find_scores(context)
+        scores, detector, fused, names, has_seen = ready.scores, ready.detector, ready.fused, ready.names, used_by(run) is None
+        make(context, "predict", f"score {counted(len(names), 'site')}", ready.work)
+        keep_scores(ready.work, scores)
+        found = {}
         for name in names:
-            work = partial(predict_site, name, scores, detector, model_hash, fused, folder.staging / name, has_seen=has_seen)
-            found[name] = steps.do("predict", f"find change in {name}", work)
+            apply = partial(predict_site, name, scores, detector, model_hash, fused, folder.staging / name, has_seen=has_seen)
+            found[name] = steps.do("predict", f"find change in {name}", apply)
         settings = SiteProducts(
             run=run.name,
             threshold=detector.threshold,
@@ -220,6 +225,9 @@ class Change(TrainedTask):
             "message": f"change in {counted(len(names), 'site')}: {counted(patches, 'patch', 'patches')}",
             **published,
         }
+
+    def predict_slice(self, context: Invocation, evaluation: Evaluation | None, share: Slice) -> SliceDone:
+        return make_share(context, "predict", find_scores(context).work, share)
 
     # ------------------------------------------------------------ summary and report
 
@@ -273,7 +281,37 @@ def open_scores(context: Invocation, stage: str) -> SiteScores:
 
     run, steps = context.run, context.steps
     work = partial(open_sites, site_files(context), configs.build_site_settings(run), steps.log)
-    return SiteScores(steps.do(stage, "prepare the sites", work), context.folder.scores, run.prediction.tile_px)
+    prepared, tile_px = steps.do(stage, "prepare the sites", work), run.prediction.tile_px
+    return SiteScores(prepared, context.folder.scores, tile_px, run.compute.build())
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Sites that are to be predicted, the detector, and the scores of them that are missing, as work."""
+
+    scores: SiteScores
+    names: list[str]
+    detector: ChangeDetector
+    fused: NamedIndex | None
+    work: ScoreWork
+
+
+def find_scores(context: Invocation) -> Ready:
+    """What is needed to predict the sites that are asked for. Raises RequestError for unknown ones."""
+    from configs.tasks.change_detectors import build_fused_index
+    from models.checkpoint import DETECTOR
+    from pipelines.change.score_work import score_work
+    from pipelines.change.site_prediction import scores_of_site
+    from pipelines.samples.decoded_sites import choose_sites
+
+    run, folder, scores = context.run, context.folder, open_scores(context, "predict")
+    left_out = [one["scene_id"] for one in require(folder, "ingest")["refused"] if one["reason"] == "site"]
+    names = choose_sites(list(scores.sites.all), run.prediction.sites, left_out, folder.refused)
+    detector, _ = context.steps.do("predict", "load the model", lambda progress: load_checkpoint(DETECTOR.load, folder))
+    fused, model_hash = build_fused_index(detector.fuse_with), require(folder, "train")["model_hash"]
+    needed = partial(scores_of_site, scores=scores, detector=detector, model_hash=model_hash, fused=fused)
+    wanted = [one for name in names for one in needed(name, has_seen=used_by(run) is None)]
+    return Ready(scores, names, detector, fused, score_work(scores, wanted, staging_of(context)))
 
 
 def site_files(context: Invocation) -> dict[str, SiteFiles]:

@@ -83,7 +83,7 @@ class Classify(SampleTask):
             raise NoTruth("the config has no labels")
         trained, model = require(context.folder, "train"), load_model(context, "evaluate")
         samples, asked = self.labelled(context, "evaluate", model.outputs), config.build_asked(run)
-        answer_PK, single_MPK = do("score the folds", partial(held_out_or_all, samples, model, is_own))
+        answer_PK, single_MPK = do("score the folds", partial(held_out_or_all, context, samples, model, is_own))
         items = samples
         if isinstance(samples, SteppedSamples):
             items, answer_PK, single_MPK = samples.steps, samples.of_steps(answer_PK), samples.of_steps(single_MPK)

@@ -37,6 +37,7 @@ class Detect(SampleTask):
     """Boxes in frames of samples. See `flows.task.Task`."""
 
     name = "detect"
+    computed: tuple[str, ...] = ("ingest", "predict")
     table = "boxes.csv"
     kept = ("boxes", "counts")
     code: Mapping[str, tuple[str, ...]] = {
@@ -128,12 +129,12 @@ class Detect(SampleTask):
         decode = decoder(stored.table.layout.size, chosen.most_boxes, chosen.least_score)
         asked = f"{trained['model_hash']}{trained['snapshot']}{chosen.most_boxes} {chosen.least_score}"
         kept, is_held_out_N = Kept(context.folder.staging / "boxes", asked), np.zeros(len(stored.table), bool)
-        samples = None
+        samples, compute = None, context.run.compute.build()
         if used_by(context.run) is None:
             samples = self.labelled(context, "predict", model.outputs)
             is_held_out_N[samples.known_P[samples.tested_P]] = True
         others, every = np.flatnonzero(~is_held_out_N), range(len(model.members))
-        found = do("find boxes", lambda show: find_boxes(model, every, decode, stored.arrays, others, kept, show))
+        found = do("find boxes", lambda show: find_boxes(model, every, decode, stored.arrays, others, kept, show, compute))
         if samples is None:
             return one_label(found, chosen.least_score), None, is_held_out_N
         own = do("find boxes in held-out samples", partial(held_out_boxes, samples, model, decode))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from configs.tasks import forecast as config
 from flows.folder import require
+from flows.staged import staging_of
 from flows.task import Invocation
 from flows.tasks.forecast_methods import LEARNT, challenger_of, name_of
-from flows.tasks.forecast_tiles import Arranged, arrange_rival, predict_tiles, staging_of
+from flows.tasks.forecast_tiles import Arranged, arrange_rival, predict_tiles
 from pipelines.calendar import is_elapsed
 from pipelines.errors import ArtefactDamaged, RequestError, StateError
 from pipelines.learning.result import Evaluation

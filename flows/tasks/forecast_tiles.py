@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from configs.tasks import forecast as config
 from configs.tasks.forecast_covariates import check_model
 from flows.folder import load_checkpoint, require
+from flows.staged import make, staging_of
 from flows.task import Invocation
 from flows.tasks.forecast_methods import choose_request, method_of, name_of, ready_method, uses_covariates
 from pipelines.learning.result import Evaluation
@@ -59,12 +60,6 @@ def arrange_rival(context: Invocation, evaluation: Evaluation | None, of: Arrang
     return prediction_of(context, evaluation, request, of.network, rival, f"{staging_of(context)}/rival")
 
 
-def staging_of(context: Invocation) -> str:
-    """Where tiles are kept until all are there; a place that the config names is shared by runs."""
-    asked = context.run.prediction.staging
-    return str(context.folder.staging) if asked is None else f"{asked.rstrip('/')}/{context.run.name}"
-
-
 def prediction_of(
     context: Invocation, evaluation: Evaluation | None, request: Request, network: ResidualForecaster, method: config.Method,
     staging: str,
@@ -82,10 +77,7 @@ def prediction_of(
 
 def predict_tiles(context: Invocation, prediction: Prediction, what: str = "predict tiles") -> Staged:
     """The finished fields. With `--finish` nothing is predicted: StateError where slices have left something out."""
-    from pipelines.inference.predict import finish, predict
+    from pipelines.inference.predict import PredictWork, finish
 
-    if context.is_finishing:
-        context.steps.do("predict", "check the tiles of all slices", lambda _: prediction.regions.require_whole())
-        prediction.regions.sweep()
-        return finish(prediction)
-    return context.steps.do("predict", what, lambda show: predict(prediction, context.run.compute.build(), show))
+    make(context, "predict", what, PredictWork(prediction))
+    return finish(prediction)

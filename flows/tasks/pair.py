@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +15,20 @@ from configs.tasks.pair import PairRun
 from configs.trained import find_model
 from flows import code
 from flows.folder import RunFolder, code_version, require
+from flows.staged import make, make_share, staging_of
 from flows.task import Building, Findings, Invocation, Record, Task, format_report
 from flows.tasks.change import lines_of
 from pipelines.errors import RequestError
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Section
+from pipelines.slices import Slice, SliceDone
 from pipelines.wording import counted, share_text
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from flows.planning import Extent, PlannedStep
+    from pipelines.change.score_work import ScoreWork
     from pipelines.change.site_prediction import SiteChange
     from pipelines.change.site_scores import SiteScores
     from pipelines.samples.decoded_sites import SiteFiles
@@ -55,6 +58,7 @@ class Pair(Task):
     verbs: Mapping[str, tuple[str, ...]] = {"ingest": ("ingest",), "predict": ("predict",), "run": stages}
     code: Mapping[str, tuple[str, ...]] = {"predict": PREDICTED}
     is_gated = False
+    sliced: tuple[str, ...] = ("predict",)
 
     def plan(self, run: PairRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         from flows.planning import Extent, estimate, plan_ingest
@@ -122,16 +126,17 @@ class Pair(Task):
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """Score, map, patches and a picture."""
-        from pipelines.change.pair_map import open_pair
-        from pipelines.change.site_scores import SiteScores
+        from pipelines.change.score_work import keep_scores
         from pipelines.products.layers import CHANGE_LAYERS, SCORE_LAYERS
         from pipelines.products.site_products import SiteProducts, write_sites
 
         run, folder, steps = context.run, context.folder, context.steps
         ingested, files = require(folder, "ingest"), files_of(context)
-        work = partial(open_pair, run.name, files, pair_settings(run), steps.log)
-        sites = steps.do("predict", "prepare the images", lambda progress: work())
-        change, threshold = find_change(context, SiteScores(sites, folder.scores, run.detection.tile_px))
+        scores = open_scores(context)
+        work, threshold, find = find_change(context, scores)
+        make(context, "predict", "compare the images", work)
+        keep_scores(work, scores)
+        change = find()
         settings = SiteProducts(
             run=run.name,
             threshold=threshold,
@@ -145,7 +150,9 @@ class Pair(Task):
             subtitle="no label supports this map; clouds, seasons and the angle of the sun look like change",
             is_dated=ingested["is_dated"],
         )
-        write = partial(write_sites, sites, {run.name: change}, settings, building.products, building.pictures, folder.path)
+        write = partial(
+            write_sites, scores.sites, {run.name: change}, settings, building.products, building.pictures, folder.path
+        )
         published = steps.do("predict", "write the products", write)
         return {
             "snapshot": ingested["snapshot"],
@@ -155,6 +162,9 @@ class Pair(Task):
             "notes": [basis_of(run, threshold), *notes_of(run, files, change, ingested["bands"])],
             **published,
         }
+
+    def predict_slice(self, context: Invocation, evaluation: Evaluation | None, share: Slice) -> SliceDone:
+        return make_share(context, "predict", find_change(context, open_scores(context))[0], share)
 
     # ------------------------------------------------------------ summary and report
 
@@ -228,24 +238,37 @@ def files_of(context: Invocation) -> SiteFiles:
     return SiteFiles(ingested["cube"], ingested["snapshot"], None, context.folder.samples / run.name, made_from)
 
 
-def find_change(context: Invocation, scores: SiteScores) -> tuple[SiteChange, float]:
-    """The score, the map and its threshold: of the change vector, or of the model."""
-    from configs.tasks.change_detectors import build_fused_index
-    from pipelines.change.pair_map import map_index
-    from pipelines.change.site_prediction import predict_site
+def open_scores(context: Invocation) -> SiteScores:
+    """Both images, prepared, and their scores."""
+    from pipelines.change.pair_map import open_pair
+    from pipelines.change.site_scores import SiteScores
 
-    run, do = context.run, partial(context.steps.do, "predict")
+    run, folder = context.run, context.folder
+    work = partial(open_pair, run.name, files_of(context), pair_settings(run), context.steps.log)
+    sites = context.steps.do("predict", "prepare the images", lambda progress: work())
+    return SiteScores(sites, folder.scores, run.detection.tile_px, run.compute.build())
+
+
+def find_change(context: Invocation, scores: SiteScores) -> tuple[ScoreWork, float, Callable[[], SiteChange]]:
+    """The scores that are missing, the threshold, and how the map is made of them: of the change vector, or of the model."""
+    from configs.tasks.change_detectors import build_fused_index
+    from pipelines.change.pair_map import index_work, map_index
+    from pipelines.change.score_work import score_work
+    from pipelines.change.site_prediction import predict_site, scores_of_site
+
+    run, name, staging = context.run, context.run.name, staging_of(context)
     threshold = run.detection.threshold
     if run.detection.model is None:
         threshold = configs.THRESHOLD if threshold is None else threshold
-        work = partial(map_index, scores, run.name, configs.build_change_vector, threshold)
-        return do("compare the images", lambda progress: work()), threshold
+        wanted, work = index_work(scores, name, configs.build_change_vector, staging)
+        return work, threshold, partial(map_index, scores, wanted, threshold)
     detector, _, model_hash = configs.load_detector(Path(run.detection.model))
     if threshold is not None:
         detector.set_threshold(threshold)
-    staging, fused = context.folder.staging / run.name, build_fused_index(detector.fuse_with)
-    apply = partial(predict_site, run.name, scores, detector, model_hash, fused, staging)
-    return do("apply the model", apply), detector.threshold
+    fused = build_fused_index(detector.fuse_with)
+    work = score_work(scores, scores_of_site(name, scores, detector, model_hash, fused), staging)
+    apply = partial(predict_site, name, scores, detector, model_hash, fused, context.folder.staging / name)
+    return work, detector.threshold, lambda: context.steps.do("predict", "apply the model", apply)
 
 
 def notes_of(run: PairRun, files: SiteFiles, change: SiteChange, names: Sequence[str]) -> list[str]:

@@ -59,7 +59,7 @@ class Regress(SampleTask):
             raise NoTruth("the config has no labels")
         trained, model = require(context.folder, "train"), load_model(context, "evaluate")
         samples, chosen, seed = self.labelled(context, "evaluate"), run.evaluation, run.training.seed
-        answer_PK, single_MPK = do("score the folds", partial(held_out_or_all, samples, model, is_own))
+        answer_PK, single_MPK = do("score the folds", partial(held_out_or_all, context, samples, model, is_own))
         answers = {MODEL: self.within(context, answer_PK[:, 0])}
         for name in chosen.references:
             answers[name] = do(f"score {name}", partial(self.reference, context, samples, name))

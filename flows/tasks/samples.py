@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flows.planning import Extent, PlannedStep
     from models.checkpoint import Checkpoint
     from models.sequence_model import SequenceModel
+    from pipelines.inference.sample_labels import Kept
     from pipelines.learning.reuse import Inputs
     from pipelines.learning.sample_training import SampleRecipe
     from pipelines.products.label_products import LabelLineage
@@ -38,6 +39,7 @@ class SampleTask(TrainedTask, Protocol):
     describes: Mapping[str, tuple[str, ...]] = {"model": (), "frames": (), "source": ("window_px", "steps")}
     kept: tuple[str, ...]  # of what `summarise` returns, in the summary
     table: str = "labels.csv"  # of answers
+    computed: tuple[str, ...] = ("ingest", "evaluate", "predict")
 
     def labelled(self, context: Invocation, stage: str, outputs: tuple[str, ...] = ()) -> LabelledSamples:
         """The samples with their answers and folds; `outputs`: of a trained model. Raises RequestError."""
@@ -198,12 +200,22 @@ def lineage_of(context: Invocation) -> LabelLineage:
     return LabelLineage(run.name, run.task, trained["snapshot"], trained["model_hash"], config_hash(run), code_version())
 
 
-def held_out_or_all(samples: LabelledSamples, model: SequenceModel, is_own: bool, show: Any) -> tuple[np.ndarray, np.ndarray]:
+def kept_of(context: Invocation) -> Kept:
+    """Where batches of answers are kept, of evaluation and prediction alike."""
+    from pipelines.inference.sample_labels import Kept
+
+    trained = require(context.folder, "train")
+    return Kept(context.folder.staging / "labels", trained["model_hash"] + trained["snapshot"])
+
+
+def held_out_or_all(
+    context: Invocation, samples: LabelledSamples, model: SequenceModel, is_own: bool, show: Any
+) -> tuple[np.ndarray, np.ndarray]:
     """Answers for the tested samples; by all networks where the model was trained elsewhere."""
     from pipelines.inference.sample_labels import held_out, score_samples
 
     if is_own:
-        return held_out(samples, model, show)
+        return held_out(samples, model, show, kept=kept_of(context), compute=context.run.compute.build())
     import numpy as np
 
     from pipelines.samples.stepped_samples import SteppedSamples
@@ -220,18 +232,19 @@ def answers_of(
     """(answer_NK, of steps answer_NTK, whether it is by networks that have not seen the sample's group) for all samples."""
     import numpy as np
 
-    from pipelines.inference.sample_labels import Kept, answer_all, held_out
+    from pipelines.inference.sample_labels import answer_all, held_out
 
-    trained, do = require(context.folder, "train"), partial(context.steps.do, "predict")
-    kept = Kept(context.folder.staging / "labels", trained["model_hash"] + trained["snapshot"])
+    do, kept = partial(context.steps.do, "predict"), kept_of(context)
     every_N = np.arange(len(stored.table))
     each_step = task.is_stepped(context.run)
-    answer = partial(answer_all, model, stored.arrays, every_N, kept, each_step=each_step)
+    compute = context.run.compute.build()
+    answer = partial(answer_all, model, stored.arrays, every_N, kept, each_step=each_step, compute=compute)
     answer_NK, is_held_out_N = do("answer all samples", answer), np.zeros(len(every_N), bool)
     if used_by(context.run) is None:
         samples = task.labelled(context, "predict", model.outputs)
         own_P = samples.known_P[samples.tested_P]
-        answer_NK[own_P], _ = do("answer held-out samples", partial(held_out, samples, model, each_step=each_step))
+        own = partial(held_out, samples, model, each_step=each_step, kept=kept, compute=compute)
+        answer_NK[own_P], _ = do("answer held-out samples", own)
         is_held_out_N[own_P] = True
     return answer_NK, is_held_out_N
 

@@ -15,11 +15,13 @@ from configs.tasks.segment import SegmentRun
 from configs.trained import used_by
 from flows import sites
 from flows.folder import RunFolder, code_version, require
+from flows.staged import make_share, without_staging
 from flows.task import Building, Findings, Invocation, Record, TrainedTask, ingest_scenes
-from flows.tasks.segment_cubes import cubes_of, cubes_to_map, label_digests, load_model, map_cube, open_samples, save
+from flows.tasks.segment_cubes import cubes_of, cubes_to_map, label_digests, load_model, map_cubes, map_work, open_samples, save
 from pipelines.errors import RequestError
 from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.products.section import Section
+from pipelines.slices import Slice, SliceDone
 from pipelines.wording import counted
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Segment(TrainedTask):
     """Class maps. See `flows.task.Task`."""
 
     name = "segment"
+    sliced: tuple[str, ...] = ("predict",)
     code: Mapping[str, tuple[str, ...]] = {
         "train": ("flows.tasks.segment:Segment.fit", "flows.tasks.segment:Segment.measure"),
         "evaluate": ("flows.tasks.segment:Segment.evaluate",),
@@ -101,7 +104,7 @@ class Segment(TrainedTask):
         if stage == "evaluate":
             return known
         insisted = {name: getattr(context, name) for name in ("even_if_worse", "even_if_confounded")}
-        return {**known, **insisted, "evaluated": require(folder, "evaluate")["key"], "prediction": content["prediction"]}
+        return {**known, **insisted, "evaluated": require(folder, "evaluate")["key"], "prediction": without_staging(content)}
 
     # ------------------------------------------------------------ stages
 
@@ -190,11 +193,15 @@ class Segment(TrainedTask):
             config_hash=config_hash(run),
             code_version=code_version(),
         )
-        maps = {name: map_cube(context, name, cube, model) for name, cube in cubes_to_map(context).items()}
+        maps = map_cubes(context, model)
         write = partial(write_class_maps, maps, settings, building.products, building.pictures, folder.path)
         about = context.steps.do("predict", "write products and pictures", lambda _: write())
         message = f"{counted(len(maps), 'class map')}: {counted(about['patches'], 'patch', 'patches')}"
         return {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], "message": message, **about}
+
+    def predict_slice(self, context: Invocation, evaluation: Evaluation | None, share: Slice) -> SliceDone:
+        model = load_model(context, "predict")
+        return make_share(context, "predict", map_work(context, cubes_to_map(context), model), share)
 
     # ------------------------------------------------------------ summary and report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,13 @@ from configs.sites import has_sites
 from configs.tasks import segment as config
 from flows import code, sites
 from flows.folder import RunFolder, fingerprints, load_checkpoint, require
+from flows.staged import make, staging_of
 from flows.task import Invocation, TrainedTask
+from pipelines.wording import counted
 
 if TYPE_CHECKING:
     from models.segmenter import Segmenter
-    from pipelines.inference.class_map import ClassMap
+    from pipelines.inference.class_map import Mapped, MapWork
     from pipelines.products.class_products import MappedCube
     from pipelines.progress import Progress
     from pipelines.samples.class_samples import ClassSamples
@@ -46,26 +49,51 @@ def cubes_to_map(context: Invocation) -> dict[str, tuple[str, str]]:
     return {name: cubes[name] for name in names}
 
 
-def map_cube(context: Invocation, site: str, cube: tuple[str, str], model: Segmenter) -> MappedCube:
-    """The map of a cube, by all networks."""
+def map_work(context: Invocation, cubes: Mapping[str, tuple[str, str]], model: Segmenter) -> MapWork:
+    """The maps of all cubes as work for `compute`."""
+    from pipelines.inference.class_map import MapWork
+
+    run = context.run
+    mapped = {site: context.steps.do("predict", f"look at {site or 'the cube'}", partial(_mapped, context, site, cube, model))
+              for site, cube in cubes.items()}  # fmt: skip
+    made_by, device = require(context.folder, "train")["model_hash"], "cuda" if run.compute.gpus else ""
+    return MapWork(mapped, model, made_by, run.prediction.tile_px, staging_of(context), device)
+
+
+def _mapped(context: Invocation, site: str, cube: tuple[str, str], model: Segmenter, _: Progress) -> Mapped:
+    """What is mapped of a cube; of a site whose dates are to be comparable it is decoded first."""
     from pipelines.cube.store import grid_of, open_cube
-    from pipelines.inference.class_map import Mapped, mapped_span, predict_map
+    from pipelines.inference.class_map import DecodedSpan, Mapped, mapped_span
+
+    run, dataset = context.run, open_cube(*cube)
+    if has_sites(run) and run.pairs:
+        files = site_files(context)[site]
+        whole = site_images(context).open(site, files)
+        decoded = DecodedSpan(str(files.decoded.absolute()), files.made_from)
+        return Mapped(whole.span, len(whole.years_T), whole.shape_yx, decoded)
+    variables, labels = build.build_variables(config.name_variables(run)), None
+    if not has_sites(run) and run.labels is not None:
+        labels = read_labels(run.labels, grid_of(dataset), model.classes)
+    asked = None if has_sites(run) else build_span(run.prediction)
+    return mapped_span(dataset, cube, asked, labels, variables)
+
+
+def map_cubes(context: Invocation, model: Segmenter) -> dict[str, MappedCube]:
+    """The maps of the cubes that are asked for, by all networks, with the labels in their spans."""
+    from pipelines.cube.store import grid_of, open_cube
+    from pipelines.inference.class_map import finished_maps
     from pipelines.products.class_products import MappedCube, no_labels
 
-    run, dataset, labels = context.run, open_cube(*cube), None
-    if has_sites(run):
-        images, files = site_images(context), site_files(context)
-        whole = context.steps.do("predict", f"read {site}", lambda _: images.open(site, files[site]))
-        mapped = Mapped(whole.span, len(whole.years_T), whole.shape_yx, whole.part)
-    else:
-        labels = None if run.labels is None else read_labels(run.labels, grid_of(dataset), model.classes)
-        mapped = mapped_span(dataset, build_span(run.prediction), labels, build.build_variables(config.name_variables(run)))
-
-    def work(show: Progress) -> ClassMap:
-        return predict_map(mapped, model, run.prediction.tile_px, context.folder.staging / (site or "map"), show)
-
-    found = context.steps.do("predict", f"map {site or 'the raster'}", work)
-    return MappedCube(found, dataset, cube[1], labels.pixels_in(mapped.span) if labels else no_labels())
+    run, cubes = context.run, cubes_to_map(context)
+    work = map_work(context, cubes, model)
+    make(context, "predict", f"map {counted(len(cubes), 'raster')}", work)
+    found, maps = finished_maps(work, context.folder.staging), {}
+    for site, cube in cubes.items():
+        dataset, labels = open_cube(*cube), no_labels()
+        if not has_sites(run) and run.labels is not None:
+            labels = read_labels(run.labels, grid_of(dataset), model.classes).pixels_in(found[site].span)
+        maps[site] = MappedCube(found[site], dataset, cube[1], labels)
+    return maps
 
 
 def open_samples(context: Invocation, stage: str, classes: tuple[str, ...] = ()) -> ClassSamples:

@@ -16,6 +16,7 @@ from torch import Tensor
 from pipelines.change.evaluation import HeldOut, Part, choose_threshold
 from pipelines.change.metrics import CHANGED, Threshold
 from pipelines.change.networks import Do, Recipe, TrainedNetwork, train_networks
+from pipelines.change.score_work import make_scores
 from pipelines.change.site_scores import SiteScores
 from pipelines.errors import RequestError
 from pipelines.predictors import ChangeDetector
@@ -31,6 +32,8 @@ def train_detector(
     """The detector that is published: a network without each group, below `folder`, fitted on the groups left out."""
     groups = range(len(scores.sites.grouping))
     members = list(train_networks(scores.sites, recipe, [(g,) for g in groups], folder, do).values())
+    wanted = [one for g, network in zip(groups, members, strict=True) for one in scores.of_group(network, recipe.fused, g)]
+    make_scores(scores, wanted, do, "score the groups left out")
     detector, threshold = do("calibrate and fuse", lambda _: fit_detector(scores, recipe, members, groups))
     return detector, threshold, members
 

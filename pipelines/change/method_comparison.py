@@ -15,6 +15,7 @@ from pipelines.change.evaluation import MethodScores, evaluate_index
 from pipelines.change.intervals import Groups, f1_difference
 from pipelines.change.metrics import Counts, Reliability
 from pipelines.change.networks import Do, NamedIndex, Recipe, TrainedNetwork, train_networks
+from pipelines.change.score_work import make_scores
 from pipelines.change.shortcut_audit import sample_pixels
 from pipelines.change.site_scores import SiteScores
 from pipelines.change.sites import Sites
@@ -22,7 +23,6 @@ from pipelines.learning.result import Criterion, Evaluation, Figure, detection_v
 from pipelines.learning.shortcuts import Audit
 from pipelines.predictors import ChangeDetector
 from pipelines.progress import Progress
-from pipelines.samples.decoded_sites import key_of
 
 AREA_SAMPLE_PX = 1000  # pixels of a site that its area estimate is drawn from
 FIGURES = ("f1", "precision", "recall", "iou", "average_precision")
@@ -52,6 +52,8 @@ def score_detectors(
         left_out, text = list(combinations(range(len(scores.sites.grouping)), 2)), f"train {name}, seed {recipe.seed},"
         networks = train_networks(scores.sites, recipe, left_out, folder, do, text)
         for variant, one in variants.items():
+            wanted = [found for pair, net in networks.items() for g in pair for found in scores.of_group(net, one.fused, g)]
+            make_scores(scores, wanted, do, f"score sites by {variant}, seed {recipe.seed}")
             work = partial(evaluate_detector, scores, one, networks)
             scored.setdefault(variant, []).append(do(f"evaluate {variant}, seed {recipe.seed}", work))
     return scored
@@ -84,8 +86,8 @@ def evaluate_trained(
         progress(done, len(sites.grouping))
         method.thresholds[name] = detector.threshold
         for region in group:
-            keys = [key_of(detector=model_hash, member=i, sites=sites.key) for i in range(len(detector.members))]
-            logits = [(i, scores.logits(region.site, detector, i, key)) for i, key in enumerate(keys)]
+            members = scores.of_detector(region.site, detector, model_hash, range(len(detector.members)))
+            logits = [(i, scores.of(one)) for i, one in members.items()]
             p_HW = fused_probability(detector, logits, scores.fused_index(region.site, fused))
             method.add(region, p_HW, detector.threshold, sites.truths[region.site])
     return method

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ import xarray as xr
 from scipy.ndimage import find_objects, label
 
 from pipelines.change.metrics import CHANGED, UNKNOWN
+from pipelines.change.score_work import ScoreTile, ScoreWork
 from pipelines.change.site_prediction import SiteChange
-from pipelines.change.site_scores import SiteScores, score_file
+from pipelines.change.site_scores import IndexScore, Scorer, SiteScores, Wanted
 from pipelines.change.sites import Sites
 from pipelines.cube.store import open_cube
 from pipelines.errors import RequestError
@@ -20,6 +22,7 @@ from pipelines.predictors import ChangeIndex
 from pipelines.samples.decoded_sites import LabelledSite, SiteFiles, about_site, decode_site, frame_of, key_of, open_site
 from pipelines.samples.pairs import PairSettings, SiteFrame, common_ground, read_prepared, site_of_cube
 from pipelines.samples.site_groups import Grouping
+from pipelines.stored_files import absolute
 from pipelines.tiles import Box
 from pipelines.wording import counted, share_text
 
@@ -41,29 +44,48 @@ def open_pair(name: str, files: SiteFiles, settings: PairSettings, notify: Calla
     return Sites({name: site}, {name: files}, (), Grouping((), ()), key_of(sites={name: dict(files.made_from)}))
 
 
-def map_index(
-    scores: SiteScores, name: str, build_index: Callable[[Sequence[float]], ChangeIndex], threshold: float
-) -> SiteChange:
-    """A change index of the prepared dates, and where it is at least `threshold`; in tiles with their halo.
+@dataclass(frozen=True)
+class PreparedPair:
+    """The prepared dates of both images of a cube's version (`pipelines.change.score_work.Place`)."""
+
+    name: str
+    uri: str
+    snapshot: str
+    pair: SiteFrame
+    shape_yx: tuple[int, int]
+
+    def open(self) -> ScoreTile:
+        site = common_ground(site_of_cube(self.name, open_cube(self.uri, self.snapshot)), IMAGES)
+
+        def score(by: Scorer, tile: Box) -> np.ndarray:
+            window = tile.grown(max(by.model.halo_px(len(site.days_T)) or site.shape_yx), site.shape_yx)
+            x_TCHW, valid_THW = (torch.from_numpy(array) for array in read_prepared(site, self.pair, window))
+            rows, columns = tile.within(window)
+            score_HW: np.ndarray = by.score(x_TCHW, valid_THW, torch.from_numpy(site.days_T)).numpy()[rows, columns]
+            return score_HW
+
+        return score
+
+
+def index_work(
+    scores: SiteScores, name: str, build_index: Callable[[Sequence[float]], ChangeIndex], staging: str
+) -> tuple[Wanted, ScoreWork]:
+    """A change index of the prepared dates, and the work that makes it where it is not there: tiles with their halo.
 
     `build_index(spread_C)`: the index in units of how much each band's difference, without its low-frequency component, spreads
     over the site. Networks see dates that lack that component already; the index removes it itself, and once only.
     """
-    files, sites = scores.sites.files[name], scores.sites
-    site = common_ground(site_of_cube(name, open_cube(files.cube_uri, files.snapshot)), IMAGES)
+    files, shape_yx = scores.sites.files[name], scores.sites.all[name].shape_yx
     frame = frame_of(files.decoded)
     index = build_index(frame.spread_C.tolist())
+    wanted = Wanted(name, key_of(index=repr(index), sites=scores.sites.key), IndexScore(index))
+    place = PreparedPair(name, absolute(files.cube_uri), files.snapshot, frame.pair, shape_yx)
+    return wanted, ScoreWork(tuple(scores.missing([wanted])), {name: place}, scores.tile_px, staging)
 
-    def fill(out_HW: np.ndarray) -> None:
-        halo_px = max(index.halo_px(len(site.days_T)) or site.shape_yx)
-        for tile in Box.whole(site.shape_yx).cut(scores.tile_px):
-            window = tile.grown(halo_px, site.shape_yx)
-            dates = (torch.from_numpy(array) for array in read_prepared(site, frame.pair, window))
-            rows, columns = tile.within(window)
-            out_HW[tile.rows, tile.columns] = index.score(*dates).numpy()[rows, columns]
 
-    path = scores.folder / f"{name}-{key_of(index=repr(index), sites=sites.key)[:16]}.npy"
-    score_HW = score_file(path, site.shape_yx, fill)
+def map_index(scores: SiteScores, wanted: Wanted, threshold: float) -> SiteChange:
+    """Where a score that was made is at least `threshold`."""
+    score_HW = scores.of(wanted)
     mask_HW = np.where(np.isnan(score_HW), UNKNOWN, np.nan_to_num(score_HW) >= threshold).astype(np.uint8)
     return SiteChange(score_HW, mask_HW)
 

@@ -8,10 +8,10 @@ import numpy as np
 from pipelines.change.decision import fused_probability
 from pipelines.change.metrics import UNKNOWN
 from pipelines.change.networks import NamedIndex
-from pipelines.change.site_scores import SiteScores
+from pipelines.change.site_scores import SiteScores, Wanted
 from pipelines.predictors import ChangeDetector
 from pipelines.progress import Progress
-from pipelines.samples.decoded_sites import key_of, new_array
+from pipelines.samples.decoded_sites import new_array
 from pipelines.samples.site_groups import Grouping
 from pipelines.tiles import Box
 
@@ -42,13 +42,11 @@ def predict_site(
     A part that was learnt from is predicted by the network that has not seen it, everything else by all networks; so is all of
     it if the detector was trained on other sites (not `has_seen`).
     """
-    shape_yx = scores.sites.all[name].shape_yx
-    grouping = scores.sites.grouping if has_seen else Grouping((), ())
-    members = members_of(grouping, name, shape_yx, len(detector.members))
-    needed, logits = sorted({i for chosen in members.values() for i in chosen}), {}
-    for done, i in enumerate(needed):
-        progress(done, len(needed))
-        logits[i] = scores.logits(name, detector, i, key_of(detector=model_hash, member=i, sites=scores.sites.key))
+    shape_yx, members = scores.sites.all[name].shape_yx, _members(name, scores, detector, has_seen=has_seen)
+    wanted, logits = scores.of_detector(name, detector, model_hash, sorted({i for one in members.values() for i in one})), {}
+    for done, i in enumerate(wanted):
+        progress(done, len(wanted))
+        logits[i] = scores.of(wanted[i])
     index_HW = scores.fused_index(name, fused)
     folder.mkdir(parents=True, exist_ok=True)
     p_HW = new_array(folder / "probability.npy", np.float32, shape_yx)
@@ -61,6 +59,20 @@ def predict_site(
     p_HW.flush()
     mask_HW.flush()
     return SiteChange(p_HW, mask_HW)
+
+
+def scores_of_site(
+    name: str, scores: SiteScores, detector: ChangeDetector, model_hash: str, fused: NamedIndex | None, *, has_seen: bool = True
+) -> list[Wanted]:
+    """What `predict_site` needs."""
+    members = _members(name, scores, detector, has_seen=has_seen)
+    networks = scores.of_detector(name, detector, model_hash, sorted({i for one in members.values() for i in one}))
+    return [*networks.values(), *([] if fused is None else [scores.of_index(name, fused)])]
+
+
+def _members(name: str, scores: SiteScores, detector: ChangeDetector, *, has_seen: bool) -> dict[Box, list[int]]:
+    grouping = scores.sites.grouping if has_seen else Grouping((), ())
+    return members_of(grouping, name, scores.sites.all[name].shape_yx, len(detector.members))
 
 
 def members_of(grouping: Grouping, name: str, shape_yx: tuple[int, int], members: int) -> dict[Box, list[int]]:

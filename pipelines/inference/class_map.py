@@ -1,30 +1,36 @@
-"""A segmenter over whole rasters, tile by tile: class and confidence of every pixel.
+"""A segmenter over whole rasters, tile by tile: class and confidence of every pixel (docs/design/033).
 
 Shapes: T dates, C variables, K classes, H rows, W columns, M members. A tile sees its whole halo, so tiles are the whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import xarray as xr
 
+from pipelines.cube.store import open_cube
 from pipelines.errors import RequestError
+from pipelines.inference.regions import Plane, Record, Regions
+from pipelines.inference.staged_work import Piece, check_worker, cut_regions, to_file
 from pipelines.inference.tiling import window_of
-from pipelines.progress import Progress
-from pipelines.samples.class_samples import SpanImages, read_span, whole_span
+from pipelines.samples.class_samples import SpanImages, images_of_site, read_span, whole_span
+from pipelines.samples.decoded_sites import key_of, open_site
 from pipelines.samples.labels import Labels, Span
 from pipelines.samples.variables import Variable
+from pipelines.stored_files import absolute
 from pipelines.tiles import Box
 
 if TYPE_CHECKING:
     from torch import Tensor, nn  # products, which need no torch, read this module
 
+VERSION = 1  # of the meaning of the staged bytes; part of the key
+CLASS, CONFIDENCE = Plane("class", "|u1"), Plane("confidence", "<f4")
 NOT_OBSERVED = 0  # code of a pixel without a usable date; class k has the code k + 1
 
 
@@ -57,51 +63,171 @@ class ClassMap:
     pixels_MK: np.ndarray
 
 
+Read = Callable[[Box], SpanImages]  # the images of a window, in memory
+
+
+class SpanSource(Protocol):
+    """Where the images of a span lie: plain values, so that other processes can open it."""
+
+    def open(self) -> Read: ...
+    def describe(self) -> dict[str, object]:
+        """What the images depend on, JSON values."""
+
+
+@dataclass(frozen=True)
+class CubeSpan:
+    """A span of a cube's version, as variables."""
+
+    uri: str
+    snapshot: str
+    span: Span
+    variables: tuple[Variable, ...]
+
+    def open(self) -> Read:
+        return partial(read_span, open_cube(self.uri, self.snapshot), self.span, self.variables)
+
+    def describe(self) -> dict[str, object]:
+        return {"snapshot": self.snapshot, "span": self.span.text, "variables": [repr(one) for one in self.variables]}
+
+
+@dataclass(frozen=True)
+class DecodedSpan:
+    """All dates of a site, decoded to `folder` (`pipelines.samples.decoded_sites`) from `made_from`."""
+
+    folder: str
+    made_from: Mapping[str, object]
+
+    def open(self) -> Read:
+        if not Path(self.folder).exists():
+            raise RequestError(f"this worker does not see {self.folder}: the run's folder must be one that all of them share")
+        return images_of_site(open_site(Path(self.folder))[0]).part
+
+    def describe(self) -> dict[str, object]:
+        return {"decoded": dict(self.made_from)}
+
+
 @dataclass(frozen=True)
 class Mapped:
-    """What is mapped: a span of a cube, whose `read(window)` has its images of a window, in memory."""
+    """What is mapped: a span, its number of dates, the raster's shape, and where the images lie."""
 
     span: Span
     dates: int
     shape_yx: tuple[int, int]
-    read: Callable[[Box], SpanImages]
+    source: SpanSource
 
 
-def mapped_span(dataset: xr.Dataset, asked: Span | None, labels: Labels | None, variables: tuple[Variable, ...]) -> Mapped:
-    """The span that is asked for, else the latest one of the labels, else all dates of the cube."""
+def mapped_span(
+    dataset: xr.Dataset, cube: tuple[str, str], asked: Span | None, labels: Labels | None, variables: tuple[Variable, ...]
+) -> Mapped:
+    """The span that is asked for, else the latest one of the labels, else all dates of the cube (URI, snapshot).
+
+    Raises RequestError where the span has no date.
+    """
     times_T = dataset["time"].values
     span = asked or (labels.latest if labels else whole_span(times_T))
-    shape_yx = dataset.sizes["y"], dataset.sizes["x"]
-    return Mapped(span, int(span.holds(times_T).sum()), shape_yx, partial(read_span, dataset, span, variables))
+    shape_yx, dates = (dataset.sizes["y"], dataset.sizes["x"]), int(span.holds(times_T).sum())
+    if not dates:
+        raise RequestError(f"the cube has no date from {span.text}; set prediction.start and prediction.stop")
+    return Mapped(span, dates, shape_yx, CubeSpan(absolute(cube[0]), cube[1], span, variables))
 
 
-def predict_map(mapped: Mapped, model: SegmentModel, tile_px: int, folder: Path, progress: Progress | None = None) -> ClassMap:
-    """The map of a span by all members; a window is in memory at a time. Raises RequestError where the span has no date."""
-    if not mapped.dates:
-        raise RequestError(f"the cube has no date from {mapped.span.text}; set prediction.start and prediction.stop")
-    folder.mkdir(parents=True, exist_ok=True)
-    members = range(len(model.members))
-    class_HW = np.lib.format.open_memmap(folder / "class.npy", "w+", np.uint8, mapped.shape_yx)
-    confidence_HW = np.lib.format.open_memmap(folder / "confidence.npy", "w+", np.float32, mapped.shape_yx)
-    tiles, halo_px, counts = Box.whole(mapped.shape_yx).cut(tile_px), model.halo_px(mapped.dates), []
-    weight_MK11 = np.stack([model.decision_of(i) for i in members])[:, :, None, None]
-    for done, tile in enumerate(tiles):
-        window = window_around(tile, halo_px, mapped.shape_yx, model.stride_px)
-        images = mapped.read(window)
-        inside, is_seen_HW = tile.within(window), images.valid_THW[:, *tile.within(window)].any(axis=0)
-        arrays = [one[None] for one in tensors_of(images.x_TCHW, images.valid_THW, images.years_T)]
-        logits = [model.member_logits(i, arrays[0], arrays[1], arrays[2])[0].numpy()[:, *inside] for i in members]
-        p_MKHW = np.stack([_calibrated_image(model, i, logit_KHW) for i, logit_KHW in zip(members, logits, strict=True)])
-        weighted_MKHW = p_MKHW * weight_MK11
-        chosen_HW, classes = weighted_MKHW.mean(axis=0).argmax(axis=0), p_MKHW.shape[1]
-        alone = [one_KHW.argmax(axis=0)[is_seen_HW] for one_KHW in weighted_MKHW]
-        counts.append([np.bincount(one, minlength=classes) for one in alone])
-        confidence = np.take_along_axis(p_MKHW.mean(axis=0), chosen_HW[None], axis=0)[0]
-        class_HW[tile.slices] = np.where(is_seen_HW, chosen_HW + 1, NOT_OBSERVED)
-        confidence_HW[tile.slices] = np.where(is_seen_HW, confidence, np.nan)
-        if progress is not None:
-            progress(done + 1, len(tiles))
-    return ClassMap(mapped.span, mapped.dates, class_HW, confidence_HW, np.sum(counts, axis=0))
+@dataclass(frozen=True)
+class MapWork:
+    """Class maps of one or several rasters as work (`pipelines.inference.staged_work`); the model travels by value.
+
+    `mapped`: name ("" of the only one of a run) -> what is mapped. `made_by` names the model. `folder`: on a disk or
+    `s3://bucket/prefix`. `device`: "" = the CPU.
+    """
+
+    mapped: Mapping[str, Mapped]
+    model: SegmentModel
+    made_by: str
+    tile_px: int
+    folder: str
+    device: str = ""
+
+    @property
+    def on_gpu(self) -> bool:
+        return bool(self.device)
+
+    @property
+    def key(self) -> str:
+        return key_of(rasters=[regions.key for regions in self.rasters.values()])
+
+    @cached_property
+    def rasters(self) -> dict[str, Regions]:
+        about = {"version": VERSION, "model": self.made_by, "tile_px": self.tile_px, "device": self.device}
+        found = {}
+        for name, one in self.mapped.items():
+            key = key_of(**about, shape=one.shape_yx, **one.source.describe())
+            folder, parts = f"{self.folder}/maps/{name or 'map'}", cut_regions(one.shape_yx, self.tile_px)
+            found[name] = Regions(folder, key, (CLASS, CONFIDENCE), one.shape_yx, parts)
+        return found
+
+    def open(self) -> Callable[[Piece], Record]:
+        check_worker(self, self.device)
+        for member in self.model.members:
+            member.to(self.device or "cpu")
+        opened: dict[str, Read] = {}
+
+        def make(piece: Piece) -> Record:
+            if piece.raster not in opened:
+                opened[piece.raster] = self.mapped[piece.raster].source.open()
+            return map_region(self, piece, opened[piece.raster])
+
+        return make
+
+    def limit(self, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"folder": absolute(self.folder)}
+
+
+def map_region(work: MapWork, piece: Piece, read: Read) -> Record:
+    """Maps one region by all members and writes it; idempotent. A window is in memory at a time."""
+    mapped, model, regions = work.mapped[piece.raster], work.model, work.rasters[piece.raster]
+    halo_px = model.halo_px(mapped.dates)
+    with regions.writing(piece.region) as writer:
+        for tile in piece.region.cut(work.tile_px):
+            window = window_around(tile, halo_px, mapped.shape_yx, model.stride_px)
+            class_HW, confidence_HW, pixels_MK = map_tile(model, read(window), tile.within(window), work.device)
+            writer.write(tile, {CLASS: class_HW, CONFIDENCE: confidence_HW})
+            writer.add({f"pixels {m} {k}": int(count) for (m, k), count in np.ndenumerate(pixels_MK)})
+    return regions.record(piece.region)
+
+
+def map_tile(
+    model: SegmentModel, images: SpanImages, inside: tuple[slice, ...], device: str = ""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(class_HW, confidence_HW, pixels_MK), as `ClassMap` has them, of the part `inside` of a window's images."""
+    members, is_seen_HW = range(len(model.members)), images.valid_THW[:, *inside].any(axis=0)
+    arrays = [one[None].to(device or "cpu") for one in tensors_of(images.x_TCHW, images.valid_THW, images.years_T)]
+    logits = [model.member_logits(i, arrays[0], arrays[1], arrays[2])[0].cpu().numpy()[:, *inside] for i in members]
+    p_MKHW = np.stack([_calibrated_image(model, i, logit_KHW) for i, logit_KHW in zip(members, logits, strict=True)])
+    weighted_MKHW = p_MKHW * np.stack([model.decision_of(i) for i in members])[:, :, None, None]
+    chosen_HW, classes = weighted_MKHW.mean(axis=0).argmax(axis=0), p_MKHW.shape[1]
+    alone = [one_KHW.argmax(axis=0)[is_seen_HW] for one_KHW in weighted_MKHW]
+    confidence_HW = np.take_along_axis(p_MKHW.mean(axis=0), chosen_HW[None], axis=0)[0]
+    class_HW = np.where(is_seen_HW, chosen_HW + 1, NOT_OBSERVED).astype(np.uint8)
+    pixels_MK = np.stack([np.bincount(one, minlength=classes) for one in alone])
+    return class_HW, np.where(is_seen_HW, confidence_HW, np.nan).astype(np.float32), pixels_MK
+
+
+def finished_maps(work: MapWork, folder: Path) -> dict[str, ClassMap]:
+    """The maps as files below `folder`. Raises StateError where a region is missing."""
+    found = {}
+    for name, regions in work.rasters.items():
+        records = regions.records()
+        names = [(m, k) for m in range(len(work.model.members)) for k in range(len(work.model.decision_of(0)))]
+        pixels_MK = np.zeros((len(work.model.members), len(work.model.decision_of(0))), np.int64)
+        for m, k in names:
+            pixels_MK[m, k] = sum(int(record.facts[f"pixels {m} {k}"]) for record in records)
+        class_HW, confidence_HW = (to_file(regions, plane, folder / "maps" / (name or "map")) for plane in regions.planes)
+        found[name] = ClassMap(work.mapped[name].span, work.mapped[name].dates, class_HW, confidence_HW, pixels_MK)
+    return found
 
 
 def _calibrated_image(model: SegmentModel, member: int, logit_KHW: np.ndarray) -> np.ndarray:

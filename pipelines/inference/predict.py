@@ -11,35 +11,30 @@ dates, T context steps, K target dates, C variables, H rows, W columns.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
-from pipelines.compute import HERE, Compute, carry_out
+from pipelines.compute import HERE, Compute
 from pipelines.cube.store import open_cube
-from pipelines.errors import ArtefactDamaged, CubeBusy, NotPublished, RequestError
+from pipelines.errors import ArtefactDamaged, NotPublished
 from pipelines.inference.job import BLEND_PX, Intervals, Job, Prediction, Request, plan_job
-from pipelines.inference.regions import Plane, Record
+from pipelines.inference.regions import Plane, Record, Regions
+from pipelines.inference.staged_work import Piece, check_worker, make_all, make_slice, missing_of, pieces_of
 from pipelines.inference.staging import Staged
 from pipelines.inference.window import Strip, blend
 from pipelines.predictors import Forecaster, networks_of
 from pipelines.progress import Progress
 from pipelines.slices import Slice, SliceDone
-from pipelines.stored_files import absolute, is_remote
+from pipelines.stored_files import absolute
 from pipelines.tiles import Box
 
 if TYPE_CHECKING:
     import xarray as xr
-
-logger = logging.getLogger(__name__)
 
 
 def predict(prediction: Prediction, compute: Compute = HERE, progress: Progress | None = None) -> Staged:
@@ -48,28 +43,13 @@ def predict(prediction: Prediction, compute: Compute = HERE, progress: Progress 
     Called again with the same job after a kill, it resumes; the bytes equal those of an undisturbed run. Called with another
     job, it starts again. `progress` counts regions. Raises CubeBusy if another process predicts into the folder, StorageFull.
     """
-    with _exclusive(prediction.folder):
-        prediction.regions.sweep()
-        _predict_missing(prediction, prediction.regions.parts, compute, progress)
-        return finish(prediction)
+    make_all(PredictWork(prediction), compute, progress)
+    return finish(prediction)
 
 
 def predict_slice(prediction: Prediction, share: Slice, compute: Compute = HERE, progress: Progress | None = None) -> SliceDone:
     """Predicts those regions of a slice that are missing. Other slices may be at work beside it."""
-    own = share.of(prediction.regions.parts)
-    return SliceDone(_predict_missing(prediction, own, compute, progress), len(own))
-
-
-def _predict_missing(prediction: Prediction, parts: Sequence[Box], compute: Compute, progress: Progress | None) -> int:
-    """How many of the regions `parts` were missing."""
-    missing = open_staging(prediction, parts)
-    if progress:
-        progress(len(parts) - len(missing), len(parts))
-    done = 0
-    for done, _ in enumerate(carry_out(PredictWork(prediction), missing, compute), start=1):
-        if progress:
-            progress(len(parts) - len(missing) + done, len(parts))
-    return done
+    return make_slice(PredictWork(prediction), share, compute, progress)
 
 
 @dataclass(frozen=True)
@@ -86,19 +66,20 @@ class PredictWork:
     def on_gpu(self) -> bool:
         return bool(self.prediction.job.device)
 
-    def open(self) -> Callable[[Box], Record]:
-        regions = self.prediction.regions
-        if not regions.has_begun():
-            raise RequestError(
-                f"this worker does not see {regions.uri}: set prediction.staging to a place that all of them share"
-            )
+    @property
+    def folder(self) -> str:
+        return str(self.prediction.folder)
+
+    @property
+    def rasters(self) -> Mapping[str, Regions]:
+        return {"": self.prediction.regions}
+
+    def open(self) -> Callable[[Piece], Record]:
         device = self.prediction.job.device
-        if device and not torch.cuda.is_available():
-            raise RequestError("compute.gpus is set, but PyTorch sees no GPU here; take it out, or start workers where one is")
-        forecaster = self.prediction.forecaster
-        for network in networks_of(forecaster):
+        check_worker(self, device)
+        for network in networks_of(self.prediction.forecaster):
             network.to(device or "cpu")
-        return partial(predict_region, self.prediction)
+        return lambda piece: predict_region(self.prediction, piece.region)
 
     def __reduce__(self) -> tuple[Callable[..., PredictWork], tuple[object, ...]]:
         one = self.prediction
@@ -149,32 +130,10 @@ def plan_prediction(
     return Prediction(job, dataset, forecaster, intervals, staging, request.covariates, request.uri)
 
 
-@contextmanager
-def _exclusive(staging: Path | str) -> Iterator[None]:
-    """Holds a folder of this machine; in a bucket regions are whole and equal, whoever writes them."""
-    if is_remote(str(staging)):
-        yield
-        return
-    Path(staging).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(Path(staging) / "lock", timeout=0)  # held by the kernel, released when its owner ends
-    try:
-        lock.acquire()
-    except Timeout as e:
-        raise CubeBusy(f"{staging}: another process predicts into this folder; wait for it or choose another run") from e
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def open_staging(prediction: Prediction, parts: Sequence[Box] | None = None) -> list[Box]:
-    """The regions (of `parts`, by default all) still to be predicted; says of those that are damaged that they are."""
-    prediction.regions.begin()
-    missing = prediction.regions.missing(parts)
-    for _, why in missing:
-        if why:
-            logger.warning("%s; it is predicted again", why)
-    return [region for region, _ in missing]
+def open_staging(prediction: Prediction) -> list[Box]:
+    """The regions still to be predicted; says of those that are damaged that they are."""
+    work = PredictWork(prediction)
+    return [piece.region for piece in missing_of(work, pieces_of(work))]
 
 
 def finish(prediction: Prediction) -> Staged:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 
-from pipelines.files import replacing
+from pipelines.compute import HERE, Compute
+from pipelines.inference.sample_batches import Batch, BatchWork, answer_batches, save
 from pipelines.inference.sample_labels import BATCH_BYTES, Kept, SampleModel, place_of
 from pipelines.progress import Progress, ignore_progress
 from pipelines.samples.boxed_samples import BoxedSamples
@@ -26,25 +28,28 @@ Decode = Callable[[torch.Tensor], torch.Tensor]  # y_BTDHW -> boxes_X8
 
 def find_boxes(
     model: SampleModel, members: Sequence[int], decode: Decode, arrays: SampleArrays, index_P: np.ndarray,
-    kept: Kept | None = None, progress: Progress = ignore_progress,
+    kept: Kept | None = None, progress: Progress = ignore_progress, compute: Compute = HERE,
 ) -> Boxes:  # fmt: skip
     """Boxes in the samples `index_P`, by the mean of those members; none in frames that are not valid."""
     place = None if kept is None else place_of(kept, str(list(members)), index_P)
     found = [np.zeros((0, COLUMNS))]
+    if place is not None:
+        parts = [(index_P[start : start + STORED_SAMPLES], start) for start in range(0, len(index_P), STORED_SAMPLES)]
+        batches = [Batch(tuple(members), part_P, place / f"{start:09d}.npy") for part_P, start in parts]
+        answer_batches(BatchWork(model, arrays, partial(_find, decode=decode)), batches, compute, progress)
     for start in range(0, len(index_P), STORED_SAMPLES):
         path = None if place is None else place / f"{start:09d}.npy"
         if path is not None and path.is_file():
             found.append(np.load(path))
         else:
-            found.append(_find(model, members, decode, arrays, index_P[start : start + STORED_SAMPLES]))
+            found.append(_find(model, members, arrays, index_P[start : start + STORED_SAMPLES], decode))
             if path is not None:
-                with replacing(path, flush=False, mark="partial.npy") as draft:
-                    np.save(draft, found[-1])
+                save(path, found[-1])
         progress(min(start + STORED_SAMPLES, len(index_P)), len(index_P))
     return Boxes.of_table(np.concatenate(found))
 
 
-def _find(model: SampleModel, members: Sequence[int], decode: Decode, arrays: SampleArrays, index_P: np.ndarray) -> np.ndarray:
+def _find(model: SampleModel, members: Sequence[int], arrays: SampleArrays, index_P: np.ndarray, decode: Decode) -> np.ndarray:
     each = max(1, min(64, BATCH_BYTES // max(1, int(np.prod(arrays.image_NTCHW.shape[1:])) * 4 * 16)))  # 16: maps of a network
     found = []
     for start in range(0, len(index_P), each):

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from pipelines.compute import HERE, Compute
 from pipelines.errors import RequestError
-from pipelines.files import replacing
+from pipelines.inference.sample_batches import Batch, BatchWork, answer_batches, save
 from pipelines.learning.class_metrics import fit_temperature
 from pipelines.learning.sample_training import parts_of_fold
 from pipelines.learning.validation_scores import mean_of_steps
@@ -65,11 +67,29 @@ def score_samples(
         else:
             found.append(_score(model, member, arrays, index_P[start : start + STORED_SAMPLES], each_step=each_step))
             if path is not None:
-                with replacing(path, flush=False, mark="partial.npy") as draft:
-                    np.save(draft, found[-1])
+                save(path, found[-1])
         progress(min(start + STORED_SAMPLES, len(index_P)), len(index_P))
     steps = arrays.valid_NT.shape[1:] if each_step else ()
     return np.concatenate(found) if found else np.zeros((0, *steps, len(model.outputs)), np.float32)
+
+
+def batches_of(
+    model: SampleModel, arrays: SampleArrays, asked: Mapping[int, np.ndarray], kept: Kept, compute: Compute,
+    progress: Progress, *, each_step: bool = False,
+) -> None:  # fmt: skip
+    """Answers what `score_samples` is to find in files: `asked` is member -> index_P. Where `compute` has several workers."""
+    batches = []
+    for member, index_P in asked.items():
+        place = place_of(kept, f"{member}{' steps' if each_step else ''}", index_P)
+        for start in range(0, len(index_P), STORED_SAMPLES):
+            batches.append(Batch((member,), index_P[start : start + STORED_SAMPLES], place / f"{start:09d}.npy"))
+    answer_batches(BatchWork(model, arrays, partial(_score_batch, each_step=each_step)), batches, compute, progress)
+
+
+def _score_batch(
+    model: SampleModel, members: Sequence[int], arrays: SampleArrays, index_P: np.ndarray, *, each_step: bool
+) -> np.ndarray:
+    return _score(model, members[0], arrays, index_P, each_step=each_step)
 
 
 def place_of(kept: Kept, members: str, index_P: np.ndarray) -> Path:
@@ -111,8 +131,9 @@ def calibrate(samples: LabelledSamples, model: SampleModel, progress: Progress =
 
 
 def held_out(
-    samples: LabelledSamples, model: SampleModel, progress: Progress = ignore_progress, *, each_step: bool | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+    samples: LabelledSamples, model: SampleModel, progress: Progress = ignore_progress, *, each_step: bool | None = None,
+    kept: Kept | None = None, compute: Compute = HERE,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """(answer_PK of the tested samples by the mean of the networks that have not seen their group, answer_MPK of each turn).
 
     Answers are probabilities of classes, or numbers; with `each_step` (None: where steps have the labels) answer_PTK and
@@ -122,11 +143,15 @@ def held_out(
     each_step = isinstance(samples, SteppedSamples) if each_step is None else each_step
     steps = samples.arrays.valid_NT.shape[1:] if each_step else ()
     single_MPK = np.zeros((networks, len(tested_P), *steps, len(model.outputs)), np.float32)
+    if kept is not None:
+        own_F = [samples.known_P[tested_P[samples.fold_P[tested_P] == fold]] for fold in range(samples.folds)]
+        asked = {fold * networks + turn: own_P for fold, own_P in enumerate(own_F) for turn in range(networks)}
+        batches_of(model, samples.arrays, asked, kept, compute, progress, each_step=each_step)
     for fold in range(samples.folds):
         own = np.flatnonzero(samples.fold_P[tested_P] == fold)
         for turn in range(networks):
             member = fold * networks + turn
-            raw_PK = score_samples(model, member, samples.arrays, samples.known_P[tested_P[own]], each_step=each_step)
+            raw_PK = score_samples(model, member, samples.arrays, samples.known_P[tested_P[own]], kept, each_step=each_step)
             single_MPK[turn, own] = model.calibrated(member, raw_PK)
             progress(member + 1, samples.folds * networks)
     return single_MPK.mean(axis=0), single_MPK
@@ -134,10 +159,11 @@ def held_out(
 
 def answer_all(
     model: SampleModel, arrays: SampleArrays, index_P: np.ndarray, kept: Kept, progress: Progress = ignore_progress, *,
-    each_step: bool = False,
+    each_step: bool = False, compute: Compute = HERE,
 ) -> np.ndarray:  # fmt: skip
     """answer_PK by the mean of all networks; with `each_step` answer_PTK."""
     steps = arrays.valid_NT.shape[1:] if each_step else ()
+    batches_of(model, arrays, dict.fromkeys(range(len(model.members)), index_P), kept, compute, progress, each_step=each_step)
     total_PK = np.zeros((len(index_P), *steps, len(model.outputs)), np.float32)
     for member in range(len(model.members)):
         raw_PK = score_samples(model, member, arrays, index_P, kept, each_step=each_step)

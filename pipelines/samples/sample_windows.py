@@ -5,13 +5,15 @@ Shapes: P samples of a part, T frames, C bands, K classes or numbers; HW stands 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 
+from pipelines.errors import RequestError
 from pipelines.scene import Band
 
 MEASURED_BYTES = 256 << 20  # of samples that mean and standard deviation are taken from
@@ -66,6 +68,16 @@ class SampleArrays:
     target_NK: np.ndarray
     weight_N: np.ndarray
 
+    def __reduce__(self) -> tuple[Callable[..., SampleArrays], tuple[object, ...]]:
+        """Frames that are the memory map of a whole file travel by its name."""
+        others = self.valid_NT, self.bands, self.target_NK, self.weight_N
+        path = getattr(self.image_NTCHW, "filename", None)
+        if path is not None:
+            whole = np.load(path, mmap_mode="r", allow_pickle=False)
+            if (whole.shape, whole.dtype) == (self.image_NTCHW.shape, self.image_NTCHW.dtype):
+                return _reopened, (Path(path).absolute(), *others)
+        return SampleArrays, (self.image_NTCHW, *others)
+
     def physical(self, index_P: np.ndarray, step_P: np.ndarray | None = None) -> torch.Tensor:
         """x_PTCHW float32; of one step of each sample x_P1CHW."""
         held = self.image_NTCHW[index_P] if step_P is None else self.image_NTCHW[index_P, step_P][:, None]
@@ -75,6 +87,12 @@ class SampleArrays:
         space = (slice(None), *[None] * (stored.ndim - 3))
         scale, offset = (np.array([getattr(band, name) for band in self.bands], np.float32) for name in ("scale", "offset"))
         return torch.from_numpy(stored * scale[space] + offset[space])
+
+
+def _reopened(path: Path, *others: Any) -> SampleArrays:
+    if not path.is_file():
+        raise RequestError(f"this worker does not see {path}: the run's folder must be one that all of them share")
+    return SampleArrays(np.load(path, mmap_mode="r", allow_pickle=False), *others)
 
 
 class SampleWindows:

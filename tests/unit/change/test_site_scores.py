@@ -1,4 +1,5 @@
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ class Reach:
 def score_all(score, model, tile_px):
     x, valid = series()
     out = np.zeros(SHAPE, np.float32)
-    score_site(site_of(x, valid), score, model, tile_px, out)
+    score_site(site_of(x, valid), SimpleNamespace(score=score, model=model), tile_px, out)
     return out, valid
 
 
@@ -77,7 +78,7 @@ def test_a_window_that_no_two_dates_saw_is_not_asked_for():
 
     out = np.zeros((20, 20), np.float32)
     unseen = site_of(np.zeros((2, 1, 20, 20), np.float32), np.zeros((2, 20, 20), bool))
-    score_site(unseen, score, Reach((2, 2)), 10, out)
+    score_site(unseen, SimpleNamespace(score=score, model=Reach((2, 2))), 10, out)
     assert asked == []
     assert np.isnan(out).all()
 

@@ -1,0 +1,80 @@
+"""Batches of samples as work for `compute`: what a network says of one is kept in a file (docs/design/033).
+
+Whoever answers samples afterwards finds the files, and combines them in the order of samples and networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from pipelines.compute import Compute, carry_out
+from pipelines.files import replacing
+from pipelines.progress import Progress
+from pipelines.samples.decoded_sites import key_of
+from pipelines.samples.sample_windows import SampleArrays
+
+if TYPE_CHECKING:
+    from pipelines.inference.sample_labels import SampleModel
+
+Answered = tuple[Path, np.ndarray]
+
+
+class Answer(Protocol):
+    """What some networks of a model say of samples; picklable."""
+
+    def __call__(self, model: SampleModel, members: Sequence[int], arrays: SampleArrays, index_P: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The samples `index_P` (numbers in the store), the networks that answer together, and the file of the answer."""
+
+    members: tuple[int, ...]
+    index_P: np.ndarray
+    path: Path
+
+    def __str__(self) -> str:
+        networks = ", ".join(str(member + 1) for member in self.members)
+        return f"samples {self.index_P[0]} to {self.index_P[-1]}, network {networks}"
+
+
+@dataclass(frozen=True)
+class BatchWork:
+    """Model and samples travel once to each worker; frames that lie in a file by its name."""
+
+    model: SampleModel
+    arrays: SampleArrays
+    answer: Answer
+    on_gpu: bool = False
+
+    @property
+    def key(self) -> str:
+        return key_of(samples=len(self.arrays.valid_NT), networks=len(self.model.members))
+
+    def open(self) -> Callable[[Batch], Answered]:
+        return lambda batch: (batch.path, self.answer(self.model, batch.members, self.arrays, batch.index_P))
+
+    def limit(self, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def answer_batches(work: BatchWork, batches: Sequence[Batch], compute: Compute, progress: Progress) -> None:
+    """Answers those whose file is not there. With a single worker nothing: whoever asks for a batch answers it."""
+    if compute.is_local and compute.at_once == 1:
+        return
+    missing = [batch for batch in batches if len(batch.index_P) and not batch.path.is_file()]
+    for done, (path, answer) in enumerate(carry_out(work, missing, compute), start=1):
+        save(path, answer)
+        progress(done, len(missing))
+
+
+def save(path: Path, answer: np.ndarray) -> None:
+    with replacing(path, flush=False, mark="partial.npy") as draft:
+        np.save(draft, answer)
