@@ -105,10 +105,18 @@ def remembering_folder(invocation: Invocation) -> Iterator[None]:
     try:
         with exclusive_run(invocation.folder):
             sweep(invocation.folder)
+            fetch(invocation)
             yield
     except Exception as e:
         e.driftline_folder = invocation.folder.path  # type: ignore[attr-defined]
         raise
+
+
+def fetch(invocation: Invocation) -> None:
+    """Brings the working copy of a run that is stored in S3 to what is published. Raises StateError."""
+    copy = invocation.folder.copy
+    for line in copy.fetch() if copy is not None else ():
+        invocation.steps.log(line)
 
 
 # ---------------------------------------------------------------- what a task makes

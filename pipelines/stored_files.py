@@ -53,6 +53,9 @@ class StoredFiles(Protocol):
     def remove(self, folder: str) -> None:
         """Everything below `folder`; nothing where there is none."""
 
+    def remove_file(self, name: str) -> None:
+        """One file. Raises FileNotFoundError."""
+
 
 @dataclass(frozen=True)
 class FolderFiles:
@@ -89,6 +92,9 @@ class FolderFiles:
 
     def remove(self, folder: str) -> None:
         shutil.rmtree(self.folder / folder, ignore_errors=True)
+
+    def remove_file(self, name: str) -> None:
+        (self.folder / name).unlink()
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,10 @@ class BucketFiles:
 
     def remove(self, folder: str) -> None:
         for name in self.names(folder):
-            self._system.delete_file(f"{self.prefix}/{name}")
+            self.remove_file(name)
+
+    def remove_file(self, name: str) -> None:
+        self._system.delete_file(f"{self.prefix}/{name}")
 
 
 def is_remote(uri: str) -> bool:

@@ -61,8 +61,9 @@ def arrange_rival(context: Invocation, evaluation: Evaluation | None, of: Arrang
 
 def staging_of(context: Invocation) -> str:
     """Where tiles are kept until all are there; a place that the config names is shared by runs."""
-    asked = context.run.prediction.staging
-    return str(context.folder.staging) if asked is None else f"{asked.rstrip('/')}/{context.run.name}"
+    asked, folder = context.run.prediction.staging, context.folder
+    own = f"{folder.stored}/staging" if folder.stored else str(folder.staging)
+    return own if asked is None else f"{asked.rstrip('/')}/{context.run.name}"
 
 
 def prediction_of(
