@@ -34,6 +34,9 @@ Share = Annotated[
 Finish = Annotated[bool, typer.Option("--finish", help="publish what slices have done; say which regions are missing, if any")]
 
 
+Force = Annotated[bool, typer.Option("--force", help="publish what covers a smaller extent or fewer dates than what it replaces")]
+
+
 def with_model(overrides: list[str] | None, model: str | None, as_is: bool) -> list[str]:
     """The overrides, with `model` of the config replaced by the one at the path `model`."""
     import json

@@ -54,6 +54,7 @@ class Invocation:
     source: Source | None = None
     even_if_confounded: bool = False
     is_finishing: bool = False  # slices have done the work: what they left out is not made up for
+    force: bool = False  # what is published now may cover less than what was
 
     def allows(self, verdict: Verdict) -> bool:
         """Whether this call may publish a model of that verdict."""
@@ -83,6 +84,7 @@ def open_invocation(
     source: Source | None = None,
     even_if_confounded: bool = False,
     is_finishing: bool = False,
+    force: bool = False,
 ) -> Invocation:
     """Reads the config, a file or its content (raises ConfigError, MissingInput, and RequestError for a path that the run may
     not touch)."""
@@ -93,7 +95,9 @@ def open_invocation(
     run = with_model(run)
     folder = RunFolder.of(run)
     steps = Steps(folder.steps, shown, call, flow_run)
-    return Invocation(run, folder, steps, even_if_worse, restart, retry_refused, source, even_if_confounded, is_finishing)
+    insisted = {"even_if_worse": even_if_worse, "even_if_confounded": even_if_confounded, "force": force}
+    return Invocation(run, folder, steps, restart=restart, retry_refused=retry_refused, source=source, is_finishing=is_finishing,
+                      **insisted)  # fmt: skip
 
 
 @contextmanager
