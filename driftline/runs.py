@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DriftlineError, MissingInput, RequestError
 from pipelines.notebook import html_table
+from pipelines.working_copies import open_stored
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -66,13 +67,14 @@ def run(
 
 
 def open_run(folder: str | Path) -> Run:
-    """The run in `folder`, such as runs/demo, whose stages may be finished or not. Raises MissingInput.
+    """The run in `folder`, such as runs/demo, whose stages may be finished or not; of s3://bucket/prefix/NAME the version that is
+    published now. Raises MissingInput.
 
     >>> open_run("runs/no-such-run")
     Traceback (most recent call last):
     pipelines.errors.MissingInput: runs/no-such-run is not the folder of a run (no config.yaml); runs are in runs/NAME
     """
-    path = Path(folder)
+    path = open_stored(str(folder)) if str(folder).startswith("s3://") else Path(folder)
     if not (path / "config.yaml").is_file():
         raise MissingInput(f"{path} is not the folder of a run (no config.yaml); runs are in runs/NAME")
     return Run(path)

@@ -234,7 +234,7 @@ def plan_lines(content: Json) -> list[str]:
         if sites == 1
         else f"{extent['y'] * extent['x']} pixels in {sites} sites"
     )
-    lines.append(f"  {dates}, {pixels}, {bands} -> {Path(content['folder'])}")
+    lines.append(f"  {dates}, {pixels}, {bands} -> {content['folder']}")
     lines += [f"  note: {note}" for note in content["notes"]]
     lines.append(f"  {'step':<10}{'time':>10}{'disk':>12}{'memory':>12}  what")
     for step in content["steps"]:

@@ -150,7 +150,9 @@ def write_products(
         context.steps.skip(stage, "not published")
         report(task, context)
         raise NotPublished(f"{e}. To publish all the same: --even-if-worse") from e
-    require_no_less(context, stage, before, covered_by(building.products, count_of_dates(about)))
+    if "dates" in about:
+        about["refused_scenes"] = len((finished(folder, "ingest") or {"refused": []})["refused"])
+    require_no_less(context, stage, before, covered(building.products, about))
     products = [f"{folder.products.name}/{path.name}" for path in sorted(building.products.iterdir())]
     pictures = sorted(path.name for path in building.pictures.iterdir())
     insisted = {name: getattr(context, name) for name in ("even_if_worse", "even_if_confounded")}
@@ -161,13 +163,13 @@ def write_products(
 def covered_now(folder: RunFolder, stage: str) -> Covered:
     """What is published in the run's folder, if it is finished."""
     record = finished(folder, stage)
-    return covered_by(folder.products, count_of_dates(record)) if record is not None and record["key"] else Covered()
+    return Covered() if record is None or not record["key"] else covered(folder.products, record)
 
 
-def count_of_dates(record: Record) -> int | None:
-    """As the record of a stage says it, beside its products."""
-    dates = record.get("dates")
-    return dates if isinstance(dates, int) else None
+def covered(products: Path, about: Record) -> Covered:
+    """What products cover; of monitoring the record counts the dates, and the scenes that were refused."""
+    dates = about.get("dates")
+    return covered_by(products, *((dates, about.get("refused_scenes", 0)) if isinstance(dates, int) else ()))
 
 
 def require_no_less(context: Invocation, stage: str, before: Covered, after: Covered) -> None:

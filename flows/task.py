@@ -119,8 +119,10 @@ def remembering_folder(invocation: Invocation) -> Iterator[None]:
 def fetch(invocation: Invocation) -> None:
     """Brings the working copy of a run that is stored in S3 to what is published. Raises StateError."""
     copy = invocation.folder.copy
-    for line in copy.fetch() if copy is not None else ():
-        invocation.steps.log(line)
+    if copy is not None:
+        for line in copy.fetch():
+            invocation.steps.log(line)
+        copy.begin()
 
 
 # ---------------------------------------------------------------- what a task makes

@@ -21,12 +21,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pipelines.errors import ArtefactDamaged, MissingInput, RunBusy, StateError
 from pipelines.files import replacing
 from pipelines.stored_files import StoredFiles, files_at
 from pipelines.wording import without_secrets
+
+if TYPE_CHECKING:
+    import icechunk
 
 MARKER, OF_VERSION, VERSIONS = "current.json", "version.json", "versions"
 VERSION = re.compile(r"\d{8}T\d{6}-[0-9a-f]{4}")
@@ -71,6 +74,9 @@ class Version:
 class Order(Protocol):
     """In which order versions are published."""
 
+    def begin(self) -> None:
+        """Makes what `follow` needs, if it is not there."""
+
     def last(self) -> str:
         """The newest version, "" before the first."""
 
@@ -87,6 +93,9 @@ class Turns:
 
     uri: str
 
+    def begin(self) -> None:
+        self._repository()
+
     def last(self) -> str:
         import icechunk
 
@@ -99,9 +108,7 @@ class Turns:
         import icechunk
         import zarr
 
-        from pipelines.cube.store import storage_of
-
-        repository = icechunk.Repository.open_or_create(storage_of(self.uri))
+        repository = self._repository()
         session = repository.writable_session("main")
         if self._newest(repository, session.snapshot_id) != before:
             return False
@@ -112,22 +119,32 @@ class Turns:
             return False
         return True
 
+    def _repository(self) -> icechunk.Repository:
+        import icechunk
+
+        from pipelines.cube.store import storage_of
+
+        return icechunk.Repository.open_or_create(storage_of(self.uri))
+
     @staticmethod
-    def _newest(repository: Any, snapshot: str | None = None) -> str:  # an icechunk.Repository
-        where = {"snapshot_id": snapshot} if snapshot else {"branch": "main"}
-        message = next(repository.ancestry(**where)).message
+    def _newest(repository: icechunk.Repository, snapshot: str | None = None) -> str:
+        message = next(repository.ancestry(branch=None if snapshot else "main", snapshot_id=snapshot)).message
         return message if VERSION.fullmatch(message) else ""
 
 
 @contextmanager
 def reaching(uri: str) -> Iterator[None]:
-    """Makes errors of the store's client StateError with the place."""
+    """Makes errors of the store's clients StateError with the place."""
     try:
         yield
     except FileNotFoundError as e:
         raise ArtefactDamaged(f"{uri}: an object that the marker names is not there: {without_secrets(str(e))}") from e
-    except OSError as e:
-        detail = without_secrets(str(e).splitlines()[0])
+    except Exception as e:
+        if not isinstance(e, OSError) and type(e).__name__ != "IcechunkError":
+            raise
+        from pipelines.cube.integrity import first_line
+
+        detail = without_secrets(first_line(e))
         remedy = "check the bucket and the variables AWS_* (docs/s3.md), and run the same command again"
         raise StateError(f"{uri}: cannot be read or written: {detail}; {remedy}") from e
 

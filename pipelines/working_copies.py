@@ -12,15 +12,16 @@ import platform
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines.errors import RequestError, RunBusy
+from pipelines.errors import MissingInput, RequestError, RunBusy
 from pipelines.files import write_json
 from pipelines.stored_files import endpoint
-from pipelines.stored_runs import StoredFile, StoredRun, Version, in_threads, reaching
+from pipelines.stored_runs import MARKER, StoredFile, StoredRun, Version, in_threads, reaching
 from pipelines.wording import counted
 
 SEEN = ".stored.json"  # in a working copy: the version that it was made from
@@ -65,13 +66,19 @@ class WorkingCopy:
             notes = [f"{uri} is not there any more: it is made anew, and the copy of it is kept in {self._set_aside()}"]
             (self.folder / SEEN).unlink(missing_ok=True)
             return notes
-        is_new = seen is None or seen.version.version != current.version
-        if changed and is_trusted:
+        is_new, there = seen is None or seen.version.version != current.version, current.files
+        if is_trusted and any(name not in there or not self._is(name, there[name]) for name in changed):
             notes = [f"{uri} was published since a command was stopped here; what it left is kept in {self._set_aside()}"]
         with reaching(uri):
             self._download(current, seen)
         fetched = f"fetched version {current.version} of {uri}, {counted(len(current.files), 'file')}"
         return [*notes, *([fetched] if is_new else [])]
+
+    def begin(self) -> None:
+        """Raises StateError where a run that is not there yet could not be stored, before any work is done."""
+        if self._seen() is None:
+            with reaching(self.stored.uri):
+                self.stored.order.begin()
 
     def publish(self) -> Version | None:
         """A version with all files of the folder, None if nothing has changed.
@@ -116,7 +123,7 @@ class WorkingCopy:
         stamps = seen.stamps if seen else {}
         return {name for name in self._names() - {LOG} if name not in known or not self._is(name, known[name], stamps.get(name))}
 
-    def _is(self, name: str, file: StoredFile, stamp: int | None) -> bool:
+    def _is(self, name: str, file: StoredFile, stamp: int | None = None) -> bool:
         path = self.folder / name
         if not path.is_file() or (status := path.stat()).st_size != file.bytes:
             return False
@@ -127,10 +134,18 @@ class WorkingCopy:
 
     def _download(self, current: Version, seen: Seen | None) -> None:
         """The files of the version that are not here, in place of others. `SEEN` says what may be trusted after a kill."""
-        stamps = seen.stamps if seen else {}
+        # a stamp says that the file is that of the version seen, which may be of the same size in this one
+        stamps = (
+            {name: stamp for name, stamp in seen.stamps.items() if seen.version.files[name] == current.files.get(name)}
+            if seen
+            else {}
+        )
+        is_same = seen is not None and seen.is_whole and seen.version.version == current.version
         missing = [name for name, file in current.files.items() if not self._is(name, file, stamps.get(name))]
+        if is_same and (self.folder / LOG).is_file():
+            missing = [name for name in missing if name != LOG]  # ours is longer
         others = self._names() - current.files.keys()
-        if not missing and not others and seen is not None and seen.is_whole and seen.version.version == current.version:
+        if is_same and not missing and not others:
             return
         self._see(Seen(current, False, {}))
         for name in others:
@@ -156,6 +171,31 @@ class WorkingCopy:
 
     def _see(self, seen: Seen) -> None:
         write_json(self.folder / SEEN, asdict(seen))
+
+
+def open_stored(uri: str) -> Path:
+    """The published version of the run at `s3://bucket/prefix/NAME` in a folder of its own, for reading.
+
+    Each version has a folder in the cache, made at once and never changed. Raises MissingInput where there is no run.
+    """
+    stored = StoredRun.at(uri)
+    version = stored.read()
+    if version is None:
+        raise MissingInput(
+            f"{stored.uri} holds no run (no {MARKER}); runs are at s3://bucket/prefix/NAME, as `runs` of a config says"
+        )
+    above, name = stored.uri.rsplit("/", 1)
+    target = copy_folder(above) / f".{name}.opened" / version.version / name
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with reaching(stored.uri), tempfile.TemporaryDirectory(dir=target.parent, prefix=".draft-") as draft:
+            in_threads(lambda one: stored.fetch(version.files[one], Path(draft, name, one)), version.files)
+            try:
+                Path(draft, name).rename(target)
+            except OSError:
+                if not target.exists():  # else another process was faster
+                    raise
+    return target
 
 
 def copy_folder(uri: str) -> Path:

@@ -52,14 +52,18 @@ def is_beyond(inner: Sequence[float], outer: Sequence[float], tolerances: Sequen
 
 @dataclass(frozen=True)
 class Covered:
-    """areas: site, or "" for the only raster, -> where it is. dates and samples: how many; None: of no meaning, or unknown."""
+    """areas: site, or "" for the only raster, -> where it is. dates and samples: how many; None: of no meaning, or unknown.
+
+    refused: scenes that are left out for a stated reason, and so not missing.
+    """
 
     areas: Mapping[str, Area] = field(default_factory=dict)
     dates: int | None = None
     samples: int | None = None
+    refused: int = 0
 
 
-def covered_by(folder: Path, dates: int | None = None) -> Covered:
+def covered_by(folder: Path, dates: int | None = None, refused: int = 0) -> Covered:
     """What the products in `folder` cover; an empty value where nothing lists them. dates: in place of those that are listed."""
     collection, index = _read(folder / "collection.json"), _read(folder / "index.json")
     try:
@@ -70,9 +74,9 @@ def covered_by(folder: Path, dates: int | None = None) -> Covered:
         if grid := index.get("grid"):
             areas[""] = _area_of_index(grid)
         listed = len(items) if is_forecast else len(index["target_times"]) if "target_times" in index else None
-        return Covered(areas, listed if dates is None else dates, index.get("samples"))
+        return Covered(areas, listed if dates is None else dates, index.get("samples"), refused)
     except (KeyError, TypeError, ValueError, AttributeError):  # of a version to come, or edited
-        return Covered(dates=dates)
+        return Covered(dates=dates, refused=refused)
 
 
 def _area_of(item: dict[str, Any]) -> Area:
@@ -101,7 +105,7 @@ def shortfalls(before: Covered, after: Covered) -> Iterator[str]:
     >>> list(shortfalls(Covered(dates=3, samples=10), Covered(dates=2, samples=10)))
     ['2 dates instead of 3']
     """
-    if before.dates is not None and after.dates is not None and after.dates < before.dates:
+    if before.dates is not None and after.dates is not None and after.dates + after.refused < before.dates + before.refused:
         yield f"{counted(after.dates, 'date')} instead of {before.dates}"
     if before.samples is not None and (after.samples or 0) < before.samples:
         yield f"{counted(after.samples or 0, 'sample')} instead of {before.samples}"

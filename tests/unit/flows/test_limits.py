@@ -256,9 +256,9 @@ def test_a_deployment_of_its_own_finds_inputs_beside_its_config(
 @pytest.mark.parametrize(
     ("override", "key", "problem"),
     [
-        ("runs=s3://bucket/runs", "runs", "a path on this machine"),
-        ("runs=s3:/bucket/runs", "runs", "a path on this machine"),
-        ("runs=file:///data/runs", "runs", "a path on this machine"),
+        ("runs=s3://bucket", "runs", "a folder, or s3://bucket/prefix"),
+        ("runs=s3:/bucket/runs", "runs", "a folder, or s3://bucket/prefix"),
+        ("runs=file:///data/runs", "runs", "a folder, or s3://bucket/prefix"),
         ("source.path=https://example.org/scenes", "source.path", "a path on this machine"),
         ("source.dates=s3://bucket/dates.csv", "source.dates", "a path on this machine"),
         ("cube.uri=gs://bucket/cube", "cube.uri", "a folder, or s3://bucket/prefix"),
