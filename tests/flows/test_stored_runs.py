@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 import driftline
 from configs.trained import find_model
 from flows.cli import app
-from pipelines.errors import MissingInput
+from pipelines.errors import ConfigError, MissingInput
 from pipelines.stored_files import files_at
 from pipelines.stored_runs import StoredRun
 
@@ -82,7 +82,7 @@ def test_the_copy_of_patients_images_is_not_put_into_a_bucket(here: Path) -> Non
         "runs": "s3://bucket/runs",
     }
     Path("clip").mkdir()
-    with pytest.raises(driftline.ConfigError, match="the de-identified copy of the images lies in the run's folder, on a disk"):
+    with pytest.raises(ConfigError, match="the de-identified copy of the images lies in the run's folder, on a disk"):
         driftline.run(content)
 
 

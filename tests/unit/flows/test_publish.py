@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,6 @@ def test_fewer_dates_replace_nothing_unless_forced(fake: Any, open_fake: Open, m
         carry_out(open_fake(dates=2, setting=2), "run")
     assert published(open_fake()) == before
     assert_consistent(open_fake())
-    carry_out(open_fake(dates=2, setting=2, force=True), "predict")
+    carry_out(replace(open_fake(dates=2, setting=2), force=True), "predict")
     assert len(published(open_fake())) == 3
     assert_consistent(open_fake())
