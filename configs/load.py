@@ -17,8 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from configs.explain import Complaint, explain_all, find_lax_numbers, find_typos
-from configs.paths import input_keys, positions_of, resolve_inputs, text_beside
-from configs.privacy import NAMES_OF_FILES, without_originals
+from configs.paths import input_keys, is_uri, positions_of, resolve_inputs, text_beside
+from configs.privacy import NAMES_OF_FILES, check_stored, without_originals
 from configs.renamed import Notify, apply_renamed
 from configs.schema import Finding, Sections, Strict, suggest
 from configs.tasks import TASKS, AnyRun, Tree, tree_of
@@ -71,7 +71,7 @@ def _check(sections: Sections, inputs_must_exist: bool) -> list[Finding]:
     """What the schema cannot say; with `inputs_must_exist` also whether the files are there."""
     checked = [section for section in sections.values() if isinstance(section, Strict)]
     of_files = [finding for section in checked for finding in section.check_files(sections)] if inputs_must_exist else []
-    return [*(finding for section in checked for finding in section.check(sections)), *of_files]
+    return [*(finding for section in checked for finding in section.check(sections)), *check_stored(sections), *of_files]
 
 
 WHERE_WORK_RUNS: Any = {"compute": True, "prediction": {"staging"}, "cube": {"staging"}, "monitoring": {"state"}}
@@ -91,15 +91,17 @@ def config_hash(run: AnyRun) -> str:
 def write_resolved(run: AnyRun, path: Path) -> None:
     """Writes every value of the run, defaults included, as YAML that `load_run` reads as the same run.
 
-    That holds in the same working folder: inputs are relative to `path`, `runs` and `cube.uri` to the working folder. In place
-    of patients' images that are de-identified it names the copy.
+    That holds in the same working folder: inputs are relative to `path`, `runs` and `cube.uri` to the working folder; in a run
+    that is stored in S3 all are, since its folder is another one on each machine. In place of patients' images that are
+    de-identified it names the copy.
     """
+    origin = Path() if is_uri(run.runs) else path.parent
     head = f"# resolved by driftline, every default written out; sha256 {config_hash(run)}\n"
     content = without_originals(run).model_dump(mode="json")
     for key in (position for one in input_keys(type(run)) for position in positions_of(content, one)):
         section = parent_of(content, key)
         if isinstance(section, dict) and isinstance(section.get(key[-1]), str):
-            section[key[-1]] = text_beside(section[key[-1]], path.parent)
+            section[key[-1]] = text_beside(section[key[-1]], origin)
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, head + text, flush=False)

@@ -6,11 +6,12 @@ import secrets
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import Field
 
-from configs.paths import WRITE
+from configs.paths import WRITE, is_uri
 from configs.schema import Finding, LocalPath, Sections, Strict
 from pipelines.errors import RequestError
 from pipelines.progress import Progress
@@ -158,6 +159,14 @@ def is_copied(run: AnyRun | Run) -> bool:
     """Whether the run reads a copy of its images. Samples of files that nobody has called a patient's are read as they are."""
     kind, privacy = getattr(getattr(run, "source", None), "kind", None), getattr(run, "privacy", None)
     return kind in COPIED and (privacy or PrivacyConfig()).deidentify and (kind != "files" or privacy is not None)
+
+
+def check_stored(sections: Sections) -> Iterator[Finding]:
+    """A finding for what cannot be in a run that is stored in S3."""
+    runs = sections.get("runs")
+    if isinstance(runs, str) and is_uri(runs) and is_copied(cast("Any", SimpleNamespace(**sections))):
+        problem = f"is {runs}, and the de-identified copy of the images lies in the run's folder, on a disk"
+        yield Finding(("runs",), problem, "name a folder; cube.uri and prediction.staging may be s3://bucket/prefix all the same")
 
 
 def copy_of(run: AnyRun | Run) -> Path:

@@ -19,7 +19,7 @@ from configs.schema import (
     LocalPath,
     ModelPath,
     Name,
-    OutputPath,
+    RunsUri,
     Sections,
     Seed,
     Strict,
@@ -256,7 +256,9 @@ class Run(Strict):
     cube: CubeConfig = CubeConfig()
     # not written out while it adds no rule: cubes and models do not depend on it
     policy: PolicyConfig = Field(PolicyConfig(), exclude_if=lambda value: value == PolicyConfig())
-    runs: OutputPath = Field("runs", description="folder under which runs/NAME/ is made")
+    runs: RunsUri = Field(
+        "runs", description="folder under which runs/NAME/ is made, or s3://bucket/prefix, under which it is stored; see scale.md"
+    )
     # not written out while it is the default: where work runs changes no result
     compute: ComputeConfig = Field(
         ComputeConfig(), exclude_if=lambda value: value == ComputeConfig(), description="where work runs; see scale.md"

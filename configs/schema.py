@@ -79,7 +79,7 @@ def _as_path(text: str) -> str:
 def _as_local(text: str) -> str:
     if is_uri(text):
         raise ValueError(
-            "a path on this machine (of what a run names, only the cube and a trained model may be s3://bucket/prefix)"
+            "a path on this machine (of what a run names, only runs, the cube, staging and a trained model may be s3://bucket/prefix)"
         )
     return text
 
@@ -103,6 +103,15 @@ def _as_model(text: str) -> str:
     return text
 
 
+def _as_runs(text: str) -> str:
+    if not is_uri(text):
+        return text
+    bucket, _, prefix = text.removeprefix("s3://").strip("/").partition("/")
+    if not text.startswith("s3://") or not bucket or not prefix:
+        raise ValueError("a folder, or s3://bucket/prefix")
+    return f"s3://{bucket}/{prefix}"
+
+
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 LocalPath = Annotated[str, AfterValidator(_as_path), AfterValidator(_as_local)]
@@ -110,6 +119,7 @@ InputPath = Annotated[LocalPath, READ]
 OutputPath = Annotated[LocalPath, WRITE]
 CubeUri = Annotated[str, AfterValidator(_as_path), AfterValidator(_without_secrets), AfterValidator(_as_cube)]
 ModelPath = Annotated[str, AfterValidator(_as_path), AfterValidator(_without_secrets), AfterValidator(_as_model)]
+RunsUri = Annotated[str, AfterValidator(_as_path), AfterValidator(_without_secrets), AfterValidator(_as_runs), WRITE]
 Address = Annotated[str, AfterValidator(_without_secrets)]
 UtcDate = Annotated[  # without a zone it is UTC already
     datetime, BeforeValidator(_is_iso), AfterValidator(_to_naive_utc), PlainSerializer(_date_text, str, when_used="json")

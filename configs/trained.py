@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from pydantic import BaseModel, TypeAdapter
 
 from configs.paths import models_in
 from configs.run import ModelConfig
-from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
+from pipelines.errors import ArtefactDamaged, MissingInput, RequestError, StateError
+from pipelines.stored_runs import StoredRun
 
 if TYPE_CHECKING:
     from configs.tasks import AnyRun
@@ -188,25 +188,21 @@ def load_model(path: str | Path, checkpoint: Checkpoint[Model], task: str) -> tu
 
 @cache
 def download(uri: str) -> TemporaryDirectory[str]:
-    """The files of a model below s3://bucket/prefix, until this process ends; region and keys from the usual AWS_* variables.
+    """The files of a model below s3://bucket/prefix, or of the run that is stored there, until this process ends.
 
-    Raises MissingInput where they cannot be read.
+    Region and keys come from the usual AWS_* variables. Raises MissingInput where they cannot be read.
     """
-    from pyarrow import ArrowException, fs
-
     folder = TemporaryDirectory(prefix="driftline-model-")
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    bucket, _, prefix = uri.removeprefix("s3://").strip("/").partition("/")
-    above = {f"{bucket}/{prefix}", f"{bucket}/{prefix}/model"}
+    stored = StoredRun.at(uri)
     try:
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        store = fs.S3FileSystem(endpoint_override=endpoint, region=region)
-        there = store.get_file_info(fs.FileSelector(f"{bucket}/{prefix}", recursive=True, allow_not_found=True))
-        for one in there:
-            if one.is_file and one.base_name in (WEIGHTS, DESCRIPTION, SCORES) and str(Path(one.path).parent) in above:
-                with store.open_input_stream(one.path) as stream:
-                    Path(folder.name, one.base_name).write_bytes(stream.read())
-    except (OSError, ArrowException) as e:
+        run = stored.read()
+        there = stored.files.names("") if run is None else []
+        for name in (WEIGHTS, DESCRIPTION, SCORES):
+            if run is not None and f"model/{name}" in run.files:
+                stored.fetch(run.files[f"model/{name}"], Path(folder.name, name))
+            elif found := {f"model/{name}", name}.intersection(there):
+                Path(folder.name, name).write_bytes(stored.files.read(max(found)))
+    except (OSError, StateError) as e:
         raise MissingInput(f"no model can be read at {uri}: {str(e).splitlines()[0]}") from e
     return folder
 

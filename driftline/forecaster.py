@@ -119,7 +119,7 @@ def load_model(folder: str | Path) -> Forecaster:
         raise RequestError(f"{path}/config.yaml leaves open what is to be chosen: `driftline run CONFIG` chooses, and trains")
     for name in ("model/model.safetensors", "model/model.json", "evaluation.json"):
         _require_file(path, name)
-    forecaster = Forecaster(run, RunFolder(path, run.cube.uri or str(path / "cube"), run.task))
+    forecaster = Forecaster(run, RunFolder.at(path, run))
     forecaster.require_whole()
     return forecaster
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DriftlineError, MissingInput, RequestError
 from pipelines.notebook import html_table
+from pipelines.working_copies import open_stored
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -29,6 +30,7 @@ def run(
     even_if_worse: bool = False,
     even_if_confounded: bool = False,
     restart: bool = False,
+    force: bool = False,
     progress: bool = False,
 ) -> Run:
     """Carries out a run as `driftline VERB CONFIG` does, without Prefect, and returns what is in its folder.
@@ -36,7 +38,8 @@ def run(
     config: a YAML file, or a mapping with the content of one, whose paths are relative to the working folder. overrides: values
     in place of those of the config, {"training.epochs": 5} or ["training.epochs=5"]. verb: run, ingest, train, evaluate,
     predict, verify, monitor or report. even_if_worse: publish a model that does not beat its baselines. restart: of monitoring,
-    without its saved state. progress: bars on stderr.
+    without its saved state. force: publish what covers a smaller extent or fewer dates than what it replaces. progress: bars on
+    stderr.
 
     What is up to date is not done again. Raises ConfigError with all mistakes, and NotPublished where the model must not be
     published: `open_run` then opens the folder with the evaluation and the report.
@@ -56,6 +59,7 @@ def run(
         even_if_worse=even_if_worse,
         even_if_confounded=even_if_confounded,
         restart=restart,
+        force=force,
     )
     with remembering_folder(invocation):
         carry_out(invocation, verb)
@@ -63,13 +67,14 @@ def run(
 
 
 def open_run(folder: str | Path) -> Run:
-    """The run in `folder`, such as runs/demo, whose stages may be finished or not. Raises MissingInput.
+    """The run in `folder`, such as runs/demo, whose stages may be finished or not; of s3://bucket/prefix/NAME the version that is
+    published now. Raises MissingInput.
 
     >>> open_run("runs/no-such-run")
     Traceback (most recent call last):
     pipelines.errors.MissingInput: runs/no-such-run is not the folder of a run (no config.yaml); runs are in runs/NAME
     """
-    path = Path(folder)
+    path = open_stored(str(folder)) if str(folder).startswith("s3://") else Path(folder)
     if not (path / "config.yaml").is_file():
         raise MissingInput(f"{path} is not the folder of a run (no config.yaml); runs are in runs/NAME")
     return Run(path)

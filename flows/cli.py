@@ -12,7 +12,7 @@ import typer
 from flows import cli_cube, cli_house, cli_medical, cli_seg, verbs
 from flows.cli_change import change
 from flows.cli_models import models
-from flows.cli_options import AsJson, DryRun, Finish, Model, ModelAsIs, Overrides, Share, require_alone, with_model
+from flows.cli_options import AsJson, DryRun, Finish, Force, Model, ModelAsIs, Overrides, Share, require_alone, with_model
 from flows.cli_track import track
 from flows.terminal import DONE, FAILED, Bars, guard, show
 from pipelines.errors import RequestError
@@ -178,7 +178,7 @@ def evaluate(
 @command(short_help="Predict the whole raster; publish GeoTIFFs, STAC and pictures.")
 def predict(
     config: Config, overrides: Overrides = None, model: Model = None, model_as_is: ModelAsIs = False,
-    slice_: Share = None, finish: Finish = False,
+    slice_: Share = None, finish: Finish = False, force: Force = False,
     even_if_worse: IfWorse = False, even_if_confounded: IfConfounded = False, dry_run: DryRun = False, json_: AsJson = False,
 ) -> int | None:  # fmt: skip
     """Predict the whole raster and publish it: COGs, STAC, pictures, report; a forecast with intervals, or change with polygons.
@@ -200,7 +200,7 @@ def predict(
     if slice_ is not None:
         require_alone(finish, dry_run)
         return verbs.slice_of("predict", config, changed, slice_, json_, **forced)
-    return verbs.stage("predict", config, changed, dry_run, json_, **forced, is_finishing=finish)
+    return verbs.stage("predict", config, changed, dry_run, json_, **forced, force=force, is_finishing=finish)
 
 
 @command(short_help="Score archived forecasts with the dates that arrived since.")
@@ -223,7 +223,7 @@ def verify(config: Config, overrides: Overrides = None, json_: AsJson = False) -
 @command(short_help="Ingest new scenes, update change maps, raise alerts.")
 def monitor(
     config: Config, overrides: Overrides = None, restart: Restart = False, slice_: Share = None, finish: Finish = False,
-    dry_run: DryRun = False, json_: AsJson = False,
+    force: Force = False, dry_run: DryRun = False, json_: AsJson = False,
 ) -> int | None:  # fmt: skip
     """Ingest new scenes, update the saved state of every tile, update change maps and the alert log.
 
@@ -244,7 +244,7 @@ def monitor(
         return verbs.slice_of("monitor", config, overrides or [], slice_, json_)
     if finish and restart:
         raise RequestError("--restart begins anew, --finish publishes what slices have done; leave one of them out")
-    return verbs.stage("monitor", config, overrides, dry_run, json_, restart=restart, is_finishing=finish)
+    return verbs.stage("monitor", config, overrides, dry_run, json_, restart=restart, force=force, is_finishing=finish)
 
 
 command(short_help="Map what changed between two images, without labels or a config.")(change)
@@ -252,7 +252,7 @@ command(short_help="Map what changed between two images, without labels or a con
 
 @command(short_help="Run all stages and the report, skipping what is up to date.")
 def run(
-    config: Config, overrides: Overrides = None, model: Model = None, model_as_is: ModelAsIs = False,
+    config: Config, overrides: Overrides = None, model: Model = None, model_as_is: ModelAsIs = False, force: Force = False,
     even_if_worse: IfWorse = False, even_if_confounded: IfConfounded = False, dry_run: DryRun = False, json_: AsJson = False,
 ) -> int | None:  # fmt: skip
     """Run all stages of the task and the report, skipping what is up to date.
@@ -264,7 +264,7 @@ def run(
       driftline run my-run.yaml --even-if-worse
       driftline run other-place.yaml --model runs/my-run
     """
-    forced = {"even_if_worse": even_if_worse, "even_if_confounded": even_if_confounded}
+    forced = {"even_if_worse": even_if_worse, "even_if_confounded": even_if_confounded, "force": force}
     return verbs.stage("run", config, with_model(overrides, model, model_as_is), dry_run, json_, **forced)
 
 

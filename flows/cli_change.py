@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flows import verbs
-from flows.cli_options import AsJson, DryRun, Overrides
+from flows.cli_options import AsJson, DryRun, Force, Overrides
 from pipelines.errors import RequestError
 
 IMAGE = "a GeoTIFF or JPEG2000 file, or a folder with one per band"
@@ -37,6 +37,7 @@ def change(
     nodata: Annotated[float | None, typer.Option(help="value of missing pixels, beside those in the files")] = None,
     out: Annotated[str, typer.Option(metavar="FOLDER", help="where the run's folder NAME is made")] = "runs",
     overrides: Overrides = None,
+    force: Force = False,
     dry_run: DryRun = False,
     json_: AsJson = False,
 ) -> int | None:
@@ -68,7 +69,7 @@ def change(
         "detection": {"model": model, "threshold": threshold},
         "runs": out,
     }
-    return verbs.stage("run", config, overrides, dry_run, json_)
+    return verbs.stage("run", config, overrides, dry_run, json_, force=force)
 
 
 def listed(text: str) -> list[str]:

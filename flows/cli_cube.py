@@ -15,6 +15,7 @@ from pipelines.wording import counted
 
 if TYPE_CHECKING:
     from pipelines.cube.checking import CheckReport
+    from pipelines.stored_runs import CheckedRun
 
 Cube = Annotated[str, typer.Argument(metavar="CUBE", help="a cube: a folder such as runs/demo/cube, or s3://bucket/prefix")]
 Snapshot = Annotated[str | None, typer.Option(help="an older version (see `driftline history CUBE`); default: the newest")]
@@ -56,6 +57,7 @@ def check(
     json_: AsJson = False,
 ) -> int | None:
     """Read every pixel of a cube's newest version and name what is damaged: date, scene, bands, box. Exit code 1 if anything is.
+    Of a run that is stored in S3 (s3://bucket/prefix/NAME): read every file of the published version.
 
     Checksums tell in cubes that this version has written, the content hash of each date in all. What is damaged is marked, so
     that nothing uses it; the next `driftline ingest CONFIG`, or --repair, reads those scenes again.
@@ -68,7 +70,12 @@ def check(
     """
     from pipelines.cube.checking import check_cube
     from pipelines.cube.edits import mark_damaged
+    from pipelines.stored_files import is_remote
+    from pipelines.stored_runs import check as check_run
 
+    if is_remote(cube) and (run := check_run(cube)) is not None:
+        show({"run": cube, "ok": not run.damages, **asdict(run)}, run_lines(cube, run), json_)
+        return FAILED if run.damages else DONE
     if repair is not None:
         _require_same_cube(repair, cube)
     with Bars().step("check", "read every chunk") as progress:
@@ -105,6 +112,14 @@ def check_lines(cube: str, report: "CheckReport", note: str) -> list[str]:
     damaged = f"{counted(len(report.scene_ids), 'scene')} of {read}{files}"
     lines = [f"  {one}" for one in (*report.damages, *report.files)]
     return [f"damaged: {damaged}", *lines, *filter(None, [note]), f"{remedy} (docs/validation.md)"]
+
+
+def run_lines(uri: str, run: "CheckedRun") -> list[str]:
+    """What `driftline check` found in a stored run."""
+    if not run.damages:
+        size = f"{counted(run.files, 'file')} of version {run.version} read, {run.bytes / 1e6:.1f} MB"
+        return [f"ok: {size}; every checksum agrees. Its cube is checked by `driftline check {uri}/cube`"]
+    return [f"damaged: {len(run.damages)} of {counted(run.files, 'file')}", *(f"  {one}" for one in run.damages)]
 
 
 def _require_same_cube(config: str, cube: str) -> None:

@@ -42,6 +42,9 @@ def require_alone(finish: bool, dry_run: bool) -> None:
         raise RequestError("--slice does a share of the work; leave out --finish and --dry-run")
 
 
+Force = Annotated[bool, typer.Option("--force", help="publish what covers a smaller extent or fewer dates than what it replaces")]
+
+
 def with_model(overrides: list[str] | None, model: str | None, as_is: bool) -> list[str]:
     """The overrides, with `model` of the config replaced by the one at the path `model`."""
     import json

@@ -29,10 +29,11 @@ def evaluate_flow(config: str, overrides: list[str] | None = None) -> Any:
 
 @flow(name="predict", **OPTIONS)
 def predict_flow(
-    config: str, overrides: list[str] | None = None, even_if_worse: bool = False, even_if_confounded: bool = False
-) -> Any:
+    config: str, overrides: list[str] | None = None, even_if_worse: bool = False, even_if_confounded: bool = False,
+    force: bool = False,
+) -> Any:  # fmt: skip
     """Forecaster + cube -> published forecast. `config` is a path as the worker sees it."""
-    forced = {"even_if_worse": even_if_worse, "even_if_confounded": even_if_confounded}
+    forced = {"even_if_worse": even_if_worse, "even_if_confounded": even_if_confounded, "force": force}
     return carry_out(config, overrides, "predict", **forced, inputs_must_exist=False)
 
 
@@ -43,15 +44,16 @@ def verify_flow(config: str, overrides: list[str] | None = None) -> Any:
 
 
 @flow(name="monitor", **OPTIONS)
-def monitor_flow(config: str, overrides: list[str] | None = None, restart: bool = False) -> Any:
+def monitor_flow(config: str, overrides: list[str] | None = None, restart: bool = False, force: bool = False) -> Any:
     """New scenes -> saved state one step on -> change maps and alerts. `config` is a path as the worker sees it."""
-    return carry_out(config, overrides, "monitor", restart=restart)
+    return carry_out(config, overrides, "monitor", restart=restart, force=force)
 
 
 @flow(name="run", **OPTIONS)
 def run_flow(
-    config: str, overrides: list[str] | None = None, even_if_worse: bool = False, even_if_confounded: bool = False
-) -> Any:
+    config: str, overrides: list[str] | None = None, even_if_worse: bool = False, even_if_confounded: bool = False,
+    force: bool = False,
+) -> Any:  # fmt: skip
     """Ingest to report. `config` is a path as the worker sees it."""
-    forced = {"even_if_worse": even_if_worse, "even_if_confounded": even_if_confounded}
+    forced = {"even_if_worse": even_if_worse, "even_if_confounded": even_if_confounded, "force": force}
     return carry_out(config, overrides, "run", **forced)

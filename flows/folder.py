@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +15,9 @@ from configs.sites import has_sites
 from configs.tasks import AnyRun
 from flows import Json
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError, RunBusy
+from pipelines.stored_files import is_remote
+from pipelines.stored_runs import StoredRun
+from pipelines.working_copies import WorkingCopy, copy_folder
 
 Loaded = TypeVar("Loaded")
 PUBLISHED = {"key": str, "model_hash": str, "products": list, "snapshot": str, "files": dict}  # by the last stage of a task
@@ -45,6 +48,7 @@ class RunFolder:
     path: Path
     cube_uri: str
     task: str = ""  # records of another task, which once had this folder, do not count
+    stored: str = ""  # s3://bucket/prefix/NAME, of which `path` is a working copy (`pipelines.stored_runs`)
 
     config, report, summary, steps = Below("config.yaml"), Below("report.html"), Below("summary.json"), Below("steps.jsonl")
     samples, model, networks, staging = Below("samples"), Below("model"), Below("model/networks"), Below("staging")
@@ -56,13 +60,32 @@ class RunFolder:
 
     @classmethod
     def of(cls, run: AnyRun) -> "RunFolder":
-        path = Path(run.runs) / run.name
-        return cls(path, run.cube.uri or str(path / ("cubes" if has_sites(run) else "cube")), run.task)
+        if not is_remote(run.runs):
+            return cls.at(Path(run.runs) / run.name, run)
+        stored = f"{run.runs}/{run.name}"
+        return replace(cls.at(copy_folder(run.runs) / run.name, run), stored=stored)
+
+    @classmethod
+    def at(cls, path: Path, run: AnyRun) -> "RunFolder":
+        """The folder of a run that may have been moved, with its cube; nothing is fetched or published."""
+        below = f"{run.runs}/{run.name}" if is_remote(run.runs) else str(path)
+        return cls(path, run.cube.uri or f"{below}/{'cubes' if has_sites(run) else 'cube'}", run.task)
 
     def cube_of(self, site: str) -> str:
         """The URI of one site's cube, where a run has several."""
         is_remote = "://" in self.cube_uri
         return f"{self.cube_uri.rstrip('/')}/{site}" if is_remote else str(Path(self.cube_uri) / site)
+
+    def place_of(self, name: str, asked: str | None) -> str:
+        """Where staged tiles or states are kept: below a place that the config names, which runs share, or that of the run."""
+        if asked is not None:
+            return f"{asked.rstrip('/')}/{self.path.name}"
+        return f"{self.stored}/{name}" if self.stored else str(self.path / name)
+
+    @property
+    def copy(self) -> WorkingCopy | None:
+        """What fetches and publishes a run in S3; None for one on a disk."""
+        return WorkingCopy(self.path, StoredRun.at(self.stored)) if self.stored else None
 
     def done(self, stage: str) -> Path:
         """The file that says what a finished stage was made from, and what came out."""
@@ -115,10 +138,10 @@ def first_altered(folder: RunFolder, record: Json) -> str:
 
 
 @contextmanager
-def exclusive_run(folder: RunFolder) -> Iterator[None]:
+def exclusive_run(folder: RunFolder, wait_s: float = 0.0) -> Iterator[None]:
     """Holds the run's folder; the lock dies with its owner.
 
-    Raises RunBusy at once if another process has it, RequestError where no folder can be made.
+    Raises RunBusy if another process has it, at once or after `wait_s`, RequestError where no folder can be made.
     """
     from pipelines.files import Held, exclusive_owner
 
@@ -127,7 +150,7 @@ def exclusive_run(folder: RunFolder) -> Iterator[None]:
     except FileNotFoundError as e:  # as below /proc
         raise RequestError(f"no folder can be made at {folder.path}; name another place (--out, in a config `runs`)") from e
     try:
-        with exclusive_owner(folder.path / ".run.lock", folder.path / ".run.writer.json"):
+        with exclusive_owner(folder.path / ".run.lock", folder.path / ".run.writer.json", wait_s):
             yield
     except Held as e:
         remedy = "wait for it, or give this run another `name`"

@@ -148,8 +148,7 @@ def clean_files(folder: RunFolder, staging: str, before: datetime, found: Found,
 
 
 def staging_of(run: AnyRun, folder: RunFolder) -> str:
-    asked = getattr(getattr(run, "prediction", None), "staging", None)
-    return str(folder.staging) if asked is None else f"{asked.rstrip('/')}/{run.name}"
+    return folder.place_of("staging", getattr(getattr(run, "prediction", None), "staging", None))
 
 
 def last_stage(folder: RunFolder) -> str:

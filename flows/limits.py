@@ -154,8 +154,8 @@ def derived_paths(run: AnyRun) -> list[NamedPath]:
     """The paths that a run derives from its name: its folder, its cube, and every link in these."""
     folder = RunFolder.of(run)
     cube = NamedPath(("cube", "uri"), folder.cube_uri, "write")
-    own = [NamedPath(("name",), str(folder.path), "write"), cube]
-    for one in [*own] if not cube.is_remote else own[:1]:
+    own = [NamedPath(("name",), folder.stored or str(folder.path), "write"), cube]
+    for one in [one for one in own if not one.is_remote]:
         for parent, folders, files in os.walk(one.local):  # follows no link
             links = [path for name in (*folders, *files) if (path := Path(parent, name)).is_symlink()]
             own += [NamedPath(one.key, str(link), "write") for link in links]

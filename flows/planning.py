@@ -10,6 +10,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,11 +23,11 @@ from configs.run import CubeConfig, CubeRun
 from configs.tasks import AnyRun
 from configs.trained import used_by
 from flows import Json
-from flows.folder import RunFolder, finished
+from flows.folder import RunFolder, exclusive_run, finished
 from flows.stage import stages_of
 from flows.staged import note_on_compute
 from flows.tasks import task_of
-from pipelines.errors import MissingInput
+from pipelines.errors import MissingInput, RunBusy
 from pipelines.wording import counted
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ class Extent:
 def make_plan(run: AnyRun, verb: str) -> Json:
     """The plan as JSON values. Raises MissingInput where there is neither a source nor a cube."""
     folder = RunFolder.of(run)
+    if folder.copy is not None:
+        with suppress(RunBusy), exclusive_run(folder):  # another command at work here has fetched it
+            folder.copy.fetch()
     task = task_of(run.task)
     stages_of(task, verb)  # a verb that the task has
     extent, steps = task.plan(run, folder, "run" if verb == "predict" and used_by(run) is not None else verb)
@@ -108,7 +112,7 @@ def make_plan(run: AnyRun, verb: str) -> Json:
     return {
         "run": run.name,
         "verb": verb,
-        "folder": str(folder.path),
+        "folder": folder.stored or str(folder.path),
         "cube": folder.cube_uri,
         "extent": {
             "dates": extent.dates,
@@ -237,7 +241,7 @@ def plan_lines(content: Json) -> list[str]:
         if sites == 1
         else f"{extent['y'] * extent['x']} pixels in {sites} sites"
     )
-    lines.append(f"  {dates}, {pixels}, {bands} -> {Path(content['folder'])}")
+    lines.append(f"  {dates}, {pixels}, {bands} -> {content['folder']}")
     lines += [f"  note: {note}" for note in content["notes"]]
     lines.append(f"  {'step':<10}{'time':>10}{'disk':>12}{'memory':>12}  what")
     for step in content["steps"]:

@@ -20,9 +20,10 @@ from flows import code, trained
 from flows.folder import RunFolder, code_version, fingerprints, finished, first_altered, readable, require
 from flows.steps import read_records, stage_costs
 from flows.task import Building, Findings, Invocation, Record, Task, key_of
-from pipelines.errors import MissingInput, NotPublished
+from pipelines.errors import MissingInput, NotPublished, ProductShrinks
 from pipelines.files import replace_folder
 from pipelines.learning.result import Evaluation
+from pipelines.products.covered import Covered, covered_by, shortfalls
 
 TRACKS = ("track/index.json", "track/tracks.png")  # of `driftline track --run`, which the report shows
 PUBLISHED = re.compile(r"products/[^/.][^/]*|[^/]+\.(png|gif)")  # records can be edited; nothing else is ours to remove
@@ -30,13 +31,14 @@ PUBLISHED = re.compile(r"products/[^/.][^/]*|[^/]+\.(png|gif)")  # records can b
 
 def publish(task: Task, context: Invocation, stage: str) -> Record:
     """The last stage of a task: products, then summary and report. Raises NotPublished, after the report, at a shut gate."""
-    folder, (evaluation, record) = context.folder, standing(task, context)
+    folder, before = context.folder, covered_now(context.folder, stage)
+    evaluation, record = standing(task, context, is_replacing=True)
     if task.is_gated and evaluation is not None:
         require_publishable(task, context, stage, evaluation)
     key = key_of(task, context, stage)
     is_new = record.get("key") != key or bool(first_altered(folder, record)) or not task.is_whole(context, stage, record)
     if is_new:
-        record = write_products(task, context, stage, key, evaluation)
+        record = write_products(task, context, stage, key, evaluation, before)
     else:
         context.steps.skip(stage, "up to date")
     record = task.close(context, record, is_new=is_new)
@@ -52,17 +54,21 @@ def publish(task: Task, context: Invocation, stage: str) -> Record:
 # ---------------------------------------------------------------- what counts
 
 
-def standing(task: Task, context: Invocation) -> tuple[Evaluation | None, Record]:
+def standing(task: Task, context: Invocation, *, is_replacing: bool = False) -> tuple[Evaluation | None, Record]:
     """(the evaluation that counts, the record of what is published or {}); what does not belong to the run is withdrawn.
 
+    is_replacing: what is whole, if of another model, stays until what is made now takes its place: it may turn out to cover less.
     Raises MissingInput where a gated task has no evaluation that counts.
     """
     folder, stage = context.folder, task.stages[-1]
     evaluation, record = current_evaluation(task, context), finished(folder, stage)
+    has_grounds = not task.is_gated or evaluation is not None or is_unscored(task, context)
     if why := misfit(task, folder, record, evaluation):
-        withdraw(context, stage, why)
+        is_whole = record is not None and record["key"] and all((folder.path / name).is_file() for name in record["files"])
+        if not (is_replacing and is_whole and has_grounds):
+            withdraw(context, stage, why)
         record = None
-    if task.is_gated and evaluation is None and not is_unscored(task, context):
+    if not has_grounds:
         raise MissingInput(f"{folder.path} has no evaluation of this model and config; run `driftline evaluate CONFIG` first")
     return evaluation, record or {}
 
@@ -128,10 +134,13 @@ def require_publishable(task: Task, context: Invocation, stage: str, evaluation:
 # ---------------------------------------------------------------- products
 
 
-def write_products(task: Task, context: Invocation, stage: str, key: str, evaluation: Evaluation | None) -> Record:
+def write_products(
+    task: Task, context: Invocation, stage: str, key: str, evaluation: Evaluation | None, before: Covered
+) -> Record:
     """Everything that is published, made beside what is there and put into its place; the record of the stage.
 
-    Raises NotPublished, after the report, where the task finds that what it made must not be published.
+    Raises NotPublished, after the report, where the task finds that what it made must not be published, and ProductShrinks where
+    it covers less than what is published did (`before`), which stays.
     """
     folder = context.folder
     building = new_building(folder)
@@ -141,11 +150,38 @@ def write_products(task: Task, context: Invocation, stage: str, key: str, evalua
         context.steps.skip(stage, "not published")
         report(task, context)
         raise NotPublished(f"{e}. To publish all the same: --even-if-worse") from e
+    if "dates" in about:
+        about["refused_scenes"] = len((finished(folder, "ingest") or {"refused": []})["refused"])
+    require_no_less(context, stage, before, covered(building.products, about))
     products = [f"{folder.products.name}/{path.name}" for path in sorted(building.products.iterdir())]
     pictures = sorted(path.name for path in building.pictures.iterdir())
     insisted = {name: getattr(context, name) for name in ("even_if_worse", "even_if_confounded")}
     about |= {"products": [*products, *pictures], **insisted, "evaluated": evaluated_key(folder)}
     return put_in_place(context, stage, {"key": key, **about}, building, pictures)
+
+
+def covered_now(folder: RunFolder, stage: str) -> Covered:
+    """What is published in the run's folder, if it is finished."""
+    record = finished(folder, stage)
+    return Covered() if record is None or not record["key"] else covered(folder.products, record)
+
+
+def covered(products: Path, about: Record) -> Covered:
+    """What products cover; of monitoring the record counts the dates, and the scenes that were refused."""
+    dates = about.get("dates")
+    return covered_by(products, *((dates, about.get("refused_scenes", 0)) if isinstance(dates, int) else ()))
+
+
+def require_no_less(context: Invocation, stage: str, before: Covered, after: Covered) -> None:
+    """Raises ProductShrinks, unless `--force` asks for it."""
+    lost = list(shortfalls(before, after))
+    if lost and not context.force:
+        context.steps.skip(stage, "not published: it covers less than what is published")
+        raise ProductShrinks(
+            f"{context.folder.stored or context.folder.path}: what was made now covers less than what is published: "
+            f"{'; '.join(lost)}. What is published stays. If this is meant: the same command with --force, or with "
+            "--set name=..., which keeps both"
+        )
 
 
 def put_in_place(context: Invocation, stage: str, record: Record, building: Building, pictures: list[str]) -> Record:

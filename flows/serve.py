@@ -33,6 +33,7 @@ from flows.prefect_api import PrefectApi, without_proxies
 from flows.tasks import FLOWS
 from flows.tracking import is_reachable
 from pipelines.errors import RequestError, StateError
+from pipelines.stored_files import is_remote
 
 HOST = "127.0.0.1"
 POOLS = ("cpu", "gpu")
@@ -74,7 +75,7 @@ def serve(
     """
     run = load_run(config) if config else None
     deployments = read_deployments(config, schedule)
-    home = (Path(run.runs if run else "runs") / ".prefect").absolute()
+    home = (Path(run.runs if run and not is_remote(run.runs) else "runs") / ".prefect").absolute()
     with sigterm_as_interrupt(), ExitStack() as stack:
         make_private(home)
         stack.enter_context(lock_home(home))

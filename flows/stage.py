@@ -8,6 +8,8 @@ A record holds the key, the inputs it was made from, and what the task says of t
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +20,10 @@ from flows.ingest_slices import require_slices
 from flows.staged import note_on_compute
 from flows.task import Invocation, Record, SlicedTask, Task, TrainedTask, key_of
 from flows.tasks import task_of
-from pipelines.errors import RequestError
+from pipelines.errors import NotPublished, RequestError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, NoTruth
+from pipelines.wording import counted
 
 logger = logging.getLogger(__name__)
 NOTHING_TO_DO = "nothing to do: everything is up to date"
@@ -37,15 +40,18 @@ def carry_out(context: Invocation, verb: str) -> Record:
     elif context.is_finishing and not (isinstance(task, SlicedTask) and verb in task.sliced):
         raise RequestError(f"--finish: `driftline {verb}` of a run with `task: {task.name}` has no slices; leave it out")
     if verb == "report":
-        return publish.report(task, task.resolve(context, verb))
+        with storing(context):
+            return publish.report(task, task.resolve(context, verb))
     stages = stages_needed(task, context, verb)
     if context.is_finishing and verb != "ingest":  # a scene that came in now would put every slice behind
         stages = tuple(stage for stage in stages if stage != "ingest")
     if note := note_on_compute(task, context.run, stages):
         context.steps.log(note)
-    # the last stage is the one that slices did
-    contexts = {stage: replace(context, is_finishing=context.is_finishing and stage == stages[-1]) for stage in stages}
-    records = {stage: run_stage(task, one, stage) for stage, one in contexts.items()}
+    records = {}
+    for stage in stages:
+        with storing(context):  # the last stage is the one that slices did
+            one = replace(context, is_finishing=context.is_finishing and stage == stages[-1])
+            records[stage] = run_stage(task, one, stage)
     result = list(records.values())[-1]
     is_skipped = all(record["skipped"] for record in records.values())
     if len(records) > 1 and is_skipped:
@@ -53,6 +59,27 @@ def carry_out(context: Invocation, verb: str) -> Record:
         result = {**result, "message": NOTHING_TO_DO}
     refused = records["ingest"]["refused"] if "ingest" in records else result.get("refused", [])
     return {**result, "task": task.name, "refused": refused, "skipped": is_skipped}
+
+
+@contextmanager
+def storing(context: Invocation) -> Iterator[None]:
+    """Publishes what a stage has left, where the run is stored in S3; also the report on what must not be published."""
+    try:
+        yield
+    except NotPublished:
+        store(context)
+        raise
+    store(context)
+
+
+def store(context: Invocation) -> None:
+    """A new version of a run that is stored in S3, if anything has changed. Raises RunBusy, StateError."""
+    copy = context.folder.copy
+    version = copy.publish() if copy is not None else None
+    if version is not None:
+        new = [file for file in version.files.values() if version.version in file.object]
+        size = f"{counted(len(new), 'file')}, {sum(file.bytes for file in new) / 1e6:.1f} MB"
+        context.steps.log(f"stored {size}: {context.folder.stored}/versions/{version.version}")
 
 
 def stages_of(task: Task, verb: str) -> tuple[str, ...]:

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
 
 def staging_of(context: Invocation) -> str:
-    """Where regions are kept until all are there; a place that the config names is shared by runs."""
-    asked = getattr(getattr(context.run, "prediction", None), "staging", None)
-    return str(context.folder.staging) if asked is None else f"{asked.rstrip('/')}/{context.run.name}"
+    """Where regions are kept until all are there."""
+    return context.folder.place_of("staging", getattr(getattr(context.run, "prediction", None), "staging", None))
 
 
 def make(context: Invocation, stage: str, what: str, work: StagedWork) -> None:

@@ -55,6 +55,7 @@ class Invocation:
     source: Source | None = None
     even_if_confounded: bool = False
     is_finishing: bool = False  # slices have done the work: what they left out is not made up for
+    force: bool = False  # what is published now may cover less than what was
 
     def allows(self, verdict: Verdict) -> bool:
         """Whether this call may publish a model of that verdict."""
@@ -84,6 +85,7 @@ def open_invocation(
     source: Source | None = None,
     even_if_confounded: bool = False,
     is_finishing: bool = False,
+    force: bool = False,
 ) -> Invocation:
     """Reads the config, a file or its content (raises ConfigError, MissingInput, and RequestError for a path that the run may
     not touch)."""
@@ -94,7 +96,9 @@ def open_invocation(
     run = with_model(run)
     folder = RunFolder.of(run)
     steps = Steps(folder.steps, shown, call, flow_run)
-    return Invocation(run, folder, steps, even_if_worse, restart, retry_refused, source, even_if_confounded, is_finishing)
+    insisted = {"even_if_worse": even_if_worse, "even_if_confounded": even_if_confounded, "force": force}
+    return Invocation(run, folder, steps, restart=restart, retry_refused=retry_refused, source=source, is_finishing=is_finishing,
+                      **insisted)  # fmt: skip
 
 
 @contextmanager
@@ -106,10 +110,20 @@ def remembering_folder(invocation: Invocation) -> Iterator[None]:
     try:
         with exclusive_run(invocation.folder):
             sweep(invocation.folder)
+            fetch(invocation)
             yield
     except Exception as e:
         e.driftline_folder = invocation.folder.path  # type: ignore[attr-defined]
         raise
+
+
+def fetch(invocation: Invocation) -> None:
+    """Brings the working copy of a run that is stored in S3 to what is published. Raises StateError."""
+    copy = invocation.folder.copy
+    if copy is not None:
+        for line in copy.fetch():
+            invocation.steps.log(line)
+        copy.begin()
 
 
 # ---------------------------------------------------------------- what a task makes
@@ -339,10 +353,8 @@ def ingest_scenes(context: Invocation) -> Record:
 
 
 def staging_of_scenes(context: Invocation) -> str:
-    """Where slices of an ingest keep scenes until all are there; a place that the config names is shared by runs."""
-    asked = context.run.cube.staging
-    place = str(context.folder.staging) if asked is None else f"{asked.rstrip('/')}/{context.run.name}"
-    return f"{place}/scenes"
+    """Where slices of an ingest keep scenes until all are there."""
+    return f"{context.folder.place_of('staging', context.run.cube.staging)}/scenes"
 
 
 def format_report(report: IngestReport) -> str:

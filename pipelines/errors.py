@@ -11,6 +11,7 @@
     └── StateError              stop, exit code 1: the disk or the machine is in an unexpected state
         ├── StorageFull         no space left; what was committed before is intact
         ├── NotPublished        a model that does not beat its baselines, or whose tiles disagree at their seams
+        │   └── ProductShrinks  products that cover less than those that they would replace
         └── ArtefactDamaged     a checkpoint, cache, ledger or cube that cannot be trusted
 
 A message says what was expected, what was found, where (file, scene, date, key) and what to do about it.
@@ -104,6 +105,10 @@ class StorageFull(StateError):
 
 class NotPublished(StateError):
     """The model does not beat its baselines, or its tiles disagree at their seams; its products were not published."""
+
+
+class ProductShrinks(NotPublished):
+    """New products cover a smaller extent or fewer dates than the published ones, which stay; `--force` replaces them."""
 
 
 class ArtefactDamaged(StateError):

@@ -122,15 +122,15 @@ class Held(Exception):
 
 
 @contextmanager
-def exclusive_owner(lock_path: Path, owner_path: Path) -> Iterator[None]:
-    """Holds the kernel's lock on `lock_path`, with our name in `owner_path`. Raises Held at once, naming the owner.
+def exclusive_owner(lock_path: Path, owner_path: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """Holds the kernel's lock on `lock_path`, with our name in `owner_path`. Raises Held after `wait_s`, naming the owner.
 
     The kernel releases the lock when its owner ends, however that happens.
     """
     from filelock import FileLock, Timeout  # slow to import
 
     lock_path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(lock_path, timeout=0, is_singleton=False)
+    lock = FileLock(lock_path, timeout=wait_s, is_singleton=False)
     try:
         lock.acquire()
     except Timeout as e:

@@ -26,9 +26,8 @@ def open_cube(context: Invocation, snapshot: str = "") -> MonitoredCube:
 
 
 def state_of(context: Invocation) -> str:
-    """Where the state is kept; a place that the config names is shared by runs."""
-    asked = context.run.monitoring.state
-    return str(context.folder.state) if asked is None else f"{asked.rstrip('/')}/{context.run.name}"
+    """Where the state is kept."""
+    return context.folder.place_of("state", context.run.monitoring.state)
 
 
 def networks_of(context: Invocation, *, may_train: bool = True) -> config.Networks:

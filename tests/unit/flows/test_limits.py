@@ -171,8 +171,10 @@ def test_locations_of_the_config_and_allowed_ones_are_accepted(here: Path, monke
     assert limits_here() == limits
     assert open_invocation("run.yaml").run.source.path == str(outside)
     assert open_invocation("run.yaml", ["cube.uri=s3://bucket/others/deep/er"]).run.name == "tiny"
-    with pytest.raises(RequestError, match="runs: may not write"):  # read only
-        open_invocation("run.yaml", [f"runs={outside}"])
+    assert open_invocation("run.yaml", ["runs=s3://bucket/others/runs/"]).folder.stored == "s3://bucket/others/runs/tiny"
+    for runs in (outside, "s3://bucket/runs"):  # read only; not named
+        with pytest.raises(RequestError, match="runs: may not write"):
+            open_invocation("run.yaml", [f"runs={runs}"])
 
 
 def test_the_home_folder_as_working_folder_is_not_allowed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,9 +258,9 @@ def test_a_deployment_of_its_own_finds_inputs_beside_its_config(
 @pytest.mark.parametrize(
     ("override", "key", "problem"),
     [
-        ("runs=s3://bucket/runs", "runs", "a path on this machine"),
-        ("runs=s3:/bucket/runs", "runs", "a path on this machine"),
-        ("runs=file:///data/runs", "runs", "a path on this machine"),
+        ("runs=s3://bucket", "runs", "a folder, or s3://bucket/prefix"),
+        ("runs=s3:/bucket/runs", "runs", "a folder, or s3://bucket/prefix"),
+        ("runs=file:///data/runs", "runs", "a folder, or s3://bucket/prefix"),
         ("source.path=https://example.org/scenes", "source.path", "a path on this machine"),
         ("source.dates=s3://bucket/dates.csv", "source.dates", "a path on this machine"),
         ("cube.uri=gs://bucket/cube", "cube.uri", "a folder, or s3://bucket/prefix"),

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from flows.folder import require
 from flows.stage import carry_out
 from flows.task import Invocation
-from pipelines.errors import MissingInput, NotPublished
+from pipelines.errors import MissingInput, NotPublished, ProductShrinks
 
 Open = Callable[..., Invocation]
 DISK = ((Path, "rename"), (Path, "replace"), (Path, "unlink"), (Path, "rmdir"), (shutil, "rmtree"))
@@ -239,3 +240,20 @@ def test_a_report_that_a_kill_prevented_is_written_by_the_next_run(
     assert carry_out(context, "predict")["skipped"]
     assert_consistent(context)
     assert summary(context)["found"] == {"dates": 3}
+
+
+def test_fewer_dates_replace_nothing_unless_forced(fake: Any, open_fake: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of another model, and with another config: what is published stays, whole, and may be predicted again."""
+    predict = type(fake).predict
+    monkeypatch.setattr(
+        type(fake), "predict", lambda self, context, *more: predict(self, context, *more) | {"dates": context.run.dates}
+    )
+    carry_out(open_fake(dates=3), "run")
+    before = published(open_fake())
+    with pytest.raises(ProductShrinks, match=r"fake: .* 2 dates instead of 3. What is published stays. .* with --force, or"):
+        carry_out(open_fake(dates=2, setting=2), "run")
+    assert published(open_fake()) == before
+    assert_consistent(open_fake())
+    carry_out(replace(open_fake(dates=2, setting=2), force=True), "predict")
+    assert len(published(open_fake())) == 3
+    assert_consistent(open_fake())
