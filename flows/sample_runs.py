@@ -123,19 +123,21 @@ def preview_samples(run: Any) -> tuple[SampleLayout, int, tuple[str, ...], tuple
     return first_layout(source, listing, frames), len(listing.samples), notes, tuple(one.reason for one in listing.refused)
 
 
-def plan_samples(run: Any, folder: RunFolder, stages: tuple[str, ...], *, reads_source: bool) -> tuple[Extent, list[PlannedStep]]:
+def plan_samples(
+    run: Any, folder: RunFolder, stages: tuple[str, ...], *, reads_source: bool, ingested: Record | None = None
+) -> tuple[Extent, list[PlannedStep]]:
     """What the stages would cost. The source is listed, and its first sample read, where the verb reads it."""
-    from flows.planning import Extent, estimate
+    from flows.planning import Extent, estimate, read_by
     from pipelines.samples.sample_store import read_table
 
     notes, refused = tuple[str, ...](), tuple[str, ...]()
-    if reads_source or finished(folder, "ingest") is None:
+    if (reads_source or finished(folder, "ingest") is None) and ingested is None:
         layout, count, notes, refused = preview_samples(run)
     else:
         table = read_table(folder.cube_uri)
         layout, count = table.layout, len(table)
     sizes = layout.frames, layout.frames, layout.size, len(layout.bands), layout.dtype.itemsize, count
-    extent = Extent(*sizes, notes, refused=refused if reads_source else ())
+    extent = Extent(*sizes, notes, refused=refused if reads_source else (), to_read=read_by(ingested))
     from configs.sequences import build_learner
 
     network = build_learner(run.model, layout, ("a", "b"), 0)

@@ -12,6 +12,7 @@ from typing import Any
 
 from configs.trained import used_by
 from flows import publish, trained
+from flows.costs import Costs
 from flows.folder import fingerprints, finished, first_altered, require
 from flows.task import Invocation, Record, SlicedTask, Task, TrainedTask, key_of
 from flows.tasks import task_of
@@ -33,12 +34,21 @@ def carry_out(context: Invocation, verb: str) -> Record:
         raise RequestError(f"--finish: `driftline {verb}` of a run with `task: {task.name}` has no slices; leave it out")
     if verb == "report":
         return publish.report(task, task.resolve(context, verb))
-    records = {stage: run_stage(task, context, stage) for stage in stages_needed(task, context, verb)}
+    costs, records = Costs(task, context, verb), dict[str, Record]()
+    try:
+        for stage in stages_needed(task, context, verb):
+            with costs.stage(stage):
+                records[stage] = run_stage(task, context, stage)
+                costs.done(stage, records[stage])
+    finally:
+        for line in costs.lines():
+            context.steps.log(line)
     result = list(records.values())[-1]
     is_skipped = all(record["skipped"] for record in records.values())
     if len(records) > 1 and is_skipped:
         context.steps.log(NOTHING_TO_DO)
         result = {**result, "message": NOTHING_TO_DO}
+    result = {**result, "costs": list(costs.rows.values())}
     refused = records["ingest"]["refused"] if "ingest" in records else result.get("refused", [])
     return {**result, "task": task.name, "refused": refused, "skipped": is_skipped}
 
@@ -88,7 +98,12 @@ def run_stage(task: Task, context: Invocation, stage: str) -> Record:
 
 def ingest(task: Task, context: Invocation) -> Record:
     """Scenes into the cube; with nothing new the snapshot stays."""
-    found = task.ingest(context)
+    from pipelines.sources.isolation import end_workers
+
+    try:
+        found = task.ingest(context)
+    finally:
+        end_workers()
     lines, is_new = found.pop("lines", ()), found.pop("is_new")
     found = task.resolve(context, "ingest").finish("ingest", found)
     for line in (f"ingest: {found['message']}", *lines):

@@ -159,8 +159,9 @@ class Task(Protocol):
     code: Mapping[str, tuple[str, ...]]
     is_gated: bool
 
-    def plan(self, run: Any, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
-        """What a verb would cost, for `--dry-run`; `run` is of the task's own class."""
+    def plan(self, run: Any, folder: RunFolder, verb: str, ingested: Record | None = None) -> tuple[Extent, list[PlannedStep]]:
+        """What a verb would cost; `run` is of the task's own class. `ingested`: what the call's own ingest has done: a cube is
+        there, and the source need not be listed again."""
 
     def resolve(self, context: Invocation, stage: str) -> Invocation:
         """The call with what earlier stages found out in place of what the config leaves open; called before `check`. Raises."""

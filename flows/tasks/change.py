@@ -52,7 +52,9 @@ class Change(TrainedTask):
         "predict": ("flows.tasks.change:Change.predict",),
     }
 
-    def plan(self, run: ChangeRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
+    def plan(
+        self, run: ChangeRun, folder: RunFolder, verb: str, ingested: Record | None = None
+    ) -> tuple[Extent, list[PlannedStep]]:
         """The extent over all sites (as one site of as many pixels) and the steps of a verb."""
         from flows.planning import estimate, plan_ingest
         from pipelines.change.networks import flop_per_pixel

@@ -68,10 +68,12 @@ class Monitor(Task):
     }
     is_gated = False
 
-    def plan(self, run: MonitorRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
+    def plan(
+        self, run: MonitorRun, folder: RunFolder, verb: str, ingested: Record | None = None
+    ) -> tuple[Extent, list[PlannedStep]]:
         from flows.planning import measure, plan_ingest
 
-        extent = measure(run, folder, run.monitoring.start, reads_source="ingest" in self.verbs[verb])
+        extent = measure(run, folder, run.monitoring.start, reads_source="ingest" in self.verbs[verb], ingested=ingested)
         steps = {"ingest": plan_ingest(run.cube, extent), "evaluate": plan_evaluate(run, extent)}
         steps["monitor"] = plan_monitor(run, extent, verb)
         return extent, [steps[stage] for stage in self.verbs[verb]]

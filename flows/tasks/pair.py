@@ -56,7 +56,9 @@ class Pair(Task):
     code: Mapping[str, tuple[str, ...]] = {"predict": PREDICTED}
     is_gated = False
 
-    def plan(self, run: PairRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
+    def plan(
+        self, run: PairRun, folder: RunFolder, verb: str, ingested: Record | None = None
+    ) -> tuple[Extent, list[PlannedStep]]:
         from flows.planning import Extent, estimate, plan_ingest
         from pipelines.grid import require_lonlat
 

@@ -55,14 +55,20 @@ class Segment(TrainedTask):
         bands = dict.fromkeys(band for one in config.name_variables(context.run) for band in one.bands)
         return measure({name: open_cube(*cube) for name, cube in cubes_of(context).items()}, list(bands))
 
-    def plan(self, run: SegmentRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
+    def plan(
+        self, run: SegmentRun, folder: RunFolder, verb: str, ingested: Record | None = None
+    ) -> tuple[Extent, list[PlannedStep]]:
         from datetime import datetime
 
         from flows.planning import estimate, measure, plan_ingest
 
         until = datetime(2261, 1, 1)
         by_site, reads_source = has_sites(run), "ingest" in self.verbs[verb]
-        extent = sites.extent_of(build_sites(run)) if by_site else measure(run, folder, until, reads_source=reads_source)
+        extent = (
+            sites.extent_of(build_sites(run))
+            if by_site
+            else measure(run, folder, until, reads_source=reads_source, ingested=ingested)
+        )
         classes = ("a", "b")  # how many there are costs nothing
         network = config.build_learner(run, len(config.name_variables(run)), classes, 0)
         side, chosen = config.build_recipe(run).windows.window_px, run.training
