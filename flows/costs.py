@@ -24,7 +24,7 @@ import psutil
 from configs.trained import used_by
 from flows import Json
 from flows.folder import RunFolder
-from flows.machine import FIGURES, PastRun, core_count, keep_run
+from flows.machine import FIGURES, PastRun, core_count, keep_run, stage_key
 from flows.steps import PeakMemory
 from pipelines.errors import DriftlineError
 from pipelines.files import write_json
@@ -195,12 +195,6 @@ class Costs:
 
     def lines(self) -> list[str]:
         return comparison_lines(list(self.rows.values()))
-
-
-def stage_key(run: object, stage: str) -> str:
-    """Task, stage and kind of network: runs of the same key correct each other's plans."""
-    kind = getattr(getattr(run, "model", None), "kind", "")
-    return "/".join(part for part in (getattr(run, "task", ""), stage, "" if stage == "ingest" else kind) if part)
 
 
 def read_costs(folder: RunFolder) -> dict[str, Json]:

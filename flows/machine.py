@@ -10,13 +10,13 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeGuard
 
 from flows.demo import cache_folder
 from pipelines.files import write_json
@@ -30,19 +30,19 @@ LEAST = {"seconds": 0.5, "cpu_seconds": 0.5, "memory_mb": 50.0, "disk_mb": 0.5, 
 
 @dataclass(frozen=True)
 class Rates:
-    """Of a machine; by default those of two idle cores of a server of 2024, which the constants of the plans were measured on.
+    """Of a machine; by default those of one core of an AMD EPYC server, which the constants of the plans were measured on.
 
     train_flop_s, predict_flop_s: operations of a ConvLSTM of 16 channels on 32 x 32 pixels, with all threads. fit_values_s:
     pixel-dates that the harmonic model fits, one core. write_bytes_s, read_bytes_s: bytes of pixels packed, written and forced to
     the disk, and read again, one core. start_s: Python with what a stage imports.
     """
 
-    train_flop_s: float = 30e9
-    predict_flop_s: float = 40e9
-    fit_values_s: float = 2e6
-    write_bytes_s: float = 150e6
-    read_bytes_s: float = 400e6
-    start_s: float = 3.0
+    train_flop_s: float = 48e9
+    predict_flop_s: float = 130e9
+    fit_values_s: float = 4e6
+    write_bytes_s: float = 600e6
+    read_bytes_s: float = 6e9
+    start_s: float = 3.5
 
 
 SHIPPED = Rates()
@@ -54,6 +54,7 @@ class Machine:
 
     rates: Rates = SHIPPED
     note: str = ""
+    threads: int = 1  # that the rates of networks were measured with
 
     @property
     def training(self) -> float:
@@ -134,12 +135,12 @@ def read_machine() -> Machine:
         return Machine(note=f"{problem}: the rates are of another machine; {remedy}")
     kept = content.get(machine_key(), {}).get("rates")
     if isinstance(kept, dict) and all(is_rate(kept.get(one.name)) for one in fields(Rates)):
-        return Machine(Rates(**{one.name: float(kept[one.name]) for one in fields(Rates)}))
+        return Machine(Rates(**{one.name: float(kept[one.name]) for one in fields(Rates)}), threads=thread_count())
     others = "" if kept is None else f"{plans_file()} holds no whole set of rates: "
     return Machine(note=f"{others}the rates are of another machine; {remedy}")
 
 
-def is_rate(value: object) -> bool:
+def is_rate(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
@@ -165,37 +166,52 @@ def keep_rates(rates: Rates) -> Path:
     return plans_file()
 
 
+def stage_key(run: object, stage: str) -> str:
+    """Task, stage and kind of network: runs of the same key correct each other's plans."""
+    kind = getattr(getattr(run, "model", None), "kind", "")
+    return "/".join(part for part in (getattr(run, "task", ""), stage, "" if stage == "ingest" else kind) if part)
+
+
 def keep_run(stage_key: str, run: PastRun) -> None:
     """Adds what a stage took, and drops the oldest. Two programs that end at once may lose one of theirs."""
     content, _ = read_plans()
-    runs = content.setdefault(machine_key(), {}).setdefault("runs", {})
-    before = runs.get(stage_key) if isinstance(runs.get(stage_key), list) else []
-    runs[stage_key] = [*before, asdict(run)][-MOST_RUNS:]
+    kept = _kept_runs(content)
+    kept[stage_key] = [*kept.get(stage_key, []), asdict(run)][-MOST_RUNS:]
+    content.setdefault(machine_key(), {})["runs"] = kept
     write_json(plans_file(), content)
 
 
 def past_runs(stage_key: str) -> list[PastRun]:
     """What the stage took here, the newest last."""
-    content, _ = read_plans()
+    kept = _kept_runs(read_plans()[0]).get(stage_key, [])
+    return [PastRun(one["planned"], one["actual"], bool(one.get("is_crowded"))) for one in kept]
+
+
+def _kept_runs(content: Mapping[str, Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """stage -> what is kept of this machine, without what is damaged."""
     runs = content.get(machine_key(), {}).get("runs", {})
-    kept = runs.get(stage_key, []) if isinstance(runs, dict) else []
-    whole = (
-        one for one in kept if isinstance(one, dict) and all(isinstance(one.get(part), dict) for part in ("planned", "actual"))
-    )
-    return [PastRun(one["planned"], one["actual"], bool(one.get("is_crowded"))) for one in whole]
+    lists = runs.items() if isinstance(runs, dict) else ()
+    return {stage: [one for one in kept if _is_past_run(one)] for stage, kept in lists if isinstance(kept, list)}
 
 
-def ratios(planned: Figures, past: list[PastRun]) -> tuple[dict[str, float], int]:
+def _is_past_run(one: object) -> bool:
+    return isinstance(one, dict) and all(isinstance(one.get(part), dict) for part in ("planned", "actual"))
+
+
+def ratios(planned: Figures, past: Sequence[PastRun]) -> tuple[dict[str, float], int]:
     """(figure -> median of what runs of like size took by what was planned for them, how many there are).
 
     Of crowded runs the CPU seconds stand for the time too, unless there are others.
     """
     like = [run for run in past if _is_like(run.planned.get("cpu_seconds"), planned.get("cpu_seconds"))]
     found: dict[str, float] = {}
-    for figure in FIGURES:
-        least = LEAST[figure]
-        pairs = [(run.planned.get(figure), run.actual.get(figure)) for run in like if figure != "seconds" or not run.is_crowded]
-        known = [actual / plan for plan, actual in pairs if is_rate(plan) and is_rate(actual) and max(plan, actual) >= least]  # type: ignore[operator, type-var]
+    for figure, least in LEAST.items():
+        known = []
+        for run in like:
+            plan, actual = run.planned.get(figure), run.actual.get(figure)
+            is_measure = figure != "seconds" or not run.is_crowded
+            if is_measure and is_rate(plan) and is_rate(actual) and max(plan, actual) >= least:
+                known.append(actual / plan)
         if known:
             found[figure] = median(known)
     if "seconds" not in found and "cpu_seconds" in found:
@@ -204,4 +220,4 @@ def ratios(planned: Figures, past: list[PastRun]) -> tuple[dict[str, float], int
 
 
 def _is_like(one: float | None, other: float | None) -> bool:
-    return is_rate(one) and is_rate(other) and 1 / OF_LIKE_SIZE <= one / other <= OF_LIKE_SIZE  # type: ignore[operator]
+    return is_rate(one) and is_rate(other) and 1 / OF_LIKE_SIZE <= one / other <= OF_LIKE_SIZE

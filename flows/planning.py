@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING
 from configs import build
 from configs.originals import frames_of
 from configs.privacy import PrivacyConfig, copy_of
-from configs.run import CubeConfig, CubeRun
+from configs.run import CubeConfig, CubeRun, Run
 from configs.tasks import AnyRun
 from configs.trained import used_by
 from flows import Json
-from flows.costs import stage_key
 from flows.folder import RunFolder, finished
-from flows.machine import FIGURES, Machine, past_runs, ratios, read_machine
-from flows.stage import stages_of
+from flows.machine import FIGURES, Machine, core_count, past_runs, ratios, read_machine, stage_key
+from flows.task import stages_of
 from flows.tasks import task_of
 from pipelines.errors import MissingInput
 from pipelines.wording import counted
@@ -40,10 +39,13 @@ if TYPE_CHECKING:
 
 INGEST_BYTES_S = 15e6  # of pixels read, checked, compressed and written
 SCENE_S = 0.02  # opening and committing one scene
+DECODER_MB = 115.0  # a process that decodes files; it shares most of it with the others
 STARTUP_MB = 800.0  # an interpreter with torch, the readers and the pictures
-MOST_NAMES = 20  # of scenes that are gone
-STARTUP_S = 8.0  # and what any stage draws and writes
+WORKER_MB = 450.0  # another, of `compute: {kind: processes}`
+STARTUP_S = 3.5
 STARTUP_READ_MB = 40.0  # modules of Python
+PUBLISHED = 1.5, 4.0, 120.0  # seconds, MB on the disk and MB read for products, pictures and report
+MOST_NAMES = 20  # of scenes that are gone
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,27 @@ class PlannedStep:
 
 
 def estimate(
-    stage: str, what: str, seconds: float, disk_mb: float, memory_mb: float, read_mb: float = 0.0, *, busy: float = 1.0,
-    machine: Machine | None = None,
+    stage: str, what: str, seconds: float, disk_mb: float, memory_mb: float, read_mb: float = 0.0, *, machine: Machine,
+    busy: float = 1.0, publishes: bool = False,
 ) -> PlannedStep:  # fmt: skip
     """A stage with this much time, memory and reading beside those of the interpreter; `busy` cores on average."""
-    started = STARTUP_S / (machine or Machine()).starting
-    cpu = started + seconds * busy
-    return PlannedStep(stage, what, started + seconds, disk_mb, STARTUP_MB + memory_mb, STARTUP_READ_MB + read_mb, cpu)
+    wrote_s, wrote_mb, then_read_mb = PUBLISHED if publishes else (0.0, 0.0, 0.0)
+    fixed = STARTUP_S / machine.starting + wrote_s / machine.numerics
+    size = disk_mb + wrote_mb, STARTUP_MB + memory_mb, STARTUP_READ_MB + then_read_mb + read_mb
+    return PlannedStep(stage, what, fixed + seconds, *size, cpu_seconds=fixed + seconds * busy)
+
+
+def spread(run: Run, seconds: float, memory_mb: float) -> tuple[float, float, float]:
+    """(seconds, MB, busy cores) of work on tiles, of which one takes `memory_mb`, where `compute` says that it is done.
+
+    What workers of a scheduler elsewhere take is not known.
+    """
+    compute = run.compute.build()
+    workers = compute.workers or (1 if compute.kind == "threads" else core_count())
+    if compute.address or (workers == 1 and compute.kind == "threads"):
+        return seconds, memory_mb, 1.0
+    busy = min(workers, core_count())
+    return seconds / busy, workers * (memory_mb + (0.0 if compute.kind == "threads" else WORKER_MB)), busy
 
 
 @dataclass(frozen=True)
@@ -256,14 +272,15 @@ def plan_ingest(cube: CubeConfig, extent: Extent) -> PlannedStep:
     scenes = extent.dates * extent.sites if extent.to_read is None else extent.to_read
     scenes = scenes if found is None else len(found.added) + len(found.replaced)
     written = extent.bytes * scenes / max(extent.dates * extent.sites, 1)
-    work = 2 * (written / INGEST_BYTES_S + scenes * SCENE_S) / machine.writing
-    seconds = 1 + work / min(cores, 8)
-    memory = 300 + min(cube.memory_mb, 2 * cores * extent.bytes / max(extent.dates, 1) / 1e6)
+    cores = min(cores, 8)
+    work = 2 * (written / INGEST_BYTES_S + scenes * SCENE_S) / machine.numerics
+    seconds = 1 + work / cores
+    memory = 330 + (1 + cores) * DECODER_MB + min(cube.memory_mb, 2 * cores * extent.bytes / max(extent.dates, 1) / 1e6)
     what = f"{counted(scenes, 'scene')} into {'the cube' if extent.sites == 1 else f'{extent.sites} cubes'}"
     if found is not None and found.has_cube:
         parts = {word: number for word, number in ingest_counts(found).items() if number}
         what = f"{', '.join(f'{number} {word}' for word, number in parts.items())}{'' if scenes else ' (nothing to read)'}"
-    return PlannedStep("ingest", what, seconds, written / 1.7 / 1e6, memory, STARTUP_READ_MB + written / 1e6, 1 + work)
+    return PlannedStep("ingest", what, seconds, written / 1.7 / 1e6, memory, 100 + 2.5 * written / 1e6, 1 + work)
 
 
 def ingest_counts(found: Preview) -> dict[str, int]:

@@ -144,13 +144,14 @@ def plan_samples(
     each = network.flops((1, *layout.shape))
     networks = (1 if run.split.test else run.split.folds) * run.split.networks
     shown = run.training.per_epoch or count
-    speed = MAPS_FLOP_S if run.task == "detect" else TRAIN_FLOP_S
+    start = partial(estimate, machine=extent.machine)
+    speed = (MAPS_FLOP_S if run.task == "detect" else TRAIN_FLOP_S) * extent.machine.training
     trained, answered = 3 * each * shown * run.training.epochs * networks / speed, each * count * networks / speed
     megabytes = count * layout.dtype.itemsize * extent.dates * extent.pixels * extent.bands / 1e6
     steps = {
-        "ingest": estimate("ingest", counted(count, "sample"), count * 1e-4 + megabytes / 5, megabytes / 2, 300.0),
-        "train": estimate("train", f"at most {networks} x {run.training.epochs} epochs", trained, 1 + megabytes, 400.0),
-        "evaluate": estimate("evaluate", f"{counted(networks, 'network')}, references and metadata", answered, 1.0, 400.0),
-        "predict": estimate("predict", counted(count, "sample"), answered, 1.0, 300.0),
+        "ingest": start("ingest", counted(count, "sample"), count * 1e-4 + megabytes / 5, megabytes / 2, 300.0, megabytes),
+        "train": start("train", f"at most {networks} x {run.training.epochs} epochs", trained, 1 + megabytes, 400.0, megabytes),
+        "evaluate": start("evaluate", f"{counted(networks, 'network')}, references and metadata", answered, 1.0, 400.0),
+        "predict": start("predict", counted(count, "sample"), answered, 1.0, 300.0, publishes=True),
     }
     return extent, [steps[stage] for stage in stages]

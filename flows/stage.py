@@ -14,7 +14,7 @@ from configs.trained import used_by
 from flows import publish, trained
 from flows.costs import Costs
 from flows.folder import fingerprints, finished, first_altered, require
-from flows.task import Invocation, Record, SlicedTask, Task, TrainedTask, key_of
+from flows.task import Invocation, Record, SlicedTask, Task, TrainedTask, key_of, stages_of
 from flows.tasks import task_of
 from pipelines.errors import RequestError
 from pipelines.files import write_json
@@ -51,14 +51,6 @@ def carry_out(context: Invocation, verb: str) -> Record:
     result = {**result, "costs": list(costs.rows.values())}
     refused = records["ingest"]["refused"] if "ingest" in records else result.get("refused", [])
     return {**result, "task": task.name, "refused": refused, "skipped": is_skipped}
-
-
-def stages_of(task: Task, verb: str) -> tuple[str, ...]:
-    """The stages that a verb carries out. Raises RequestError, with the verbs of the task."""
-    if verb not in task.verbs:
-        known = ", ".join([*task.verbs, "report"])
-        raise RequestError(f"`driftline {verb}` is not for runs with `task: {task.name}`, whose verbs are {known}")
-    return task.verbs[verb]
 
 
 def stages_needed(task: Task, context: Invocation, verb: str) -> tuple[str, ...]:

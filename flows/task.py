@@ -249,6 +249,14 @@ class SlicedTask(Task, Protocol):
         """Does a share of what `predict` needs, and publishes nothing."""
 
 
+def stages_of(task: Task, verb: str) -> tuple[str, ...]:
+    """The stages that a verb carries out. Raises RequestError, with the verbs of the task."""
+    if verb not in task.verbs:
+        known = ", ".join([*task.verbs, "report"])
+        raise RequestError(f"`driftline {verb}` is not for runs with `task: {task.name}`, whose verbs are {known}")
+    return task.verbs[verb]
+
+
 def key_of(task: Task, context: Invocation, stage: str, snapshot: str = "") -> str:
     """SHA-256 (hex) of everything that the stage's output depends on: the task's inputs and the code that it uses.
 

@@ -67,7 +67,15 @@ class Pair(Task):
         px = extent.pixels
         steps = {
             "ingest": plan_ingest(run.cube, extent),
-            "predict": estimate("predict", "score, map, polygons", px * extent.bands * 2e-6, px * (extent.bands + 2) * 8e-6, 200),
+            "predict": estimate(
+                "predict",
+                "score, map, polygons",
+                px * extent.bands * 2e-6,
+                px * (extent.bands + 2) * 8e-6,
+                200.0,
+                machine=extent.machine,
+                publishes=True,
+            ),
         }
         return extent, [steps[stage] for stage in self.verbs[verb]]
 

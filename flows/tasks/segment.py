@@ -64,28 +64,28 @@ class Segment(TrainedTask):
 
         until = datetime(2261, 1, 1)
         by_site, reads_source = has_sites(run), "ingest" in self.verbs[verb]
-        extent = (
-            sites.extent_of(build_sites(run))
-            if by_site
-            else measure(run, folder, until, reads_source=reads_source, ingested=ingested)
-        )
+        if by_site:
+            extent = sites.extent_of(run, folder, build_sites(run), reads_source=reads_source and ingested is None)
+        else:
+            extent = measure(run, folder, until, reads_source=reads_source, ingested=ingested)
         classes = ("a", "b")  # how many there are costs nothing
         network = config.build_learner(run, len(config.name_variables(run)), classes, 0)
         side, chosen = config.build_recipe(run).windows.window_px, run.training
         members = (extent.sites if by_site else run.split.folds) * run.split.networks
         known = labels.build_span(run.labels) if isinstance(run.labels, labels.ClassLabelsConfig) else None
         learnt, shown = extent.dates_in(known), extent.dates_in(labels.build_span(run.prediction) or known)
+        start, flop_s = partial(estimate, machine=extent.machine), SEGMENT_FLOP_S * extent.machine.training
         window = 3 * network.flops((1, learnt, network.bands, side, side))
-        trained = window * chosen.windows * chosen.epochs * members / SEGMENT_FLOP_S
-        mapped = network.flops((1, shown, network.bands, *extent.shape_yx)) * members / SEGMENT_FLOP_S
+        trained = window * chosen.windows * chosen.epochs * members / flop_s
+        mapped = network.flops((1, shown, network.bands, *extent.shape_yx)) * members / flop_s
         disk, memory = learnt * extent.pixels * (network.bands * 4 + 1) / 1e6, 300.0
         steps = {
             "ingest": plan_ingest(run.cube, extent),
-            "train": estimate(
+            "train": start(
                 "train", f"at most {members} x {chosen.epochs} epochs of {counted(learnt, 'date')}", trained, 1 + disk, memory
             ),
-            "evaluate": estimate("evaluate", f"{members} networks, references and metadata", mapped * 8, 1.0, memory),
-            "predict": estimate("predict", counted(extent.sites, "map"), mapped, extent.pixels * 6 / 1e6, memory),
+            "evaluate": start("evaluate", f"{members} networks, references and metadata", mapped * 8, 1.0, memory),
+            "predict": start("predict", counted(extent.sites, "map"), mapped, extent.pixels * 6 / 1e6, memory, publishes=True),
         }
         return extent, [steps[stage] for stage in self.verbs[verb]]
 
