@@ -52,16 +52,18 @@ CASES = {
         (
             f"source.path={DATA}/satellite/modis-porto-dos-gauchos",
             f"labels.path={DATA}/satellite/modis-porto-dos-gauchos/samples.csv",
+            "training.epochs=4",
+            "split.networks=1",
         ),
     ),
-    "digits": Case("mnist-rows.yaml", (f"source.path={DATA}/digits/mnist", "training.epochs=3", "training.per_epoch=20000")),
+    "digits": Case("mnist-rows.yaml", (f"source.path={DATA}/digits/mnist", "training.epochs=2", "training.per_epoch=10000")),
     "echocardiogram": Case("demo-medical.yaml", is_quick=True),
     "forecast, 20 m": Case("romania-20m.yaml", (f"source.path={str(ROMANIA).replace('10m', '20m')}",), is_held_out=True),
-    "monitoring, 300 x 300": Case("demo-change.yaml", ("source.path=large.nc",), is_held_out=True),
+    "monitoring, 200 x 200": Case("demo-change.yaml", ("source.path=large.nc",), is_held_out=True),
 }
 
 
-def write_large(path: Path, times: int = 3) -> None:
+def write_large(path: Path, times: int = 2) -> None:
     """The series of the forecast, repeated along both axes."""
     import xarray as xr
 

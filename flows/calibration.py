@@ -43,9 +43,9 @@ def rate_lines(measured: Json) -> list[str]:
     return [f"rates of {measured['machine']}:", *rates, f"kept in {measured['file']}; `--dry-run` uses them"]
 
 
-def best(work: Callable[[], object], seconds: float = SECONDS) -> float:
+def best(work: Callable[[], object]) -> float:
     """Seconds of the fastest of some calls, at least two."""
-    until, found = time.perf_counter() + seconds, list[float]()
+    until, found = time.perf_counter() + SECONDS, list[float]()
     while len(found) < 2 or time.perf_counter() < until:
         started = time.perf_counter()
         work()

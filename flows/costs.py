@@ -45,7 +45,7 @@ class Meter:
         self.folders = folders
         self.started, self.used = time.monotonic(), used_so_far()
         self.first_bytes = self.largest_bytes = sum(map(bytes_below, folders))
-        self.memory = PeakMemory()
+        self.memory = PeakMemory(every_s=0.25)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="disk-size", daemon=True)
 
@@ -204,7 +204,15 @@ def read_costs(folder: RunFolder) -> dict[str, Json]:
     except (OSError, ValueError):
         return {}
     rows = content.items() if isinstance(content, dict) else ()
-    return {stage: row for stage, row in rows if isinstance(row, dict) and isinstance(row.get("actual"), dict)}
+    return {stage: row for stage, row in rows if _is_row(row)}
+
+
+def _is_row(row: object) -> bool:
+    if not isinstance(row, dict):
+        return False
+    figures = [row.get("actual"), *([row["planned"]] if row.get("planned") is not None else [])]
+    times = [one.get(name) if isinstance(one, dict) else None for one in figures for name in ("seconds", "cpu_seconds")]
+    return all(isinstance(value, int | float) for value in times)
 
 
 def comparison_lines(rows: Sequence[Json]) -> list[str]:
@@ -213,10 +221,20 @@ def comparison_lines(rows: Sequence[Json]) -> list[str]:
         return []
     heads = ("time", "CPU", "memory", "disk", "read")
     lines = ["planned -> took" + "".join(f"{head:>20}" for head in heads)]
-    for row in rows:
+    for row in [*rows, *([whole_of(rows)] if len(rows) > 1 else [])]:
         cells = [f"{amount(row['planned'], name)} -> {amount(row['actual'], name)}" for name in FIGURES]
         lines.append(f"  {row['stage']:<13}" + "".join(f"{cell:>20}" for cell in cells))
     return lines
+
+
+def whole_of(rows: Sequence[Json]) -> Json:
+    """All stages that were planned: the largest memory, the sums of the rest."""
+    planned = [row for row in rows if row["planned"] is not None]
+    whole: Json = {"stage": "all"}
+    for what in ("planned", "actual"):
+        known = {name: [row[what][name] for row in planned if row[what].get(name) is not None] for name in FIGURES}
+        whole[what] = {name: (max if name == "memory_mb" else sum)(values) for name, values in known.items() if values}
+    return whole
 
 
 def amount(figures: Mapping[str, float | None] | None, name: str) -> str:

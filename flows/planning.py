@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pipelines.cube.comparison import Preview
     from pipelines.samples.labels import Span
 
+PACKED = 1.7  # times as small are pixels in a cube
 INGEST_BYTES_S = 15e6  # of pixels read, checked, compressed and written
 SCENE_S = 0.02  # opening and committing one scene
 DECODER_MB = 115.0  # a process that decodes files; it shares most of it with the others
@@ -280,7 +281,7 @@ def plan_ingest(cube: CubeConfig, extent: Extent) -> PlannedStep:
     if found is not None and found.has_cube:
         parts = {word: number for word, number in ingest_counts(found).items() if number}
         what = f"{', '.join(f'{number} {word}' for word, number in parts.items())}{'' if scenes else ' (nothing to read)'}"
-    return PlannedStep("ingest", what, seconds, written / 1.7 / 1e6, memory, 100 + 2.5 * written / 1e6, 1 + work)
+    return PlannedStep("ingest", what, seconds, written / PACKED / 1e6, memory, 100 + 2.5 * written / 1e6, 1 + work)
 
 
 def ingest_counts(found: Preview) -> dict[str, int]:

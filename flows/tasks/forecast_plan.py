@@ -5,7 +5,7 @@ from itertools import pairwise
 from configs.networks import AutoModel, HistoryModel, SimVPModel, build_network
 from configs.tasks import forecast_auto as auto
 from configs.tasks.forecast import FROM_THE_PAST, ForecastRun, baselines_of
-from flows.planning import Extent, PlannedStep, estimate, spread
+from flows.planning import PACKED, Extent, PlannedStep, estimate, spread
 from flows.tasks.forecast_choice import STEP_PIXELS
 from pipelines.samples.origins import MOST_WINDOWS, PIECE_PIXELS
 from pipelines.wording import counted
@@ -13,10 +13,10 @@ from pipelines.wording import counted
 TRAIN_FLOP_S = 50e9  # of convolution, forward and backward, one core
 PREDICT_FLOP_S = 25e9  # of tiles of the raster
 CACHE_BYTES_S = 60e6
-WINDOW_S = 5e-4  # one window by one method, and for every pixel and date of its block:
-PIXEL_DATE_S = 2e-7
+WINDOW_S = 3e-4  # one window by one method, and for every pixel and date of its block:
+PIXEL_DATE_S = 1e-7
 BOOSTING_S = 20.0  # a fit of gradient boosting on so many rows or more, which is what it takes at most:
-BOOSTING_ROWS = 100_000
+BOOSTING_ROWS, BOOSTING_MB = 100_000, 150.0
 BOOSTING_FITS = 2.0, 2.0  # in evaluation, and in prediction: of what is published, and of its rival for the archive
 PAST_WINDOWS = 1000  # at most, as in `pipelines.learning.past_errors`, which is heavier to import
 TRIAL_S = 6.0  # of a candidate at an origin, whatever its size
@@ -72,7 +72,7 @@ def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
     batch = run.training.batch * side**2 * steps * state_channels(run) * 4 * 12
     what = f"{counted(run.model.members, 'network')}, at most {counted(run.training.epochs, 'epoch')} each"
     what += "" if run.covariates.is_empty else f", with {run.covariates.sentence()}"
-    read = 2.5 * cached / 1e6  # written, then read to be hashed, and by the first network
+    read = read_mb(run, extent, 1 + caches)
     return estimate("train", what, seconds, cached / 1e6, batch / 1e6, read, machine=machine, busy=machine.threads)
 
 
@@ -90,8 +90,9 @@ def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
     block *= extent.dates
     seconds = answers * (WINDOW_S + block * PIXEL_DATE_S) + BOOSTING_FITS[0] * boosting_s(run, extent)
     what = f"the model beside {counted(len(baselines), 'baseline')}, intervals from {counted(round(past), 'window')} of the past"
-    machine, read = extent.machine, 3 * extent.bytes / 1e6
-    return estimate("evaluate", what, seconds / machine.numerics, 1.0, block * 4 * 20 / 1e6, read, machine=machine)
+    machine, read = extent.machine, read_mb(run, extent, 3)
+    memory = block * 4 * 20 / 1e6 + BOOSTING_MB * (boosting_s(run, extent) > 0)
+    return estimate("evaluate", what, seconds / machine.numerics, 0.5, memory, read, machine=machine)
 
 
 def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
@@ -109,8 +110,16 @@ def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
     band = extent.dates * extent.shape_yx[1] * min(run.prediction.tile_px, extent.shape_yx[0]) * 5 / 1e6
     seconds, memory, busy = spread(run, seconds, min(band, 768))
     seconds += BOOSTING_FITS[1] * boosting_s(run, extent) / machine.numerics
-    what, read = f"{counted(horizon, 'date')} x (value, lower, upper bound)", 3 * extent.bytes / 1e6
+    memory += BOOSTING_MB * (boosting_s(run, extent) > 0)
+    what, read = f"{counted(horizon, 'date')} x (value, lower, upper bound)", read_mb(run, extent, 2)
     return estimate("predict", what, seconds, disk / 1e6, memory, read, machine=machine, busy=busy, publishes=True)
+
+
+def read_mb(run: ForecastRun, extent: Extent, passes: float) -> float:
+    """MB read where every block of the split is read so many times: with it come the chunks that it lies in."""
+    block = int(run.split.block_px) ** len(extent.shape)
+    blocks_of_chunk = max(min(run.cube.chunk_px, max(extent.shape)) ** len(extent.shape) / block, 1)
+    return passes * extent.bytes / PACKED / 1e6 * min(blocks_of_chunk, max(extent.pixels / block, 1))
 
 
 def boosting_s(run: ForecastRun, extent: Extent) -> float:

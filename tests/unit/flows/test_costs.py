@@ -1,5 +1,6 @@
 """What a stage takes is measured beside its plan."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -40,5 +41,15 @@ def test_the_table_says_what_is_not_known(tmp_path: Path) -> None:
     lines = comparison_lines([{"stage": "train", "planned": None, "actual": actual}])
     assert " ".join(lines[1].split()) == "train - -> 2.0 min - -> 60 s - -> 500 MB - -> 12.0 GB - -> -"
     assert comparison_lines([]) == []
-    (tmp_path / "costs.json").write_text('{"train": [1], "predict": {"actual": {}}}')
-    assert list(read_costs(RunFolder(tmp_path, ""))) == ["predict"]
+    rows = [{"stage": stage, "planned": actual, "actual": actual} for stage in ("ingest", "train")]
+    all_of_it = "4.0 min -> 4.0 min 2.0 min -> 2.0 min 500 MB -> 500 MB 24.0 GB -> 24.0 GB - -> -"
+    assert " ".join(comparison_lines(rows)[-1].split()) == f"all {all_of_it}"
+
+
+def test_what_is_damaged_of_the_costs_is_left_out(tmp_path: Path) -> None:
+    times = {"seconds": 1.0, "cpu_seconds": 1.0}
+    rows = {"a": [1], "b": {"actual": {}}, "c": {"actual": times, "planned": {"seconds": None}}, "d": {"actual": times}}
+    (tmp_path / "costs.json").write_text(json.dumps(rows))
+    assert list(read_costs(RunFolder(tmp_path, ""))) == ["d"]
+    (tmp_path / "costs.json").write_text("{")
+    assert read_costs(RunFolder(tmp_path, "")) == {}
