@@ -24,7 +24,7 @@ import psutil
 from configs.trained import used_by
 from flows import Json
 from flows.folder import RunFolder
-from flows.machine import FIGURES, PastRun, core_count, keep_run, stage_key
+from flows.machine import FIGURES, PastRun, is_crowded, keep_run, stage_key
 from flows.steps import PeakMemory
 from pipelines.errors import DriftlineError
 from pipelines.files import write_json
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 DISK_EVERY_S = 2.0  # and so rarely that the folder is listed for at most a fiftieth of the time
-CROWDED = 1.25  # processes that want a core, per core: above, wall clock says little about the program
 
 
 class Meter:
@@ -175,9 +174,8 @@ class Costs:
             self._plan(stage)
         self._note(stage, actual)
         if stage in self.planned and used_by(self.context.run) is None:
-            crowded = os.getloadavg()[0] > CROWDED * core_count() if hasattr(os, "getloadavg") else False
             try:
-                keep_run(stage_key(self.context.run, stage), PastRun(self.planned[stage].plain, actual, crowded))
+                keep_run(stage_key(self.context.run, stage), PastRun(self.planned[stage].plain, actual, is_crowded()))
             except OSError as e:  # a folder that cannot be written to
                 logger.info("what the stage %s took is not kept for later plans: %s", stage, e)
 

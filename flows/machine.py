@@ -23,6 +23,7 @@ from pipelines.files import write_json
 
 PLANS_VERSION = 1  # of rates and formulas: what was kept of others is not used
 FIGURES = ("seconds", "cpu_seconds", "memory_mb", "disk_mb", "read_mb")
+CROWDED = 1.25  # processes that want a core, per core, mean of the last minute
 MOST_RUNS = 5  # of a stage that are kept, and that a plan is corrected by
 OF_LIKE_SIZE = 5.0  # a run corrects plans from a fifth to five times its own
 LEAST = {"seconds": 0.5, "cpu_seconds": 0.5, "memory_mb": 50.0, "disk_mb": 0.5, "read_mb": 0.5}  # below: of no use for a ratio
@@ -121,6 +122,11 @@ def core_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def is_crowded() -> bool:
+    """Whether other programs want the cores too: then the wall clock says little about ours."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > CROWDED * core_count()
+
+
 def thread_count() -> int:
     """Threads that PyTorch takes."""
     given = os.environ.get("OMP_NUM_THREADS", "")
@@ -159,9 +165,9 @@ def read_plans() -> tuple[dict[str, dict[str, Any]], str]:
 
 
 def keep_rates(rates: Rates) -> Path:
-    """The file, with the rates of this machine in it; what runs took stays."""
+    """The file, with the rates of this machine in it; what runs took beside plans of other rates is forgotten."""
     content, _ = read_plans()
-    content.setdefault(machine_key(), {})["rates"] = asdict(rates)
+    content[machine_key()] = {"rates": asdict(rates)}
     write_json(plans_file(), content)
     return plans_file()
 

@@ -119,7 +119,7 @@ def read_mb(run: ForecastRun, extent: Extent, passes: float) -> float:
     """MB read where every block of the split is read so many times: with it come the chunks that it lies in."""
     block = int(run.split.block_px) ** len(extent.shape)
     blocks_of_chunk = max(min(run.cube.chunk_px, max(extent.shape)) ** len(extent.shape) / block, 1)
-    return passes * extent.bytes / PACKED / 1e6 * min(blocks_of_chunk, max(extent.pixels / block, 1))
+    return float(passes * extent.bytes / PACKED / 1e6 * min(blocks_of_chunk, max(extent.pixels / block, 1)))
 
 
 def boosting_s(run: ForecastRun, extent: Extent) -> float:

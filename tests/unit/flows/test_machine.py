@@ -40,9 +40,10 @@ def test_a_file_that_is_damaged_or_of_another_machine_is_not_used_and_replaced(c
     assert "the rates are of another machine" in read_machine().note
     assert past_runs("forecast/train") == []
     keep_run("forecast/train", PastRun(PLANNED, PLANNED))
+    assert past_runs("forecast/train") == [PastRun(PLANNED, PLANNED)]
     keep_rates(MEASURED)
     assert read_machine().rates == MEASURED
-    assert past_runs("forecast/train") == [PastRun(PLANNED, PLANNED)]
+    assert past_runs("forecast/train") == [], "they were planned with other rates"
 
 
 def took(factor: float, planned: dict[str, float] = PLANNED, **more: Any) -> PastRun:
