@@ -58,7 +58,16 @@ CASES = {
     ),
     "digits": Case("mnist-rows.yaml", (f"source.path={DATA}/digits/mnist", "training.epochs=2", "training.per_epoch=10000")),
     "echocardiogram": Case("demo-medical.yaml", is_quick=True),
-    "forecast, 20 m": Case("romania-20m.yaml", (f"source.path={str(ROMANIA).replace('10m', '20m')}",), is_held_out=True),
+    "forecast, 20 m": Case(
+        "romania-20m.yaml",
+        (
+            f"source.path={str(ROMANIA).replace('10m', '20m')}",
+            "model={hidden: [8], baseline: decaying_anomaly, members: 2}",
+            "training.epochs=6",
+            "evaluation.baselines=[persistence, climatology, decaying_anomaly]",
+        ),
+        is_held_out=True,
+    ),
     "monitoring, 200 x 200": Case("demo-change.yaml", ("source.path=large.nc",), is_held_out=True),
 }
 

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,11 +41,13 @@ PACKED = 1.7  # times as small are pixels in a cube
 INGEST_BYTES_S = 15e6  # of pixels read, checked, compressed and written
 SCENE_S = 0.02  # opening and committing one scene
 DECODER_MB = 115.0  # a process that decodes files; it shares most of it with the others
-STARTUP_MB = 800.0  # an interpreter with torch, the readers and the pictures
+STARTUP_MB = 700.0  # an interpreter with torch, the readers and the pictures
 WORKER_MB = 450.0  # another, of `compute: {kind: processes}`
 STARTUP_S = 3.5
 STARTUP_READ_MB = 40.0  # modules of Python
-PUBLISHED = 1.5, 4.0, 120.0  # seconds, MB on the disk and MB read for products, pictures and report
+LATER_S = 1.0  # a stage whose call has imported all of that before
+# seconds, MB on the disk and MB read for products, pictures and report: maps of several dates, or little more than tables
+MAPS, TABLES = (1.5, 4.0, 120.0), (0.5, 0.7, 20.0)
 MOST_NAMES = 20  # of scenes that are gone
 
 
@@ -76,10 +78,13 @@ class PlannedStep:
 
 def estimate(
     stage: str, what: str, seconds: float, disk_mb: float, memory_mb: float, read_mb: float = 0.0, *, machine: Machine,
-    busy: float = 1.0, publishes: bool = False,
+    busy: float = 1.0, publishes: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> PlannedStep:  # fmt: skip
-    """A stage with this much time, memory and reading beside those of the interpreter; `busy` cores on average."""
-    wrote_s, wrote_mb, then_read_mb = PUBLISHED if publishes else (0.0, 0.0, 0.0)
+    """A stage with this much time, memory and reading beside those of the interpreter; `busy` cores on average.
+
+    publishes: seconds, MB written and MB read beside.
+    """
+    wrote_s, wrote_mb, then_read_mb = publishes
     fixed = STARTUP_S / machine.starting + wrote_s / machine.numerics
     size = disk_mb + wrote_mb, STARTUP_MB + memory_mb, STARTUP_READ_MB + then_read_mb + read_mb
     return PlannedStep(stage, what, fixed + seconds, *size, cpu_seconds=fixed + seconds * busy)
@@ -179,6 +184,12 @@ def plan_steps(
     if used_by(run) is not None:
         copied = estimate("train", "check the model and copy it; nothing is trained", 0.0, 1.0, 0.0, machine=extent.machine)
         steps = [copied if step.stage == "train" else step for step in steps]
+    stages = [step.stage for step in steps if step.stage != "ingest"]
+    saved = (STARTUP_S - LATER_S) / extent.machine.starting
+    steps = [
+        replace(step, seconds=step.seconds - saved, cpu_seconds=step.cpu_seconds - saved) if step.stage in stages[1:] else step
+        for step in steps
+    ]
     return extent, [corrected(run, step) for step in steps]
 
 

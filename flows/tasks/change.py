@@ -56,7 +56,7 @@ class Change(TrainedTask):
         self, run: ChangeRun, folder: RunFolder, verb: str, ingested: Record | None = None
     ) -> tuple[Extent, list[PlannedStep]]:
         """The extent over all sites (as one site of as many pixels) and the steps of a verb."""
-        from flows.planning import estimate, plan_ingest
+        from flows.planning import MAPS, estimate, plan_ingest
         from pipelines.change.networks import flop_per_pixel
         from pipelines.samples.site_groups import count_networks
 
@@ -77,7 +77,7 @@ class Change(TrainedTask):
             "train": start("train", f"{members} networks", one * members, 20.0, memory),
             "evaluate": start("evaluate", left_out, one * models * pairs, 20.0, memory),
             "predict": start(
-                "predict", counted(len(sources), "site"), predicted, extent.pixels * 8 / 1e6, memory, publishes=True
+                "predict", counted(len(sources), "site"), predicted, extent.pixels * 8 / 1e6, memory, publishes=MAPS
             ),
         }
         return extent, [steps[stage] for stage in self.verbs[verb]]

@@ -5,7 +5,7 @@ from itertools import pairwise
 from configs.networks import AutoModel, HistoryModel, SimVPModel, build_network
 from configs.tasks import forecast_auto as auto
 from configs.tasks.forecast import FROM_THE_PAST, ForecastRun, baselines_of
-from flows.planning import PACKED, Extent, PlannedStep, estimate, spread
+from flows.planning import MAPS, PACKED, Extent, PlannedStep, estimate, spread
 from flows.tasks.forecast_choice import STEP_PIXELS
 from pipelines.samples.origins import MOST_WINDOWS, PIECE_PIXELS
 from pipelines.wording import counted
@@ -48,6 +48,7 @@ def plan_choose(run: ForecastRun, extent: Extent) -> PlannedStep:
     return estimate("choose", what, seconds, disk, 512.0, disk, machine=machine, busy=machine.threads)
 
 
+TRAINER_MB = 100.0  # beside what any stage imports
 CHOOSING_SHARE = 0.75  # of the training windows, from which the first network learns to choose epochs and scale
 USUAL_EPOCHS = 0.5  # of those allowed: the best one, to which the other networks are trained
 REFIT = 1.5  # windows up to the test, as a multiple of those before validation
@@ -73,7 +74,7 @@ def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
     what = f"{counted(run.model.members, 'network')}, at most {counted(run.training.epochs, 'epoch')} each"
     what += "" if run.covariates.is_empty else f", with {run.covariates.sentence()}"
     read = read_mb(run, extent, 1 + caches)
-    return estimate("train", what, seconds, cached / 1e6, batch / 1e6, read, machine=machine, busy=machine.threads)
+    return estimate("train", what, seconds, cached / 1e6, TRAINER_MB + batch / 1e6, read, machine=machine, busy=machine.threads)
 
 
 def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
@@ -112,7 +113,7 @@ def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
     seconds += BOOSTING_FITS[1] * boosting_s(run, extent) / machine.numerics
     memory += BOOSTING_MB * (boosting_s(run, extent) > 0)
     what, read = f"{counted(horizon, 'date')} x (value, lower, upper bound)", read_mb(run, extent, 2)
-    return estimate("predict", what, seconds, disk / 1e6, memory, read, machine=machine, busy=busy, publishes=True)
+    return estimate("predict", what, seconds, disk / 1e6, memory, read, machine=machine, busy=busy, publishes=MAPS)
 
 
 def read_mb(run: ForecastRun, extent: Extent, passes: float) -> float:

@@ -2,7 +2,7 @@
 
 from configs.tasks.monitor import MonitorRun
 from flows.folder import RunFolder
-from flows.planning import Extent, PlannedStep, estimate, spread
+from flows.planning import MAPS, Extent, PlannedStep, estimate, spread
 from pipelines.errors import RequestError
 from pipelines.monitoring.context import read_record
 from pipelines.wording import counted
@@ -42,4 +42,4 @@ def plan_monitor(run: MonitorRun, extent: Extent, verb: str, known: int = 0) -> 
     machine, disk = extent.machine, 0.0 if known else extent.pixels * STATE_BYTES / 1e6
     seconds, memory, busy = spread(run, seconds / machine.numerics, memory)
     read = extent.bytes / 1e6 * (fitted + stepped) / max(extent.dates, 1)
-    return estimate("monitor", what, seconds, disk, memory, read, machine=machine, busy=busy, publishes=True)
+    return estimate("monitor", what, seconds, disk, memory, read, machine=machine, busy=busy, publishes=MAPS)

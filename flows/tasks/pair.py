@@ -59,7 +59,7 @@ class Pair(Task):
     def plan(
         self, run: PairRun, folder: RunFolder, verb: str, ingested: Record | None = None
     ) -> tuple[Extent, list[PlannedStep]]:
-        from flows.planning import Extent, estimate, plan_ingest
+        from flows.planning import MAPS, Extent, estimate, plan_ingest
         from pipelines.grid import require_lonlat
 
         source = source_of(run)
@@ -74,7 +74,7 @@ class Pair(Task):
                 px * (extent.bands + 2) * 8e-6,
                 200.0,
                 machine=extent.machine,
-                publishes=True,
+                publishes=MAPS,
             ),
         }
         return extent, [steps[stage] for stage in self.verbs[verb]]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipelines.learning.reuse import Inputs
 
 TRAINED_FROM = ("variables", "pairs", "labels", "split", "model", "training")  # what a model depends on
+REFERENCES_S = 0.7  # of a date: references are fitted anew with fewer and fewer of them
 SEGMENT_FLOP_S = 4e9  # small networks on windows, forward and backward, one core
 
 
@@ -60,7 +61,7 @@ class Segment(TrainedTask):
     ) -> tuple[Extent, list[PlannedStep]]:
         from datetime import datetime
 
-        from flows.planning import estimate, measure, plan_ingest
+        from flows.planning import TABLES, estimate, measure, plan_ingest
 
         until = datetime(2261, 1, 1)
         by_site, reads_source = has_sites(run), "ingest" in self.verbs[verb]
@@ -78,14 +79,15 @@ class Segment(TrainedTask):
         window = 3 * network.flops((1, learnt, network.bands, side, side))
         trained = window * chosen.windows * chosen.epochs * members / flop_s
         mapped = network.flops((1, shown, network.bands, *extent.shape_yx)) * members / flop_s
-        disk, memory = learnt * extent.pixels * (network.bands * 4 + 1) / 1e6, 300.0
+        scored = mapped * 8 + learnt * REFERENCES_S / extent.machine.numerics
+        disk, memory = learnt * extent.pixels * (network.bands * 4 + 1) / 1e6, 50.0
         steps = {
             "ingest": plan_ingest(run.cube, extent),
             "train": start(
                 "train", f"at most {members} x {chosen.epochs} epochs of {counted(learnt, 'date')}", trained, 1 + disk, memory
             ),
-            "evaluate": start("evaluate", f"{members} networks, references and metadata", mapped * 8, 1.0, memory),
-            "predict": start("predict", counted(extent.sites, "map"), mapped, extent.pixels * 6 / 1e6, memory, publishes=True),
+            "evaluate": start("evaluate", f"{members} networks, references and metadata", scored, 0.1, memory),
+            "predict": start("predict", counted(extent.sites, "map"), mapped, extent.pixels * 6 / 1e6, memory, publishes=TABLES),
         }
         return extent, [steps[stage] for stage in self.verbs[verb]]
 
