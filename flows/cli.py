@@ -335,15 +335,27 @@ def serve(
 
 
 @command(short_help="Check this machine: versions, disk, drivers, GPU, Prefect.")
-def doctor(json_: AsJson = False) -> int | None:
+def doctor(
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="measure the rates of this machine for --dry-run, in half a minute, and keep them")
+    ] = False,
+    json_: AsJson = False,
+) -> int | None:
     """Check this machine: versions that do not work together, disk, rights, GPU, PROJ and GDAL, Prefect.
 
     \b
     Examples:
       driftline doctor
+      driftline doctor --calibrate
     """
     from flows.doctor import examine
 
+    if calibrate:
+        from flows.calibration import calibrate as measure_rates
+        from flows.calibration import rate_lines
+
+        measured = measure_rates()
+        return show(measured, rate_lines(measured), json_)
     findings = examine()
     remedies = ["" if one["ok"] else f"\n     -> {one['remedy']}" for one in findings]
     marks = ["ok " if one["ok"] else "BAD" for one in findings]

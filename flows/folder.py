@@ -54,6 +54,7 @@ class RunFolder:
     samples, model, networks, staging = Below("samples"), Below("model"), Below("model/networks"), Below("staging")
     evaluation, evaluation_table = Below("evaluation.json"), Below("evaluation.md")
     products, quicklook, refused = Below("products"), Below("quicklook.png"), Below("refused.json")
+    costs = Below("costs.json")
     archive, verification = Below("archive"), Below("verification.json")
     choice, trials = Below("chosen.json"), Below("choice")
     state, alerts, labels, scores = Below("state"), Below("alerts.json"), Below("labels"), Below("scores")

@@ -1,6 +1,7 @@
 """`--dry-run`: what a verb would do, and about how much disk, memory and time it would take. Nothing is changed.
 
-The rates were measured on two idle cores without a GPU. Training often ends before its last epoch, which no plan knows.
+The constants were measured on two idle cores without a GPU; `flows.machine` knows how this machine compares, and what runs took
+on it, which corrects the plans of later ones. Training often ends before its last epoch, which no plan knows.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +20,14 @@ from typing import TYPE_CHECKING
 from configs import build
 from configs.originals import frames_of
 from configs.privacy import PrivacyConfig, copy_of
-from configs.run import CubeConfig, CubeRun
+from configs.run import CubeConfig, CubeRun, Run
 from configs.tasks import AnyRun
 from configs.trained import used_by
 from flows import Json
 from flows.folder import RunFolder, exclusive_run, finished
-from flows.stage import stages_of
+from flows.machine import FIGURES, Machine, core_count, past_runs, ratios, read_machine, stage_key
 from flows.staged import note_on_compute
+from flows.task import stages_of
 from flows.tasks import task_of
 from pipelines.errors import MissingInput, RunBusy
 from pipelines.wording import counted
@@ -33,30 +35,74 @@ from pipelines.wording import counted
 if TYPE_CHECKING:
     import numpy as np
 
+    from flows.task import Task
     from pipelines.cube.comparison import Preview
     from pipelines.samples.labels import Span
 
+PACKED = 1.7  # times as small are pixels in a cube
 INGEST_BYTES_S = 15e6  # of pixels read, checked, compressed and written
 SCENE_S = 0.02  # opening and committing one scene
-STARTUP_MB = 800.0  # an interpreter with torch, the readers and the pictures
+DECODER_MB = 115.0  # a process that decodes files; it shares most of it with the others
+STARTUP_MB = 700.0  # an interpreter with torch, the readers and the pictures
+WORKER_MB = 450.0  # another, of `compute: {kind: processes}`
+STARTUP_S = 3.5
+STARTUP_READ_MB = 40.0  # modules of Python
+LATER_S = 1.0  # a stage whose call has imported all of that before
+# seconds, MB on the disk and MB read for products, pictures and report: maps of several dates, or little more than tables
+MAPS, TABLES = (1.5, 4.0, 120.0), (0.5, 0.7, 20.0)
 MOST_NAMES = 20  # of scenes that are gone
-STARTUP_S = 8.0  # and what any stage draws and writes
 
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One stage, in round numbers."""
+    """One stage: wall clock on idle cores and CPU seconds of all processes, what the disk grows by, peak memory, bytes read.
+
+    `plain`: the same figures before runs of the past (`past_runs` of them) corrected them.
+    """
 
     stage: str
     what: str
     seconds: float
     disk_mb: float
     memory_mb: float
+    read_mb: float = 0.0
+    cpu_seconds: float = 0.0
+    past_runs: int = 0
+    plain: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return {name: round(getattr(self, name), 2) for name in FIGURES}
+
+    def to_json(self) -> Json:
+        return {"stage": self.stage, "what": self.what, **self.figures, "past_runs": self.past_runs}
 
 
-def estimate(stage: str, what: str, seconds: float, disk_mb: float, memory_mb: float) -> PlannedStep:
-    """A stage with this much time and memory beside those of the interpreter."""
-    return PlannedStep(stage, what, STARTUP_S + seconds, disk_mb, STARTUP_MB + memory_mb)
+def estimate(
+    stage: str, what: str, seconds: float, disk_mb: float, memory_mb: float, read_mb: float = 0.0, *, machine: Machine,
+    busy: float = 1.0, publishes: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> PlannedStep:  # fmt: skip
+    """A stage with this much time, memory and reading beside those of the interpreter; `busy` cores on average.
+
+    publishes: seconds, MB written and MB read beside.
+    """
+    wrote_s, wrote_mb, then_read_mb = publishes
+    fixed = STARTUP_S / machine.starting + wrote_s / machine.numerics
+    size = disk_mb + wrote_mb, STARTUP_MB + memory_mb, STARTUP_READ_MB + then_read_mb + read_mb
+    return PlannedStep(stage, what, fixed + seconds, *size, cpu_seconds=fixed + seconds * busy)
+
+
+def spread(run: Run, seconds: float, memory_mb: float) -> tuple[float, float, float]:
+    """(seconds, MB, busy cores) of work on tiles, of which one takes `memory_mb`, where `compute` says that it is done.
+
+    What workers of a scheduler elsewhere take is not known.
+    """
+    compute = run.compute.build()
+    workers = compute.workers or (1 if compute.kind == "threads" else core_count())
+    if compute.address or (workers == 1 and compute.kind == "threads"):
+        return seconds, memory_mb, 1.0
+    busy = min(workers, core_count())
+    return seconds / busy, workers * (memory_mb + (0.0 if compute.kind == "threads" else WORKER_MB)), busy
 
 
 @dataclass(frozen=True)
@@ -73,6 +119,8 @@ class Extent:
     ingest: Preview | None = None  # what it would do, scene by scene
     times: tuple[np.datetime64, ...] = ()  # of the dates; not of sites
     refused: tuple[str, ...] = ()  # the reason of each scene or sample that ingest would refuse
+    to_read: int | None = None  # scenes or samples that an ingest reads; None: as `ingest` says, else all
+    machine: Machine = field(default_factory=read_machine)
 
     def dates_in(self, span: Span | None) -> int:
         """Dates within the span; all of them where there is none, or their times are not known."""
@@ -101,10 +149,7 @@ def make_plan(run: AnyRun, verb: str) -> Json:
             folder.copy.fetch()
     task = task_of(run.task)
     stages_of(task, verb)  # a verb that the task has
-    extent, steps = task.plan(run, folder, "run" if verb == "predict" and used_by(run) is not None else verb)
-    if used_by(run) is not None:
-        copied = PlannedStep("train", "check the model and copy it; nothing is trained", STARTUP_S, 1.0, STARTUP_MB)
-        steps = [copied if step.stage == "train" else step for step in steps]
+    extent, steps = plan_steps(task, run, folder, verb)
     note = note_on_compute(task, run, [step.stage for step in steps])
     existing = folder.path
     while not existing.exists():
@@ -123,22 +168,50 @@ def make_plan(run: AnyRun, verb: str) -> Json:
             "sites": extent.sites,
         },
         "notes": [*extent.notes, *([note] if note else [])],
+        "rates": extent.machine.note,
         "refused": dict(Counter(extent.refused)),
         **({} if extent.ingest is None else {"ingest": {**ingest_counts(extent.ingest), "gone": list(extent.ingest.missing)}}),
         "finished_before": [step.stage for step in steps if finished(folder, step.stage)],
-        "steps": [asdict(step) for step in steps],
+        "steps": [step.to_json() for step in steps],
         "seconds": round(sum(step.seconds for step in steps)),
+        "cpu_seconds": round(sum(step.cpu_seconds for step in steps)),
+        "read_mb": round(sum(step.read_mb for step in steps), 1),
         "disk_mb": round(sum(step.disk_mb for step in steps), 1),
         "peak_memory_mb": round(max((step.memory_mb for step in steps), default=0.0)),
         "disk_free_mb": round(shutil.disk_usage(existing).free / 1e6),
     }
 
 
-def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: bool) -> Extent:
+def plan_steps(
+    task: Task, run: AnyRun, folder: RunFolder, verb: str, ingested: Json | None = None
+) -> tuple[Extent, list[PlannedStep]]:
+    """How large the job is, and its stages, corrected by what runs of like size took. `ingested`: see `Task.plan`."""
+    extent, steps = task.plan(run, folder, "run" if verb == "predict" and used_by(run) is not None else verb, ingested)
+    if used_by(run) is not None:
+        copied = estimate("train", "check the model and copy it; nothing is trained", 0.0, 1.0, 0.0, machine=extent.machine)
+        steps = [copied if step.stage == "train" else step for step in steps]
+    stages = [step.stage for step in steps if step.stage != "ingest"]
+    saved = (STARTUP_S - LATER_S) / extent.machine.starting
+    steps = [
+        replace(step, seconds=step.seconds - saved, cpu_seconds=step.cpu_seconds - saved) if step.stage in stages[1:] else step
+        for step in steps
+    ]
+    return extent, [corrected(run, step) for step in steps]
+
+
+def corrected(run: AnyRun, step: PlannedStep) -> PlannedStep:
+    """The step times the median of what runs of its kind and size took here by what was planned for them."""
+    plain = step.figures
+    known, count = ratios(plain, past_runs(stage_key(run, step.stage)))
+    now = {name: plain[name] * known.get(name, 1.0) for name in FIGURES}
+    return PlannedStep(step.stage, step.what, past_runs=count, plain=plain, **now)
+
+
+def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: bool, ingested: Json | None = None) -> Extent:
     """From the source where the verb reads it, else from the cube; `train_dates` are those before `until`."""
     from pipelines.calendar import count_before
 
-    if reads_source:
+    if reads_source and ingested is None:
         found, notes = preview_ingest(run, folder)
         reader, dates = found.reader, list(found.times)
         size = reader.grid.shape, len(reader.source.bands), reader.source.dtype().itemsize
@@ -159,7 +232,13 @@ def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: b
         sizes["band"],
         image.dtype.itemsize,
         times=tuple(times),
+        to_read=read_by(ingested),
     )
+
+
+def read_by(ingested: Json | None) -> int | None:
+    """Scenes or samples that an ingest has read, by its record."""
+    return None if ingested is None or "added" not in ingested else int(ingested["added"]) + int(ingested["replaced"])
 
 
 def preview_ingest(run: CubeRun, folder: RunFolder) -> tuple[Preview, list[str]]:
@@ -212,16 +291,19 @@ def _names(scene_ids: Sequence[str]) -> str:
 
 
 def plan_ingest(cube: CubeConfig, extent: Extent) -> PlannedStep:
-    cores, found = cube.workers or os.cpu_count() or 1, extent.ingest
-    scenes = extent.dates * extent.sites if found is None else len(found.added) + len(found.replaced)
+    cores, found, machine = cube.workers or os.cpu_count() or 1, extent.ingest, extent.machine
+    scenes = extent.dates * extent.sites if extent.to_read is None else extent.to_read
+    scenes = scenes if found is None else len(found.added) + len(found.replaced)
     written = extent.bytes * scenes / max(extent.dates * extent.sites, 1)
-    seconds = 1 + (written / INGEST_BYTES_S + scenes * SCENE_S) / min(cores, 8) * 2
-    memory = 300 + min(cube.memory_mb, 2 * cores * extent.bytes / max(extent.dates, 1) / 1e6)
+    cores = min(cores, 8)
+    work = 2 * (written / INGEST_BYTES_S + scenes * SCENE_S) / machine.numerics
+    seconds = 1 + work / cores
+    memory = 330 + (1 + cores) * DECODER_MB + min(cube.memory_mb, 2 * cores * extent.bytes / max(extent.dates, 1) / 1e6)
     what = f"{counted(scenes, 'scene')} into {'the cube' if extent.sites == 1 else f'{extent.sites} cubes'}"
     if found is not None and found.has_cube:
         parts = {word: number for word, number in ingest_counts(found).items() if number}
         what = f"{', '.join(f'{number} {word}' for word, number in parts.items())}{'' if scenes else ' (nothing to read)'}"
-    return PlannedStep("ingest", what, seconds, written / 1.7 / 1e6, memory)
+    return PlannedStep("ingest", what, seconds, written / PACKED / 1e6, memory, 100 + 2.5 * written / 1e6, 1 + work)
 
 
 def ingest_counts(found: Preview) -> dict[str, int]:
@@ -243,19 +325,28 @@ def plan_lines(content: Json) -> list[str]:
     )
     lines.append(f"  {dates}, {pixels}, {bands} -> {content['folder']}")
     lines += [f"  note: {note}" for note in content["notes"]]
-    lines.append(f"  {'step':<10}{'time':>10}{'disk':>12}{'memory':>12}  what")
+    lines.append(f"  {'step':<10}{'time':>10}{'CPU':>10}{'disk':>12}{'memory':>12}{'read':>12}  what")
     for step in content["steps"]:
         is_open = step["stage"] in content["finished_before"] and not (step["stage"] == "ingest" and "ingest" in content)
         done = " (finished before; skipped if nothing changed)" if is_open else ""
-        size = f"{step['disk_mb']:.0f} MB", f"{step['memory_mb']:.0f} MB"
-        lines.append(f"  {step['stage']:<10}{round_time(step['seconds']):>10}{size[0]:>12}{size[1]:>12}  {step['what']}{done}")
-    lines.append(
-        f"  {'all':<10}{round_time(content['seconds']):>10}{content['disk_mb']:>9.0f} MB{content['peak_memory_mb']:>9.0f} MB"
-    )
-    lines.append("  estimates for two idle cores without a GPU; training often ends early")
+        lines.append(f"  {step['stage']:<10}{figure_columns(step)}  {step['what']}{done}")
+    lines.append(f"  {'all':<10}{figure_columns({**content, 'memory_mb': content['peak_memory_mb']})}")
+    lines += [f"  {text}" for text in (correction_text(content["steps"]), content["rates"]) if text]
+    lines.append("  estimates for idle cores without a GPU; training often ends early")
     if content["disk_mb"] > content["disk_free_mb"]:
         lines.append(f"  NOT ENOUGH DISK: {content['disk_free_mb']} MB are free; set `runs` or `cube.uri` to another place")
     return lines
+
+
+def figure_columns(figures: Json) -> str:
+    times = "".join(f"{round_time(figures[name]):>10}" for name in ("seconds", "cpu_seconds"))
+    return times + "".join(f"{figures[name]:>9.0f} MB" for name in ("disk_mb", "memory_mb", "read_mb"))
+
+
+def correction_text(steps: Sequence[Json]) -> str:
+    """Which stages were corrected, and by how many runs."""
+    known = [f"{step['stage']} by {counted(step['past_runs'], 'run')}" for step in steps if step["past_runs"]]
+    return f"corrected by what the last runs of like size took here: {', '.join(known)}" if known else ""
 
 
 def round_time(seconds: float) -> str:

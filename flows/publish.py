@@ -11,19 +11,26 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs.load import config_hash, write_resolved
 from configs.privacy import AS_THEY_ARE, METADATA_ALONE, privacy_of
 from flows import code, trained
+from flows.costs import read_costs
 from flows.folder import RunFolder, code_version, fingerprints, finished, first_altered, readable, require
+from flows.machine import FIGURES
 from flows.steps import read_records, stage_costs
 from flows.task import Building, Findings, Invocation, Record, Task, key_of
 from pipelines.errors import MissingInput, NotPublished, ProductShrinks
 from pipelines.files import replace_folder
 from pipelines.learning.result import Evaluation
 from pipelines.products.covered import Covered, covered_by, shortfalls
+
+if TYPE_CHECKING:
+    from pipelines.products.summary import StageCosts
 
 TRACKS = ("track/index.json", "track/tracks.png")  # of `driftline track --run`, which the report shows
 PUBLISHED = re.compile(r"products/[^/.][^/]*|[^/]+\.(png|gif)")  # records can be edited; nothing else is ours to remove
@@ -299,6 +306,7 @@ def write_summary_of(content: ReportContent) -> None:
         evaluation=dict(evaluation.details) if evaluation else {},
         products=products,
         stages=tuple(StageCost(name, costs[name]["seconds"], costs[name]["peak_mb"]) for name in task.stages if name in costs),
+        costs=costs_of(folder, task.stages),
         refused=tuple(Refusal(**refusal) for refusal in ingested.get("refused", ())),
         cube_snapshot=made.get("snapshot", ""),
         model_hash=made.get("model_hash", ""),
@@ -308,6 +316,27 @@ def write_summary_of(content: ReportContent) -> None:
         privacy=privacy_of(run),
     )
     write_summary(summary, folder.summary)
+
+
+def costs_of(folder: RunFolder, stages: Sequence[str]) -> tuple[StageCosts, ...]:
+    """What each stage was planned to take, and took, as far as that is known."""
+    from pipelines.products.summary import Cost, StageCosts
+
+    def cost(figures: Mapping[str, float | None]) -> Cost:
+        return Cost(*(figures.get(name) for name in FIGURES))
+
+    rows = read_costs(folder)
+    return tuple(
+        StageCosts(
+            stage,
+            cost(row["actual"]),
+            None if row.get("planned") is None else cost(row["planned"]),
+            int(row.get("past_runs", 0)),
+            str(row.get("at_utc", "")),
+        )
+        for stage in stages
+        if (row := rows.get(stage)) is not None
+    )
 
 
 def index_of(predicted: Record) -> str:

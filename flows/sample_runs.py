@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pipelines.samples.sample_store import SampleLayout, SampleTable
     from pipelines.samples.sample_windows import SampleArrays
 
-TRAIN_FLOP_S = 8e9  # small networks, forward and backward, two cores
+TRAIN_FLOP_S = 16e9  # small networks, forward and backward, one core
+VALUE_BYTES = 14  # of memory for each value of all frames: as read, as numbers, and augmented
 MAPS_FLOP_S = 5e10  # networks whose time goes into convolutions of whole maps
 
 
@@ -123,32 +124,37 @@ def preview_samples(run: Any) -> tuple[SampleLayout, int, tuple[str, ...], tuple
     return first_layout(source, listing, frames), len(listing.samples), notes, tuple(one.reason for one in listing.refused)
 
 
-def plan_samples(run: Any, folder: RunFolder, stages: tuple[str, ...], *, reads_source: bool) -> tuple[Extent, list[PlannedStep]]:
+def plan_samples(
+    run: Any, folder: RunFolder, stages: tuple[str, ...], *, reads_source: bool, ingested: Record | None = None
+) -> tuple[Extent, list[PlannedStep]]:
     """What the stages would cost. The source is listed, and its first sample read, where the verb reads it."""
-    from flows.planning import Extent, estimate
+    from flows.planning import TABLES, Extent, estimate, read_by
     from pipelines.samples.sample_store import read_table
 
     notes, refused = tuple[str, ...](), tuple[str, ...]()
-    if reads_source or finished(folder, "ingest") is None:
+    if (reads_source or finished(folder, "ingest") is None) and ingested is None:
         layout, count, notes, refused = preview_samples(run)
     else:
         table = read_table(folder.cube_uri)
         layout, count = table.layout, len(table)
     sizes = layout.frames, layout.frames, layout.size, len(layout.bands), layout.dtype.itemsize, count
-    extent = Extent(*sizes, notes, refused=refused if reads_source else ())
+    extent = Extent(*sizes, notes, refused=refused if reads_source else (), to_read=read_by(ingested))
     from configs.sequences import build_learner
 
     network = build_learner(run.model, layout, ("a", "b"), 0)
     each = network.flops((1, *layout.shape))
     networks = (1 if run.split.test else run.split.folds) * run.split.networks
     shown = run.training.per_epoch or count
-    speed = MAPS_FLOP_S if run.task == "detect" else TRAIN_FLOP_S
+    start = partial(estimate, machine=extent.machine)
+    speed = (MAPS_FLOP_S if run.task == "detect" else TRAIN_FLOP_S) * extent.machine.training
     trained, answered = 3 * each * shown * run.training.epochs * networks / speed, each * count * networks / speed
     megabytes = count * layout.dtype.itemsize * extent.dates * extent.pixels * extent.bands / 1e6
+    each_s, mb_s = (1e-5, 15.0) if run.source.kind == "idx" else (1e-4, 5.0)  # the others open a file for every sample
+    memory = 100.0 + VALUE_BYTES * megabytes / layout.dtype.itemsize
     steps = {
-        "ingest": estimate("ingest", counted(count, "sample"), count * 1e-4 + megabytes / 5, megabytes / 2, 300.0),
-        "train": estimate("train", f"at most {networks} x {run.training.epochs} epochs", trained, 1 + megabytes, 400.0),
-        "evaluate": estimate("evaluate", f"{counted(networks, 'network')}, references and metadata", answered, 1.0, 400.0),
-        "predict": estimate("predict", counted(count, "sample"), answered, 1.0, 300.0),
+        "ingest": start("ingest", counted(count, "sample"), count * each_s + megabytes / mb_s, megabytes / 2, -100.0, megabytes),
+        "train": start("train", f"at most {networks} x {run.training.epochs} epochs", trained, 1 + megabytes, memory, megabytes),
+        "evaluate": start("evaluate", f"{counted(networks, 'network')}, references and metadata", answered, 0.1, memory),
+        "predict": start("predict", counted(count, "sample"), answered, 0.1, memory, publishes=TABLES),
     }
     return extent, [steps[stage] for stage in stages]

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import build
+from configs.run import Run
 from configs.sites import build_sites
 from configs.trained import used_by
 from flows.copies import format_refusals
-from flows.folder import finished, require
+from flows.folder import RunFolder, finished, require
 from flows.task import Invocation, Record, format_findings, format_report
 from pipelines.errors import RequestError
 from pipelines.files import write_json
@@ -37,15 +38,36 @@ class SiteLabels:
     least_dates: int
 
 
-def extent_of(sources: Mapping[str, SiteSource]) -> Extent:
-    """All sites as one of as many pixels, with the dates of the longest series."""
+def extent_of(run: Run, folder: RunFolder, sources: Mapping[str, SiteSource], *, reads_source: bool) -> Extent:
+    """All sites as one of as many pixels, with the dates of the longest series; with what an ingest would do, if it is asked."""
     from flows.planning import Extent
     from pipelines.grid import require_lonlat
 
     shapes, first = [require_lonlat(source.native_grid()).shape_yx for source in sources.values()], next(iter(sources.values()))
     pixels, width = sum(rows * columns for rows, columns in shapes), max(columns for _, columns in shapes)
     dates = max(len(source.list_scenes().scenes) for source in sources.values())
-    return Extent(dates, dates, (ceil(pixels / width), width), len(first.bands), first.dtype().itemsize, len(sources))
+    extent = Extent(dates, dates, (ceil(pixels / width), width), len(first.bands), first.dtype().itemsize, len(sources))
+    return preview_sites(run, folder, sources, extent) if reads_source else extent
+
+
+def preview_sites(run: Run, folder: RunFolder, sources: Mapping[str, SiteSource], extent: Extent) -> Extent:
+    """The extent, with the scenes that an ingest would read and refuse. A site that cannot be used counts as one refusal."""
+    from pipelines.cube.comparison import preview
+
+    notes, refused, to_read = list[str](), list[str](), 0
+    for name, source in sources.items():
+        settings = build.build_ingest_settings(run, folder.labels / f"{name}-refused.json")
+        try:
+            found = preview(source, build.build_quality_mask(run), folder.cube_of(name), None, settings)
+        except RequestError as e:
+            notes.append(f"{name} would be refused: {e}")
+            refused.append("site")
+            continue
+        to_read += len(found.added) + len(found.replaced)
+        if found.refused:
+            notes.append(f"{name}: {counted(len(found.refused), 'scene')} would be refused; the first: {found.refused[0]}")
+            refused += [error.reason for error in found.refused]
+    return replace(extent, notes=tuple(notes), refused=tuple(refused), to_read=to_read)
 
 
 def ingest_sites(context: Invocation, labels: SiteLabels, is_only_predicted: Callable[[str], bool]) -> Record:

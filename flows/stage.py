@@ -15,10 +15,11 @@ from typing import Any
 
 from configs.trained import used_by
 from flows import publish, trained
+from flows.costs import Costs
 from flows.folder import fingerprints, finished, first_altered, require
 from flows.ingest_slices import require_slices
 from flows.staged import note_on_compute
-from flows.task import Invocation, Record, SlicedTask, Task, TrainedTask, key_of
+from flows.task import Invocation, Record, SlicedTask, Task, TrainedTask, key_of, stages_of
 from flows.tasks import task_of
 from pipelines.errors import NotPublished, RequestError
 from pipelines.files import write_json
@@ -47,16 +48,22 @@ def carry_out(context: Invocation, verb: str) -> Record:
         stages = tuple(stage for stage in stages if stage != "ingest")
     if note := note_on_compute(task, context.run, stages):
         context.steps.log(note)
-    records = {}
-    for stage in stages:
-        with storing(context):  # the last stage is the one that slices did
-            one = replace(context, is_finishing=context.is_finishing and stage == stages[-1])
-            records[stage] = run_stage(task, one, stage)
+    costs, records = Costs(task, context, verb), dict[str, Record]()
+    try:
+        for stage in stages:
+            with storing(context), costs.stage(stage):  # the last stage is the one that slices did
+                one = replace(context, is_finishing=context.is_finishing and stage == stages[-1])
+                records[stage] = run_stage(task, one, stage)
+                costs.done(stage, records[stage])
+    finally:
+        for line in costs.lines():
+            context.steps.log(line)
     result = list(records.values())[-1]
     is_skipped = all(record["skipped"] for record in records.values())
     if len(records) > 1 and is_skipped:
         context.steps.log(NOTHING_TO_DO)
         result = {**result, "message": NOTHING_TO_DO}
+    result = {**result, "costs": list(costs.rows.values())}
     refused = records["ingest"]["refused"] if "ingest" in records else result.get("refused", [])
     return {**result, "task": task.name, "refused": refused, "skipped": is_skipped}
 
@@ -80,14 +87,6 @@ def store(context: Invocation) -> None:
         new = [file for file in version.files.values() if version.version in file.object]
         size = f"{counted(len(new), 'file')}, {sum(file.bytes for file in new) / 1e6:.1f} MB"
         context.steps.log(f"stored {size}: {context.folder.stored}/versions/{version.version}")
-
-
-def stages_of(task: Task, verb: str) -> tuple[str, ...]:
-    """The stages that a verb carries out. Raises RequestError, with the verbs of the task."""
-    if verb not in task.verbs:
-        known = ", ".join([*task.verbs, "report"])
-        raise RequestError(f"`driftline {verb}` is not for runs with `task: {task.name}`, whose verbs are {known}")
-    return task.verbs[verb]
 
 
 def stages_needed(task: Task, context: Invocation, verb: str) -> tuple[str, ...]:
@@ -127,7 +126,12 @@ def run_stage(task: Task, context: Invocation, stage: str) -> Record:
 
 def ingest(task: Task, context: Invocation) -> Record:
     """Scenes into the cube; with nothing new the snapshot stays."""
-    found = task.ingest(context)
+    from pipelines.sources.isolation import end_workers
+
+    try:
+        found = task.ingest(context)
+    finally:
+        end_workers()
     lines, is_new = found.pop("lines", ()), found.pop("is_new")
     found = task.resolve(context, "ingest").finish("ingest", found)
     for line in (f"ingest: {found['message']}", *lines):

@@ -53,6 +53,10 @@ def call_plainly(stage: str, name: str, work: Callable[[], Result]) -> Result:
     return work()
 
 
+def ignore_work(stage: str) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class StepRecord:
     """One line of `steps.jsonl`. A step with `started` but neither `done` nor `failed` was killed."""
@@ -76,10 +80,12 @@ class Steps:
     display: Display = field(default_factory=Silent)
     call: Caller = call_plainly
     flow_run: str = ""
+    on_work: Callable[[str], None] = ignore_work  # called before each step with its stage
     invocation: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}")
 
     def do(self, stage: str, name: str, work: Callable[[Progress], Result]) -> Result:
         """The result of `work(progress)`. Exceptions are recorded and raised again."""
+        self.on_work(stage)
         self._note(stage, name, "started")
         started, status, detail = time.monotonic(), "done", ""
         with PeakMemory() as memory:

@@ -176,8 +176,9 @@ class Task(Protocol):
     is_gated: bool
     computed: tuple[str, ...] = ("ingest", "predict", "monitor")
 
-    def plan(self, run: Any, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
-        """What a verb would cost, for `--dry-run`; `run` is of the task's own class."""
+    def plan(self, run: Any, folder: RunFolder, verb: str, ingested: Record | None = None) -> tuple[Extent, list[PlannedStep]]:
+        """What a verb would cost; `run` is of the task's own class. `ingested`: what the call's own ingest has done: a cube is
+        there, and the source need not be listed again."""
 
     def resolve(self, context: Invocation, stage: str) -> Invocation:
         """The call with what earlier stages found out in place of what the config leaves open; called before `check`. Raises."""
@@ -268,6 +269,14 @@ class SlicedTask(Task, Protocol):
 
     def predict_slice(self, context: Invocation, evaluation: Evaluation | None, share: Slice) -> SliceDone:
         """Does a share of what `predict` needs, and publishes nothing."""
+
+
+def stages_of(task: Task, verb: str) -> tuple[str, ...]:
+    """The stages that a verb carries out. Raises RequestError, with the verbs of the task."""
+    if verb not in task.verbs:
+        known = ", ".join([*task.verbs, "report"])
+        raise RequestError(f"`driftline {verb}` is not for runs with `task: {task.name}`, whose verbs are {known}")
+    return task.verbs[verb]
 
 
 def key_of(task: Task, context: Invocation, stage: str, snapshot: str = "") -> str:

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
@@ -19,6 +20,12 @@ settings.register_profile("driftline", deadline=None, derandomize=bool(os.enviro
 settings.load_profile("driftline")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of its own for each test: what one run takes corrects the plans of later ones."""
+    monkeypatch.setenv("DRIFTLINE_CACHE", str(tmp_path_factory.getbasetemp() / f"cache-{uuid4().hex}"))
 
 
 @pytest.fixture(scope="session")

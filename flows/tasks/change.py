@@ -59,27 +59,33 @@ class Change(TrainedTask):
         "predict": ("flows.tasks.change:Change.predict",),
     }
 
-    def plan(self, run: ChangeRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
+    def plan(
+        self, run: ChangeRun, folder: RunFolder, verb: str, ingested: Record | None = None
+    ) -> tuple[Extent, list[PlannedStep]]:
         """The extent over all sites (as one site of as many pixels) and the steps of a verb."""
-        from flows.planning import estimate, plan_ingest
+        from flows.planning import MAPS, estimate, plan_ingest
         from pipelines.change.networks import flop_per_pixel
         from pipelines.samples.site_groups import count_networks
 
-        sources = build_sites(run)
-        extent, chosen = extent_of(sources), run.training
+        sources, reads = build_sites(run), "ingest" in self.verbs[verb] and ingested is None
+        extent, chosen = extent_of(run, folder, sources, reads_source=reads), run.training
+        start = partial(estimate, machine=extent.machine)
+        flop_s = CHANGE_FLOP_S * extent.machine.training
         members = count_networks(list(sources), run.evaluation.groups)
         models, pairs = (1 + len(run.evaluation.compare)) * run.evaluation.seeds, members * (members - 1) // 2
         flop_px = flop_per_pixel(run.model.widths, extent.bands, extent.dates)
-        one = 3 * flop_px * chosen.window_px**2 * chosen.windows * chosen.epochs / CHANGE_FLOP_S
+        one = 3 * flop_px * chosen.window_px**2 * chosen.windows * chosen.epochs / flop_s
         window_values = chosen.batch * chosen.window_px**2 * extent.dates * sum(run.model.widths)
-        memory, scored = window_values * 4 * 12 / 1e6, extent.pixels * flop_px * members / CHANGE_FLOP_S
+        memory, scored = window_values * 4 * 12 / 1e6, extent.pixels * flop_px * members / flop_s
         left_out = f"{models * pairs} networks, each without two of the {members} groups of sites (or strips)"
         predicted = 3 * len(sources) + scored
         steps = {
             "ingest": plan_ingest(run.cube, extent),
-            "train": estimate("train", f"{members} networks", one * members, 20.0, memory),
-            "evaluate": estimate("evaluate", left_out, one * models * pairs, 20.0, memory),
-            "predict": estimate("predict", counted(len(sources), "site"), predicted, extent.pixels * 8 / 1e6, memory),
+            "train": start("train", f"{members} networks", one * members, 20.0, memory),
+            "evaluate": start("evaluate", left_out, one * models * pairs, 20.0, memory),
+            "predict": start(
+                "predict", counted(len(sources), "site"), predicted, extent.pixels * 8 / 1e6, memory, publishes=MAPS
+            ),
         }
         return extent, [steps[stage] for stage in self.verbs[verb]]
 

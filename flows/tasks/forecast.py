@@ -77,11 +77,13 @@ class Forecast(TrainedTask):
         "predict": ("flows.tasks.forecast:Forecast.predict",),
     }
 
-    def plan(self, run: ForecastRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
+    def plan(
+        self, run: ForecastRun, folder: RunFolder, verb: str, ingested: Record | None = None
+    ) -> tuple[Extent, list[PlannedStep]]:
         from flows.planning import measure, plan_ingest
         from flows.tasks.forecast_plan import assumed, plan_choose, plan_evaluate, plan_predict, plan_train
 
-        extent = measure(run, folder, run.split.validation_from, reads_source="ingest" in self.verbs[verb])
+        extent = measure(run, folder, run.split.validation_from, reads_source="ingest" in self.verbs[verb], ingested=ingested)
         plans = {"choose": plan_choose, "train": plan_train, "evaluate": plan_evaluate, "predict": plan_predict}
         known = choice.with_known(with_split(run, extent.shape) if has_open_split(run) else run, folder)
         stated, stages = assumed(known, extent), [stage for stage in self.verbs[verb] if self.needs(run, stage)]

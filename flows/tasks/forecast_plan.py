@@ -5,17 +5,19 @@ from itertools import pairwise
 from configs.networks import AutoModel, HistoryModel, SimVPModel, build_network
 from configs.tasks import forecast_auto as auto
 from configs.tasks.forecast import FROM_THE_PAST, ForecastRun, baselines_of
-from flows.planning import Extent, PlannedStep, estimate
+from flows.planning import MAPS, PACKED, Extent, PlannedStep, estimate, spread
 from flows.tasks.forecast_choice import STEP_PIXELS
 from pipelines.samples.origins import MOST_WINDOWS, PIECE_PIXELS
 from pipelines.wording import counted
 
-TRAIN_FLOP_S = 30e9  # of convolution, forward and backward, two cores
-PREDICT_FLOP_S = 25e9
+TRAIN_FLOP_S = 50e9  # of convolution, forward and backward, one core
+PREDICT_FLOP_S = 25e9  # of tiles of the raster
 CACHE_BYTES_S = 60e6
-WINDOW_S = 5e-4  # one window by one method, and for every pixel and date of its block:
-PIXEL_DATE_S = 2e-7
-BOOSTING_S = 10.0  # a fit of gradient boosting, whose rows are limited
+WINDOW_S = 3e-4  # one window by one method, and for every pixel and date of its block:
+PIXEL_DATE_S = 1e-7
+BOOSTING_S = 20.0  # a fit of gradient boosting on so many rows or more, which is what it takes at most:
+BOOSTING_ROWS, BOOSTING_MB = 100_000, 150.0
+BOOSTING_FITS = 2.0, 2.0  # in evaluation, and in prediction: of what is published, and of its rival for the archive
 PAST_WINDOWS = 1000  # at most, as in `pipelines.learning.past_errors`, which is heavier to import
 TRIAL_S = 6.0  # of a candidate at an origin, whatever its size
 
@@ -39,12 +41,17 @@ def plan_choose(run: ForecastRun, extent: Extent) -> PlannedStep:
     pixels = min(PIECE_PIXELS, (int(stated.split.block_px) - 2 * int(stated.split.buffer_px)) ** 2)
     steps = auto.usual_context(run) + run.samples.horizon
     flops = 3 * STEP_PIXELS * steps * run.model.steps * flop_per_pixel_step(stated) / 3  # the dearest has three times the mean
-    seconds = tries * origins * (flops / TRAIN_FLOP_S + TRIAL_S)
+    machine = extent.machine
+    seconds = tries * origins * (flops / TRAIN_FLOP_S / machine.training + TRIAL_S / machine.numerics)
     what = f"at most {counted(tries, 'candidate')} at {counted(origins, 'origin')} inside the training part"
-    return estimate("choose", what, seconds, 2 * MOST_WINDOWS * pixels * steps * 16 / 1e6, 512.0)
+    disk = 2 * MOST_WINDOWS * pixels * steps * 16 / 1e6
+    return estimate("choose", what, seconds, disk, 512.0, disk, machine=machine, busy=machine.threads)
 
 
+TRAINER_MB = 100.0  # beside what any stage imports
 CHOOSING_SHARE = 0.75  # of the training windows, from which the first network learns to choose epochs and scale
+USUAL_EPOCHS = 0.5  # of those allowed: the best one, to which the other networks are trained
+REFIT = 1.5  # windows up to the test, as a multiple of those before validation
 
 
 def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
@@ -57,14 +64,17 @@ def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
     seen = (side / block_px) ** 2  # pixels that windows see for each that they are scored on
     flops = 3 * flop_per_pixel_step(run) * pixel_steps * seen * run.training.epochs * network.members
     cached = extent.pixels * seen * (extent.dates * (4 * channels + 1) + starts * steps * channels * 4 * 2)
-    trainings = 1 + CHOOSING_SHARE / network.members + run.training.refit
+    caches = 1 + CHOOSING_SHARE + run.training.refit
+    trainings = CHOOSING_SHARE / network.members + USUAL_EPOCHS * (1 + REFIT * run.training.refit)
     if isinstance(network, HistoryModel):
         cached += extent.pixels * starts * (network.lags * (4 * channels + 2) + run.samples.horizon * 13 * channels) * 4
-    seconds = trainings * (flops / TRAIN_FLOP_S + cached / CACHE_BYTES_S)
+    machine, cached = extent.machine, caches * cached
+    seconds = trainings * flops / TRAIN_FLOP_S / machine.training + cached / CACHE_BYTES_S / machine.reading
     batch = run.training.batch * side**2 * steps * state_channels(run) * 4 * 12
     what = f"{counted(run.model.members, 'network')}, at most {counted(run.training.epochs, 'epoch')} each"
     what += "" if run.covariates.is_empty else f", with {run.covariates.sentence()}"
-    return estimate("train", what, seconds, cached / 1e6, batch / 1e6)
+    read = read_mb(run, extent, 1 + caches)
+    return estimate("train", what, seconds, cached / 1e6, TRAINER_MB + batch / 1e6, read, machine=machine, busy=machine.threads)
 
 
 def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
@@ -79,21 +89,45 @@ def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
     validation, test = blocks * split.validation_fraction * later, blocks * split.test_fraction * later
     answers = past * sum(name in FROM_THE_PAST for name in baselines) + (2 * validation + test) * (1 + len(baselines))
     block *= extent.dates
-    seconds = answers * (WINDOW_S + block * PIXEL_DATE_S) + 2 * BOOSTING_S * ("gradient_boosting" in baselines)
+    seconds = answers * (WINDOW_S + block * PIXEL_DATE_S) + BOOSTING_FITS[0] * boosting_s(run, extent)
     what = f"the model beside {counted(len(baselines), 'baseline')}, intervals from {counted(round(past), 'window')} of the past"
-    return estimate("evaluate", what, seconds, 1.0, block * 4 * 20 / 1e6)
+    machine, read = extent.machine, read_mb(run, extent, 3)
+    memory = block * 4 * 20 / 1e6 + BOOSTING_MB * (boosting_s(run, extent) > 0)
+    return estimate("evaluate", what, seconds / machine.numerics, 0.5, memory, read, machine=machine)
 
 
 def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
     horizon, steps = run.samples.horizon, auto.usual_context(run) + run.samples.horizon
     flops = extent.pixels * steps * flop_per_pixel_step(run) * run.model.members
-    seconds, disk = flops / PREDICT_FLOP_S + extent.bytes / 50e6, 2 * extent.pixels * horizon * len(run.samples.variables) * 3 * 4
+    machine = extent.machine
+    seconds, disk = (
+        flops / PREDICT_FLOP_S / machine.inference + extent.bytes / 50e6 / machine.reading,
+        2 * extent.pixels * horizon * len(run.samples.variables) * 3 * 4,
+    )
     if (
         run.prediction.archive
     ):  # the rival's fields too: one of the two is the network's, the other is read alike and costs little
-        seconds, disk = seconds + extent.bytes / 50e6, 2 * disk
+        seconds, disk = seconds + extent.bytes / 50e6 / machine.reading, 2 * disk
     band = extent.dates * extent.shape_yx[1] * min(run.prediction.tile_px, extent.shape_yx[0]) * 5 / 1e6
-    return estimate("predict", f"{counted(horizon, 'date')} x (value, lower, upper bound)", seconds, disk / 1e6, min(band, 768))
+    seconds, memory, busy = spread(run, seconds, min(band, 768))
+    seconds += BOOSTING_FITS[1] * boosting_s(run, extent) / machine.numerics
+    memory += BOOSTING_MB * (boosting_s(run, extent) > 0)
+    what, read = f"{counted(horizon, 'date')} x (value, lower, upper bound)", read_mb(run, extent, 2)
+    return estimate("predict", what, seconds, disk / 1e6, memory, read, machine=machine, busy=busy, publishes=MAPS)
+
+
+def read_mb(run: ForecastRun, extent: Extent, passes: float) -> float:
+    """MB read where every block of the split is read so many times: with it come the chunks that it lies in."""
+    block = int(run.split.block_px) ** len(extent.shape)
+    blocks_of_chunk = max(min(run.cube.chunk_px, max(extent.shape)) ** len(extent.shape) / block, 1)
+    return float(passes * extent.bytes / PACKED / 1e6 * min(blocks_of_chunk, max(extent.pixels / block, 1)))
+
+
+def boosting_s(run: ForecastRun, extent: Extent) -> float:
+    """Seconds of a fit of gradient boosting; 0 without it."""
+    starts = max(extent.train_dates // run.samples.stride - int(run.samples.context) - run.samples.horizon, 1)
+    rows = extent.pixels * starts * run.samples.horizon / 2  # about a half of them is usable
+    return BOOSTING_S * min(rows / BOOSTING_ROWS, 1) * ("gradient_boosting" in baselines_of(run))
 
 
 def flop_per_pixel_step(run: ForecastRun) -> float:

@@ -18,11 +18,9 @@ from configs.tasks.monitor import MonitorRun
 from flows.folder import RunFolder, code_version, finished, read_json, require
 from flows.task import Building, Findings, Invocation, Record, SlicedTask
 from flows.tasks.monitor_state import advance, advance_share, networks_of, open_cube, open_state, state_of
-from pipelines.errors import RequestError
 from pipelines.learning.result import Evaluation, Figure
 from pipelines.products.section import Column, Picture, Section, Table
 from pipelines.slices import Slice, SliceDone
-from pipelines.wording import counted
 
 if TYPE_CHECKING:  # packages are imported where they are needed: a verb that has nothing to do must be quick
     from flows.planning import Extent, PlannedStep
@@ -32,9 +30,6 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from pipelines.products.found_changes import Found
     from pipelines.progress import Progress
 
-FIT_VALUES_S = 2e6  # pixel-dates of a harmonic curve, with its calibration
-STEP_VALUES_S = 5e6  # pixel-dates that a sequential test takes in
-STATE_BYTES = 220  # of a pixel: expected values, the test, and the states kept for late scenes
 PICTURES = (
     ("quicklook.png", "What changed", "Before and after, with the changed pixels outlined; when, how much, confidence."),
     ("animation.gif", "As it became known", "Changed pixels from the date of their alarm on, coloured by date of change."),
@@ -70,12 +65,15 @@ class Monitor(SlicedTask):
     is_gated = False
     sliced, pieces, made = ("monitor",), "blocks", "advanced"
 
-    def plan(self, run: MonitorRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
+    def plan(
+        self, run: MonitorRun, folder: RunFolder, verb: str, ingested: Record | None = None
+    ) -> tuple[Extent, list[PlannedStep]]:
         from flows.planning import measure, plan_ingest
+        from flows.tasks.monitor_plan import known_dates, plan_evaluate, plan_monitor
 
-        extent = measure(run, folder, run.monitoring.start, reads_source="ingest" in self.verbs[verb])
+        extent = measure(run, folder, run.monitoring.start, reads_source="ingest" in self.verbs[verb], ingested=ingested)
         steps = {"ingest": plan_ingest(run.cube, extent), "evaluate": plan_evaluate(run, extent)}
-        steps["monitor"] = plan_monitor(run, extent, verb)
+        steps["monitor"] = plan_monitor(run, extent, verb, known_dates(run, folder))
         return extent, [steps[stage] for stage in self.verbs[verb]]
 
     def check(self, context: Invocation, stage: str) -> None:
@@ -349,31 +347,3 @@ def seen_tables(evaluation: Evaluation) -> list[Table]:
         "seasons with the automatic thresholds of their literature (Otsu, chi square) and give no date."
     )
     return [labelled(Table("Change that the images show", columns, rows, note=note, strong=[evaluation.shipped]))]
-
-
-# ---------------------------------------------------------------- --dry-run
-
-
-def plan_evaluate(run: MonitorRun, extent: Extent) -> PlannedStep:
-    from flows.planning import estimate
-
-    methods, drops = 1 + len(run.evaluation.references), len(run.evaluation.drops)
-    values = min(run.evaluation.pixels * 2, extent.pixels) * extent.dates * methods * (1 + drops)
-    seconds = values / FIT_VALUES_S + extent.pixels * extent.dates / STEP_VALUES_S
-    memory = run.evaluation.pixels * extent.dates * 40 / 1e6
-    what = f"{counted(methods, 'method')} on simulated breaks of {counted(drops, 'size')}"
-    return estimate("evaluate", what, seconds, 1.0, memory)
-
-
-def plan_monitor(run: MonitorRun, extent: Extent, verb: str) -> PlannedStep:
-    from flows.planning import estimate
-
-    history, monitored = extent.train_dates, extent.dates - extent.train_dates
-    seconds = extent.pixels * history / FIT_VALUES_S + extent.pixels * monitored / STEP_VALUES_S
-    tile = min(run.monitoring.tile_px, *extent.shape_yx) ** 2
-    memory = tile * (history * 40 + STATE_BYTES * 3) / 1e6
-    what = f"{history} dates of history, {monitored} to monitor"
-    if verb != "ingest" and (history == 0 or (verb != "monitor" and monitored == 0)):
-        needs = "dates before it" if verb == "monitor" else "dates before and from it on"
-        raise RequestError(f"monitoring.start {run.monitoring.start:%Y-%m-%d} leaves {what}; `driftline {verb}` needs {needs}")
-    return estimate("monitor", what, seconds, extent.pixels * STATE_BYTES / 1e6, memory)

@@ -60,8 +60,10 @@ class Pair(Task):
     is_gated = False
     sliced: tuple[str, ...] = ("predict",)
 
-    def plan(self, run: PairRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
-        from flows.planning import Extent, estimate, plan_ingest
+    def plan(
+        self, run: PairRun, folder: RunFolder, verb: str, ingested: Record | None = None
+    ) -> tuple[Extent, list[PlannedStep]]:
+        from flows.planning import MAPS, Extent, estimate, plan_ingest
         from pipelines.grid import require_lonlat
 
         source = source_of(run)
@@ -69,7 +71,15 @@ class Pair(Task):
         px = extent.pixels
         steps = {
             "ingest": plan_ingest(run.cube, extent),
-            "predict": estimate("predict", "score, map, polygons", px * extent.bands * 2e-6, px * (extent.bands + 2) * 8e-6, 200),
+            "predict": estimate(
+                "predict",
+                "score, map, polygons",
+                px * extent.bands * 2e-6,
+                px * (extent.bands + 2) * 8e-6,
+                200.0,
+                machine=extent.machine,
+                publishes=MAPS,
+            ),
         }
         return extent, [steps[stage] for stage in self.verbs[verb]]
 

@@ -89,8 +89,10 @@ class SampleTask(TrainedTask, Protocol):
         stored = load_samples(context, "train")
         return inputs_of(stored.arrays, np.arange(len(stored.table)))
 
-    def plan(self, run: config.SampleRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
-        return plan_samples(run, folder, self.verbs[verb], reads_source="ingest" in self.verbs[verb])
+    def plan(
+        self, run: config.SampleRun, folder: RunFolder, verb: str, ingested: Record | None = None
+    ) -> tuple[Extent, list[PlannedStep]]:
+        return plan_samples(run, folder, self.verbs[verb], reads_source="ingest" in self.verbs[verb], ingested=ingested)
 
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         folder, content = context.folder, without_originals(context.run).model_dump(mode="json")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pipelines.learning.reuse import Inputs
 
 TRAINED_FROM = ("variables", "pairs", "labels", "split", "model", "training")  # what a model depends on
+REFERENCES_S = 0.7  # of a date: references are fitted anew with fewer and fewer of them
 SEGMENT_FLOP_S = 4e9  # small networks on windows, forward and backward, one core
 
 
@@ -58,31 +59,38 @@ class Segment(TrainedTask):
         bands = dict.fromkeys(band for one in config.name_variables(context.run) for band in one.bands)
         return measure({name: open_cube(*cube) for name, cube in cubes_of(context).items()}, list(bands))
 
-    def plan(self, run: SegmentRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
+    def plan(
+        self, run: SegmentRun, folder: RunFolder, verb: str, ingested: Record | None = None
+    ) -> tuple[Extent, list[PlannedStep]]:
         from datetime import datetime
 
-        from flows.planning import estimate, measure, plan_ingest
+        from flows.planning import TABLES, estimate, measure, plan_ingest
 
         until = datetime(2261, 1, 1)
         by_site, reads_source = has_sites(run), "ingest" in self.verbs[verb]
-        extent = sites.extent_of(build_sites(run)) if by_site else measure(run, folder, until, reads_source=reads_source)
+        if by_site:
+            extent = sites.extent_of(run, folder, build_sites(run), reads_source=reads_source and ingested is None)
+        else:
+            extent = measure(run, folder, until, reads_source=reads_source, ingested=ingested)
         classes = ("a", "b")  # how many there are costs nothing
         network = config.build_learner(run, len(config.name_variables(run)), classes, 0)
         side, chosen = config.build_recipe(run).windows.window_px, run.training
         members = (extent.sites if by_site else run.split.folds) * run.split.networks
         known = labels.build_span(run.labels) if isinstance(run.labels, labels.ClassLabelsConfig) else None
         learnt, shown = extent.dates_in(known), extent.dates_in(labels.build_span(run.prediction) or known)
+        start, flop_s = partial(estimate, machine=extent.machine), SEGMENT_FLOP_S * extent.machine.training
         window = 3 * network.flops((1, learnt, network.bands, side, side))
-        trained = window * chosen.windows * chosen.epochs * members / SEGMENT_FLOP_S
-        mapped = network.flops((1, shown, network.bands, *extent.shape_yx)) * members / SEGMENT_FLOP_S
-        disk, memory = learnt * extent.pixels * (network.bands * 4 + 1) / 1e6, 300.0
+        trained = window * chosen.windows * chosen.epochs * members / flop_s
+        mapped = network.flops((1, shown, network.bands, *extent.shape_yx)) * members / flop_s
+        scored = mapped * 8 + learnt * REFERENCES_S / extent.machine.numerics
+        disk, memory = learnt * extent.pixels * (network.bands * 4 + 1) / 1e6, 50.0
         steps = {
             "ingest": plan_ingest(run.cube, extent),
-            "train": estimate(
+            "train": start(
                 "train", f"at most {members} x {chosen.epochs} epochs of {counted(learnt, 'date')}", trained, 1 + disk, memory
             ),
-            "evaluate": estimate("evaluate", f"{members} networks, references and metadata", mapped * 8, 1.0, memory),
-            "predict": estimate("predict", counted(extent.sites, "map"), mapped, extent.pixels * 6 / 1e6, memory),
+            "evaluate": start("evaluate", f"{members} networks, references and metadata", scored, 0.1, memory),
+            "predict": start("predict", counted(extent.sites, "map"), mapped, extent.pixels * 6 / 1e6, memory, publishes=TABLES),
         }
         return extent, [steps[stage] for stage in self.verbs[verb]]
 

@@ -28,6 +28,33 @@ class StageCost:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Wall clock; CPU seconds and peak memory of all processes; what the run's folder and the cube grew by at most; bytes that
+    were read, from a disk or from memory that keeps what was read before. None: not known here.
+    """
+
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    memory_mb: float | None = None
+    disk_mb: float | None = None
+    read_mb: float | None = None
+
+
+@dataclass(frozen=True)
+class StageCosts:
+    """What a stage took when it last did something, beside its plan; of the stage that writes the summary, up to then.
+
+    `past_runs`: how many runs on this machine corrected the plan. planned: None where there was none.
+    """
+
+    stage: str
+    actual: Cost
+    planned: Cost | None = None
+    past_runs: int = 0
+    at_utc: str = ""
+
+
+@dataclass(frozen=True)
 class Refusal:
     """A scene or a site that did not enter the cube, and why."""
 
@@ -62,7 +89,7 @@ class Summary:
     was found (patches, area, dates). largest, alerts, sites: rows of tables. computed: counts of what was done. evaluation: all
     else that was measured; its keys belong to the task. trained: of a model that was trained elsewhere: on what, and what does
     not fit; empty for one that was trained here. products: see `Published`. refused: what did not enter the cube.
-    privacy: of patients' images, whether they were de-identified, and if not why.
+    privacy: of patients' images, whether they were de-identified, and if not why. costs: planned and actual, of each stage.
     """
 
     name: str
@@ -81,6 +108,7 @@ class Summary:
     trained: dict[str, Any] = field(default_factory=dict)
     products: Published = Published()
     stages: tuple[StageCost, ...] = ()
+    costs: tuple[StageCosts, ...] = ()
     refused: tuple[Refusal, ...] = ()
     cube_snapshot: str = ""
     model_hash: str = ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import h5py
@@ -23,14 +24,17 @@ MOST_CHUNKS = 4_000_000  # of one data set, written or not
 def has_endless_heap(path: Path) -> bool:
     """True if an object in a global heap has no length, which HDF5 2.0 reads for ever.
 
-    Files of more than MOST_SCANNED bytes are not searched.
+    Files of more than MOST_SCANNED bytes are not searched; the others once, as long as they are as they were.
     """
-    size = path.stat().st_size
-    if size > MOST_SCANNED:
-        return False
+    status = path.stat()
+    return status.st_size <= MOST_SCANNED and _search_heaps(path, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=32)
+def _search_heaps(path: Path, _stamp: tuple[int, int, int]) -> bool:
     content, at = path.read_bytes(), -1
     while (at := content.find(HEAP, at + 1)) >= 0:
-        end = min(at + int.from_bytes(content[at + 8 : at + 16], "little"), size)
+        end = min(at + int.from_bytes(content[at + 8 : at + 16], "little"), len(content))
         position = at + 16
         while position + 16 <= end:
             number, length = struct.unpack_from("<H6xQ", content, position)

@@ -313,6 +313,11 @@ class _Pool:
 _POOL = _Pool()
 
 
+def end_workers() -> None:
+    """Ends the workers of this process, with what they hold in memory; the next call starts others."""
+    _POOL.close()
+
+
 def _forget() -> None:
     """In a fork of this process the workers are those of the parent."""
     global _POOL

@@ -286,6 +286,18 @@ def test_the_plan_counts_groups_and_pairs_of_them(workplace: Path) -> None:
     whole = make_plan(load_run(config), "ingest")
     assert whole["steps"][0]["what"] == "10 scenes into 5 cubes"
     assert "in 5 sites, " in plan_lines(whole)[1]
+    assert whole["refused"] == {}
+
+
+def test_the_plan_lists_what_an_ingest_of_sites_would_refuse(workplace: Path) -> None:
+    config = write_sites(workplace)
+    write_site(workplace / "sites" / "beta", seed=1, dates=3)
+    (workplace / "sites" / "beta" / "3" / "nir.tif").write_text("hello")
+    plan = make_plan(load_run(config), "ingest")
+    assert plan["refused"] == {"driver": 1}
+    assert plan["notes"][0].startswith("beta: 1 scene would be refused; the first: ")
+    assert plan["steps"][0]["what"] == "6 scenes into 3 cubes"
+    assert make_plan(load_run(config), "train")["refused"] == {}, "reads cubes"
 
 
 def test_three_dates_and_sites_of_other_lengths(workplace: Path) -> None:

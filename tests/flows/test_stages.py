@@ -10,8 +10,11 @@ import pytest
 import rasterio
 from typer.testing import CliRunner
 
+from configs.load import load_run
 from flows.cli import app
 from flows.code import WHOLE, closure
+from flows.machine import FIGURES
+from flows.planning import make_plan, plan_lines
 from flows.stage import carry_out as carry_out_verb
 from flows.steps import read_records
 from flows.task import open_invocation, remembering_folder
@@ -46,10 +49,12 @@ def test_a_run_leaves_everything_and_a_second_one_does_nothing(tiny_run: Path) -
     assert [name for name in summary["products"]["files"] if not (folder / name).exists()] == []
     assert summary["products"]["cube_snapshot"] == summary["cube_snapshot"] == first["snapshot"]
     assert [stage["name"] for stage in summary["stages"]] == ["ingest", "train", "evaluate", "predict"]
+    check_costs_stand_beside_the_plan(first, summary)
     assert set(read("evaluation.json")["details"]) >= {"metrics", "skill", "by_date", "intervals", "calibration"}
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     second = carry_out("run", tiny_run)
     assert second["skipped"]
+    assert second["costs"] == [], "what is skipped is not compared"
     assert "nothing to do" in second["message"]
     changed = {p.name for p, when in written.items() if p.stat().st_mtime_ns != when}
     assert changed <= {"steps.jsonl", "config.yaml", "ingest.json", "refused.json", "cube.lock", ".run.lock"}
@@ -59,6 +64,21 @@ def test_a_run_leaves_everything_and_a_second_one_does_nothing(tiny_run: Path) -
     check_another_model_is_refused(tiny_run, folder)
     check_another_config_is_not_evaluated(tiny_run)
     check_where_the_network_adds_nothing_the_baseline_is_published(tiny_run, folder)
+
+
+def check_costs_stand_beside_the_plan(result: dict[str, Any], summary: dict[str, Any]) -> None:
+    stages = ["ingest", "train", "evaluate", "predict"]
+    assert [row["stage"] for row in result["costs"]] == [row["stage"] for row in summary["costs"]] == stages
+    for row in summary["costs"]:
+        assert row["planned"].keys() == row["actual"].keys() == set(FIGURES)
+        assert row["actual"]["memory_mb"] > 50
+        assert row["actual"]["seconds"] > 0
+        assert (row["planned"]["memory_mb"] > 50, row["past_runs"]) == (True, 0)
+    assert summary["costs"][0]["actual"]["disk_mb"] > 0.1, "the cube"
+    assert "Planned and actual" in Path("runs/tiny/report.html").read_text()
+    again = make_plan(load_run("tiny.yaml"), "run")
+    assert [step["past_runs"] for step in again["steps"][1:]] == [1, 1, 1]
+    assert "corrected by what the last runs of like size took here" in "\n".join(plan_lines(again))
 
 
 def check_probabilities_are_scored_and_published(config: Path, folder: Path) -> None:

@@ -50,7 +50,7 @@ class Fake:
     def __init__(self) -> None:
         self.done: list[str] = []
 
-    def plan(self, run: FakeRun, folder: RunFolder, verb: str) -> Any:
+    def plan(self, run: FakeRun, folder: RunFolder, verb: str, ingested: Record | None = None) -> Any:
         raise NotImplementedError
 
     def resolve(self, context: Invocation, stage: str) -> Invocation:

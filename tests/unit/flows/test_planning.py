@@ -1,6 +1,8 @@
 """`--dry-run` says what ingest would say, and refuses what it would refuse."""
 
 import shutil
+from collections.abc import Callable
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import h5py
@@ -14,7 +16,9 @@ from configs.load import load_run
 from configs.tasks.forecast import ForecastRun
 from configs.tasks.forecast_baselines import Baseline
 from flows.cli import app
-from flows.planning import Extent, make_plan, plan_lines
+from flows.machine import SHIPPED, Machine, Rates
+from flows.planning import Extent, PlannedStep, make_plan, plan_ingest, plan_lines
+from flows.tasks import forecast_plan, monitor_plan
 from flows.tasks.forecast_plan import plan_evaluate
 from pipelines.errors import StateError
 
@@ -118,10 +122,51 @@ def test_the_plan_of_an_evaluation_counts_the_windows_that_calibrate_the_interva
     run = load_run(Path(__file__).parents[3] / "configs" / "demo.yaml", inputs_must_exist=False)
     short, long = (plan_evaluate(run, Extent(dates + 40, dates, (100, 100), 4, 2)) for dates in (30, 80))
     assert long.what == "the model beside 7 baselines, intervals from 624 windows of the past"
-    assert long.seconds > short.seconds + 50
+    assert long.seconds > short.seconds + 20
     alone = plan_evaluate(load_run_with(run, ["persistence"]), Extent(120, 80, (100, 100), 4, 2))
     assert alone.seconds < long.seconds / 3
 
 
 def load_run_with(run: ForecastRun, baselines: list[Baseline]) -> ForecastRun:
     return run.model_copy(update={"evaluation": run.evaluation.model_copy(update={"baselines": baselines})})
+
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+FORECAST, MONITORED = (load_run(CONFIGS / name, inputs_must_exist=False) for name in ("demo.yaml", "demo-change.yaml"))
+PLANS: dict[str, Callable[[Extent], PlannedStep]] = {
+    "ingest": lambda extent: plan_ingest(FORECAST.cube, extent),
+    "train": lambda extent: forecast_plan.plan_train(FORECAST, extent),
+    "evaluate": lambda extent: forecast_plan.plan_evaluate(FORECAST, extent),
+    "predict": lambda extent: forecast_plan.plan_predict(FORECAST, extent),
+    "monitor": lambda extent: monitor_plan.plan_monitor(MONITORED, extent, "run"),
+    "later monitor": lambda extent: monitor_plan.plan_monitor(MONITORED, extent, "run", known=100),
+}
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_what_depends_on_the_pixels_doubles_with_them(plan: Callable[[Extent], PlannedStep]) -> None:
+    extent = Extent(140, 74, (600, 600), 4, 2, machine=Machine())
+    one, two, four = (plan(replace(extent, shape=(600 * times, 600))) for times in (1, 2, 4))
+    for figure in ("seconds", "cpu_seconds", "disk_mb", "read_mb"):
+        first, second = (getattr(more, figure) - getattr(less, figure) for less, more in ((one, two), (two, four)))
+        assert second == pytest.approx(2 * first), figure
+    assert two.cpu_seconds > one.cpu_seconds
+    assert two.read_mb > one.read_mb
+    assert plan(replace(extent, dates=280, train_dates=148)).cpu_seconds > one.cpu_seconds
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_a_machine_that_is_twice_as_fast_needs_half_of_the_time(plan: Callable[[Extent], PlannedStep]) -> None:
+    rates = [value * 2 for value in astuple(SHIPPED)]
+    fast = Machine(replace(Rates(*rates), start_s=SHIPPED.start_s / 2))
+    slow_step, fast_step = (plan(Extent(140, 74, (4000, 4000), 4, 2, machine=one)) for one in (Machine(), fast))
+    assert fast_step.seconds == pytest.approx(slow_step.seconds / 2, rel=0.1)
+    assert fast_step.memory_mb == slow_step.memory_mb
+
+
+def test_a_plan_says_whose_rates_it_uses_and_counts_the_workers(config: Path) -> None:
+    plan = make_plan(load_run(config), "run")
+    assert "the rates are of another machine" in "\n".join(plan_lines(plan))
+    assert [name for name in ("seconds", "cpu_seconds", "disk_mb", "peak_memory_mb", "read_mb") if not plan[name] > 0] == []
+    several = make_plan(load_run(config, ["compute={kind: processes, workers: 3}"]), "run")
+    assert several["steps"][-1]["memory_mb"] > plan["steps"][-1]["memory_mb"] + 1000
