@@ -42,7 +42,8 @@ def carry_out(context: Invocation, verb: str) -> Record:
         raise RequestError(f"--finish: `driftline {verb}` of a run with `task: {task.name}` has no slices; leave it out")
     if verb == "report":
         with storing(context):
-            return publish.report(task, task.resolve(context, verb))
+            result = publish.report(task, task.resolve(context, verb))
+        return with_place(context, result)
     stages = stages_needed(task, context, verb)
     if context.is_finishing and verb != "ingest":  # a scene that came in now would put every slice behind
         stages = tuple(stage for stage in stages if stage != "ingest")
@@ -65,7 +66,7 @@ def carry_out(context: Invocation, verb: str) -> Record:
         result = {**result, "message": NOTHING_TO_DO}
     result = {**result, "costs": list(costs.rows.values())}
     refused = records["ingest"]["refused"] if "ingest" in records else result.get("refused", [])
-    return {**result, "task": task.name, "refused": refused, "skipped": is_skipped}
+    return with_place(context, {**result, "task": task.name, "refused": refused, "skipped": is_skipped})
 
 
 @contextmanager
@@ -87,6 +88,14 @@ def store(context: Invocation) -> None:
         new = [file for file in version.files.values() if version.version in file.object]
         size = f"{counted(len(new), 'file')}, {sum(file.bytes for file in new) / 1e6:.1f} MB"
         context.steps.log(f"stored {size}: {context.folder.stored}/versions/{version.version}")
+
+
+def with_place(context: Invocation, result: Record) -> Record:
+    """The result of a verb with where the report is stored in S3, `stored`, if it is."""
+    copy = context.folder.copy
+    place = copy.place_of(context.folder.report.name) if copy is not None else ""
+    lines = {"lines": [*result["lines"], f"stored:  {place}"]} if "lines" in result else {}
+    return {**result, **lines, "stored": place} if place else result
 
 
 def stages_needed(task: Task, context: Invocation, verb: str) -> tuple[str, ...]:

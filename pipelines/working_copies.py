@@ -107,6 +107,11 @@ class WorkingCopy:
         self._see(Seen(made, True, stamps))
         return made
 
+    def place_of(self, name: str) -> str:
+        """The URI of a file of the version that the copy is of, "" if it has no such file."""
+        seen = self._seen()
+        return f"{self.stored.uri}/{seen.version.files[name].object}" if seen and name in seen.version.files else ""
+
     def _names(self) -> set[str]:
         """Every file of the run, without drafts, locks, and what is not stored."""
         found = set()

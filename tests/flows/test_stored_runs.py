@@ -36,7 +36,8 @@ def test_a_machine_with_an_empty_disk_goes_on(tiny_run: Path, bucket: str, monke
     machine("one")
     code, text = call("run", *config)
     assert code == 0, text
-    assert text.count(f"{uri}/versions/") == 4, "a version after each stage"
+    assert text.count(" MB: s3://") == 4, "a version after each stage"
+    assert text.splitlines()[-1].startswith(f"stored:  {uri}/versions/")
     made = products_of(uri)
     assert "products/collection.json" in made
     assert not (tiny_run.parent / "runs").exists()
