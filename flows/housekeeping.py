@@ -94,9 +94,9 @@ def clean_cubes(
         removal = remove_versions(uri, named, before, is_rehearsal=not is_removing)
         if removal.files:
             found.unneeded.append(Unneeded(CUBE, uri, removal.files, removal.bytes))
-            found.notes.append(f"{uri}: {counted(removal.versions, 'version')}, and what only they have")
+            found.notes.append(f"{uri}: {counted(removal.versions, 'version')}, with what is in no other")
         if removal.named:
-            found.notes.append(f"{uri}: {counted(removal.named, 'older version')} stay, since records name them")
+            found.notes.append(f"{uri}: {counted(removal.named, 'older version')} kept, since records name them")
 
 
 def cubes_of(run: AnyRun, folder: RunFolder) -> list[str]:
