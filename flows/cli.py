@@ -14,7 +14,7 @@ from flows.cli_change import change
 from flows.cli_models import models
 from flows.cli_options import AsJson, DryRun, Finish, Force, Model, ModelAsIs, Overrides, Share, require_alone, with_model
 from flows.cli_track import track
-from flows.terminal import DONE, FAILED, Bars, guard, show
+from flows.terminal import DONE, Bars, guard, show
 from pipelines.errors import RequestError
 
 Work = Callable[..., int | None]
@@ -334,35 +334,7 @@ def serve(
     return show(content, verbs.check_lines(content), json_) if check else DONE
 
 
-@command(short_help="Check this machine: versions, disk, drivers, GPU, Prefect.")
-def doctor(
-    calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="measure the rates of this machine for --dry-run, in half a minute, and keep them")
-    ] = False,
-    json_: AsJson = False,
-) -> int | None:
-    """Check this machine: versions that do not work together, disk, rights, GPU, PROJ and GDAL, Prefect.
-
-    \b
-    Examples:
-      driftline doctor
-      driftline doctor --calibrate
-    """
-    from flows.doctor import examine
-
-    if calibrate:
-        from flows.calibration import calibrate as measure_rates
-        from flows.calibration import rate_lines
-
-        measured = measure_rates()
-        return show(measured, rate_lines(measured), json_)
-    findings = examine()
-    remedies = ["" if one["ok"] else f"\n     -> {one['remedy']}" for one in findings]
-    marks = ["ok " if one["ok"] else "BAD" for one in findings]
-    lines = [f"{mark}  {f['what']}: {f['found']}{remedy}" for mark, f, remedy in zip(marks, findings, remedies, strict=True)]
-    is_well = all(one["ok"] for one in findings)
-    show({"ok": is_well, "findings": findings}, lines, json_)
-    return DONE if is_well else FAILED
+command(short_help="Check this machine: versions, disk, drivers, GPU, Prefect.")(cli_house.doctor)
 
 
 @command(short_help="Fetch real data and run everything on it.")

@@ -1,4 +1,4 @@
-"""The commands that keep house: what nobody needs any more, backup, restore (docs/operations.md)."""
+"""The commands that keep house: this machine, what nobody needs any more, backup, restore (docs/operations.md)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from flows import Json
 from flows.cli_options import AsJson, Overrides
-from flows.terminal import Bars, show
+from flows.terminal import DONE, FAILED, Bars, show
 from pipelines.wording import counted
 
 Config = Annotated[str, typer.Argument(metavar="RUN.yaml", help="the run's config, or the one in its folder")]
@@ -19,6 +19,36 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="remove it; without, it i
 WithCube = Annotated[
     bool, typer.Option("--cube", help="also versions of a cube outside the run's folder, which other runs may use")
 ]
+
+
+def doctor(
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="measure the rates of this machine for --dry-run, in half a minute, and keep them")
+    ] = False,
+    json_: AsJson = False,
+) -> int | None:
+    """Check this machine: versions that do not work together, disk, rights, GPU, PROJ and GDAL, Prefect.
+
+    \b
+    Examples:
+      driftline doctor
+      driftline doctor --calibrate
+    """
+    from flows.doctor import examine
+
+    if calibrate:
+        from flows.calibration import calibrate as measure_rates
+        from flows.calibration import rate_lines
+
+        measured = measure_rates()
+        return show(measured, rate_lines(measured), json_)
+    findings = examine()
+    remedies = ["" if one["ok"] else f"\n     -> {one['remedy']}" for one in findings]
+    marks = ["ok " if one["ok"] else "BAD" for one in findings]
+    lines = [f"{mark}  {f['what']}: {f['found']}{remedy}" for mark, f, remedy in zip(marks, findings, remedies, strict=True)]
+    is_well = all(one["ok"] for one in findings)
+    show({"ok": is_well, "findings": findings}, lines, json_)
+    return DONE if is_well else FAILED
 
 
 def gc(

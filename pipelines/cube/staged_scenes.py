@@ -118,7 +118,9 @@ class StagedScenes:
         if record["changed_ns"] != changed_ns(work):
             return CHANGED
         refused = record.get("refused")
-        return StagedScene(self.files, name, tuple(record["parts"]), SceneRefused(work.scene.id, *refused[1:]) if refused else None)
+        return StagedScene(
+            self.files, name, tuple(record["parts"]), SceneRefused(work.scene.id, *refused[1:]) if refused else None
+        )
 
 
 @dataclass(frozen=True)
