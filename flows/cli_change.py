@@ -56,6 +56,7 @@ def change(
         name = free_name(Path(out), default_name(before, after), (before, after))
     elif (other := images_of(Path(out) / name)) not in (None, placed(before, after)):
         typer.echo(f"{Path(out) / name} held {' and '.join(map(str, other or ('another run',)))}: replaced", err=True)
+        force = True  # the name of other images was given on purpose
     config = {
         "name": name,
         "task": "pair",
