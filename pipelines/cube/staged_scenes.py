@@ -117,8 +117,11 @@ class StagedScenes:
             return "what a slice has left is of another scene"
         if record["changed_ns"] != changed_ns(work):
             return CHANGED
-        refused = record.get("refused")
-        return StagedScene(self.files, name, tuple(record["parts"]), SceneRefused(*refused) if refused else None)
+        refused = None
+        if "refused" in record:
+            scene_id, *why = record["refused"]
+            refused = SceneRefused(scene_id, *why)
+        return StagedScene(self.files, name, tuple(record["parts"]), refused)
 
 
 @dataclass(frozen=True)
