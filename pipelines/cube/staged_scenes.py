@@ -94,10 +94,6 @@ class StagedScenes:
         scenes = sorted(set(self.again))
         return (f"read again by --finish: {scenes[0]}{f' (and {len(scenes) - 1} more)' if len(scenes) > 1 else ''}",)
 
-    def remove(self) -> None:
-        """Everything in the folder, of other jobs too."""
-        self.files.remove("")
-
     def _read(self, work: Work) -> StagedScene | str:
         """The scene, or why its files must be read."""
         name = self.name_of(work)
