@@ -94,10 +94,6 @@ class StagedScenes:
         scenes = sorted(set(self.again))
         return (f"read again by --finish: {scenes[0]}{f' (and {len(scenes) - 1} more)' if len(scenes) > 1 else ''}",)
 
-    def remove(self) -> None:
-        """Everything in the folder, of other jobs too."""
-        self.files.remove("")
-
     def _read(self, work: Work) -> StagedScene | str:
         """The scene, or why its files must be read."""
         name = self.name_of(work)
@@ -117,10 +113,11 @@ class StagedScenes:
             return "what a slice has left is of another scene"
         if record["changed_ns"] != changed_ns(work):
             return CHANGED
-        refused = record.get("refused")
-        return StagedScene(
-            self.files, name, tuple(record["parts"]), SceneRefused(work.scene.id, *refused[1:]) if refused else None
-        )
+        refused = None
+        if "refused" in record:
+            scene_id, *why = record["refused"]
+            refused = SceneRefused(scene_id, *why)
+        return StagedScene(self.files, name, tuple(record["parts"]), refused)
 
 
 @dataclass(frozen=True)
