@@ -1,7 +1,7 @@
 """What plans know of this machine: its rates, measured once by `driftline doctor --calibrate`, and what runs took here.
 
 Both stand in `plans.json` in the cache folder of the user, under the machine that they were measured on; without them plans use
-the rates of the machine that their constants were measured on, and say so. See docs/design/031-plans.md.
+the rates of the machine that their constants were measured on, and say so. See docs/design/032-plans.md.
 """
 
 from __future__ import annotations
