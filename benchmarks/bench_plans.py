@@ -56,7 +56,15 @@ CASES = {
             "split.networks=1",
         ),
     ),
-    "digits": Case("mnist-rows.yaml", (f"source.path={DATA}/digits/mnist", "training.epochs=2", "training.per_epoch=10000")),
+    "digits": Case(
+        "mnist-rows.yaml",
+        (
+            f"source.path={DATA}/digits/mnist",
+            "training.epochs=2",
+            "training.per_epoch=10000",
+            "evaluation.references=[commonest, nearest_mean]",
+        ),
+    ),
     "echocardiogram": Case("demo-medical.yaml", is_quick=True),
     "forecast, 20 m": Case(
         "romania-20m.yaml",

@@ -1,7 +1,7 @@
 """What plans know of this machine: its rates, measured once by `driftline doctor --calibrate`, and what runs took here.
 
 Both stand in `plans.json` in the cache folder of the user, under the machine that they were measured on; without them plans use
-the rates of the machine that their constants were measured on, and say so. See docs/design/031-plans.md.
+the rates of the machine that their constants were measured on, and say so. See docs/design/032-plans.md.
 """
 
 from __future__ import annotations
@@ -173,9 +173,9 @@ def keep_rates(rates: Rates) -> Path:
 
 
 def stage_key(run: object, stage: str) -> str:
-    """Task, stage and kind of network: runs of the same key correct each other's plans."""
-    kind = getattr(getattr(run, "model", None), "kind", "")
-    return "/".join(part for part in (getattr(run, "task", ""), stage, "" if stage == "ingest" else kind) if part)
+    """Task, stage, kind of network (of an ingest, of source): runs of the same key correct each other's plans."""
+    kind = getattr(getattr(run, "source" if stage == "ingest" else "model", None), "kind", "")
+    return "/".join(part for part in (getattr(run, "task", ""), stage, kind) if part)
 
 
 def keep_run(stage_key: str, run: PastRun) -> None:
@@ -207,6 +207,7 @@ def _is_past_run(one: object) -> bool:
 def ratios(planned: Figures, past: Sequence[PastRun]) -> tuple[dict[str, float], int]:
     """(figure -> median of what runs of like size took by what was planned for them, how many there are).
 
+    The plan counts as a run that took what was planned: a single run, maybe of other settings, corrects it by a half only.
     Of crowded runs the CPU seconds stand for the time too, unless there are others.
     """
     like = [run for run in past if _is_like(run.planned.get("cpu_seconds"), planned.get("cpu_seconds"))]
@@ -219,7 +220,7 @@ def ratios(planned: Figures, past: Sequence[PastRun]) -> tuple[dict[str, float],
             if is_measure and is_rate(plan) and is_rate(actual) and max(plan, actual) >= least:
                 known.append(actual / plan)
         if known:
-            found[figure] = median(known)
+            found[figure] = median([1.0, *known])
     if "seconds" not in found and "cpu_seconds" in found:
         found["seconds"] = found["cpu_seconds"]
     return found, len(like)

@@ -63,6 +63,7 @@ def test_a_plan_is_corrected_by_the_median_of_the_last_runs_of_like_size() -> No
 
 def test_on_a_crowded_machine_cpu_seconds_correct_the_time() -> None:
     crowded = PastRun(PLANNED, PLANNED | {"seconds": 90.0, "cpu_seconds": 30.0}, is_crowded=True)
-    assert ratios(PLANNED, [crowded])[0]["seconds"] == 1.5
+    assert ratios(PLANNED, [crowded] * 2)[0]["seconds"] == 1.5
     quiet = PastRun(PLANNED, PLANNED | {"seconds": 20.0, "cpu_seconds": 20.0})
-    assert ratios(PLANNED, [crowded, quiet])[0]["seconds"] == 2
+    assert ratios(PLANNED, [crowded, quiet, quiet])[0]["seconds"] == 2
+    assert ratios(PLANNED, [quiet])[0]["seconds"] == 1.5, "one run alone counts a half"
