@@ -114,7 +114,7 @@ def _make_missing(work: StagedWork, pieces: Sequence[Piece], compute: Compute, p
     if progress:
         progress(len(pieces) - len(missing), len(pieces))
     done = 0
-    for done, _ in enumerate(carry_out(work, missing, compute), start=1):
+    for done, _ in enumerate(carry_out(work, missing, compute) if missing else (), start=1):
         if progress:
             progress(len(pieces) - len(missing) + done, len(pieces))
     return done

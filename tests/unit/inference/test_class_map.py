@@ -86,6 +86,7 @@ def test_lost_workers_change_nothing(plan, kind, tmp_path):
 def test_slices_make_the_whole_and_the_finish_names_what_is_missing(plan):
     whole, sliced = plan("whole"), plan("sliced")
     make_all(whole)
+    assert make_slice(sliced, Slice(20, 20)).size == 0
     assert [make_slice(sliced, Slice(n, 3)).made for n in (3, 1)] == [5, 6]
     with pytest.raises(StateError, match=r"maps/a/\w+: 4 of 12 regions are missing or damaged: r000000-000016_c000016-000032"):
         require_all(sliced)
