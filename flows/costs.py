@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,8 +25,7 @@ from configs.trained import used_by
 from flows import Json
 from flows.folder import RunFolder
 from flows.machine import FIGURES, PastRun, is_crowded, keep_run, stage_key
-from flows.steps import PeakMemory
-from pipelines.errors import DriftlineError
+from flows.steps import PeakMemory, children_of
 from pipelines.files import write_json
 
 if TYPE_CHECKING:
@@ -34,18 +33,20 @@ if TYPE_CHECKING:
     from flows.task import Invocation, Task
 
 logger = logging.getLogger(__name__)
+FIRST_LOOK_S = 0.3  # that work waits for the first size of the folders; a longer look goes on beside it
 DISK_EVERY_S = 2.0  # and so rarely that the folder is listed for at most a fiftieth of the time
 
 
 class Meter:
-    """Measures this process and those that it starts, and the size of folders; `figures()` at any time."""
+    """Measures this process and those that it starts, and from `begin()` on the size of folders; `figures()` at any time."""
 
     def __init__(self, folders: Sequence[Path]):
         self.folders = folders
         self.started, self.used = time.monotonic(), used_so_far()
-        self.first_bytes = self.largest_bytes = sum(map(bytes_below, folders))
+        self.first_bytes: int | None = None
+        self.largest_bytes = 0
         self.memory = PeakMemory(every_s=0.25)
-        self._stop = threading.Event()
+        self._begun, self._has_looked, self._stop = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._sample, name="disk-size", daemon=True)
 
     def __enter__(self) -> Meter:
@@ -55,26 +56,40 @@ class Meter:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        self._begun.set()
         self._thread.join()
         self.memory.__exit__()
 
+    def begin(self) -> None:
+        """Work begins, before which the size is that of nothing done. To list large folders takes minutes on a network disk."""
+        if not self._begun.is_set():
+            self._begun.set()
+            self._has_looked.wait(FIRST_LOOK_S)
+
     def figures(self) -> dict[str, float | None]:
-        """So far, by the names of FIGURES; `disk_mb` is what the folders grew by at most."""
+        """So far, by the names of FIGURES; `disk_mb` is what the folders grew by at most, None before work has begun."""
         cpu, read = used_so_far()
-        self._look()
+        if self._begun.is_set():
+            self._has_looked.wait()
+            self._look()
         return {
             "seconds": round(time.monotonic() - self.started, 2),
             "cpu_seconds": round(cpu - self.used[0], 2),
             "memory_mb": round(self.memory.peak_mb(), 1),
-            "disk_mb": round((self.largest_bytes - self.first_bytes) / 1e6, 2),
+            "disk_mb": None if self.first_bytes is None else round((self.largest_bytes - self.first_bytes) / 1e6, 2),
             "read_mb": None if read is None or self.used[1] is None else round((read - self.used[1]) / 1e6, 2),
         }
 
     def _look(self) -> None:
-        self.largest_bytes = max(self.largest_bytes, sum(map(bytes_below, self.folders)))
+        size = sum(bytes_below(folder, self._stop.is_set) for folder in self.folders)
+        if not self._stop.is_set():
+            self.first_bytes = size if self.first_bytes is None else self.first_bytes
+            self.largest_bytes = max(self.largest_bytes, size)
+        self._has_looked.set()
 
     def _sample(self) -> None:
-        pause = DISK_EVERY_S
+        self._begun.wait()
+        pause = 0.0
         while not self._stop.wait(pause):
             started = time.monotonic()
             self._look()
@@ -86,26 +101,39 @@ def used_so_far() -> tuple[float, int | None]:
     process = psutil.Process()
     own = process.cpu_times()
     cpu = own.user + own.system + own.children_user + own.children_system
-    read = getattr(process.io_counters(), "read_chars", None) if hasattr(process, "io_counters") else None
-    for child in process.children(recursive=True):
+    read = read_by(process)
+    for child in children_of(process):
         try:
             times = child.cpu_times()
-            cpu += times.user + times.system + times.children_user + times.children_system
-            read = None if read is None else read + child.io_counters().read_chars
-        except psutil.Error:  # it ended meanwhile; the system then counts it with its parent
+            more = read_by(child)
+        except (psutil.Error, OSError):  # it ended meanwhile; the system then counts it with its parent
             continue
+        cpu += times.user + times.system + times.children_user + times.children_system
+        read = None if read is None or more is None else read + more
     return cpu, read
 
 
-def bytes_below(folder: Path) -> int:
-    """Bytes on the disk of all files of a folder; what vanishes meanwhile does not count."""
+def read_by(process: psutil.Process) -> int | None:
+    """Bytes read; None: not counted here, or (Linux) of a process that others may not look into. Raises psutil.NoSuchProcess."""
+    try:
+        return getattr(process.io_counters(), "read_chars", None) if hasattr(process, "io_counters") else None
+    except psutil.NoSuchProcess:
+        raise
+    except (psutil.Error, OSError, RuntimeError):
+        return None
+
+
+def bytes_below(folder: Path, is_stopped: Callable[[], bool] = lambda: False) -> int:
+    """Bytes on the disk of all files of a folder; what vanishes meanwhile does not count. Ends early when it is stopped."""
     total = 0
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
+                if is_stopped():
+                    return total
                 try:
                     if entry.is_dir(follow_symlinks=False):
-                        total += bytes_below(Path(entry.path))
+                        total += bytes_below(Path(entry.path), is_stopped)
                     else:
                         status = entry.stat(follow_symlinks=False)
                         total += status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
@@ -119,7 +147,10 @@ def bytes_below(folder: Path) -> int:
 def folders_of(folder: RunFolder) -> list[Path]:
     """The run's folder, and the cube where it lies elsewhere on a disk."""
     cube = Path(folder.cube_uri)
-    is_elsewhere = "://" not in folder.cube_uri and not cube.resolve().is_relative_to(folder.path.resolve())
+    try:
+        is_elsewhere = "://" not in folder.cube_uri and not cube.resolve().is_relative_to(folder.path.resolve())
+    except (OSError, RuntimeError):  # links in a circle
+        is_elsewhere = False
     return [folder.path, *([cube] if is_elsewhere else [])]
 
 
@@ -148,20 +179,25 @@ class Costs:
 
     def _before_step(self, stage: str) -> None:
         """Plans the running stage before its first step; how much ingest has to read is known when it has listed the source."""
+        if self.meter is not None:
+            self.meter.begin()
         if stage == self.running and stage != "ingest" and stage not in self.planned:
             self._plan(stage)
         if stage == "report" and self.running in self.planned and self.meter is not None:  # what it shows of its own stage
             self._note(self.running, self.meter.figures())
 
     def _plan(self, stage: str) -> None:
-        from flows.planning import plan_steps
-
+        """All stages at once, since a plan lists the source of every site."""
+        if stage in self.planned:
+            return
         try:
+            from flows.planning import plan_steps
+
             _, steps = plan_steps(self.task, self.context.run, self.context.folder, self.verb, self.ingested)
-        except (DriftlineError, OSError, ValueError, ArithmeticError, LookupError, NotImplementedError) as e:
+        except Exception as e:
             logger.info("no plan to compare the stage %s with: %s", stage, e)
             return
-        self.planned |= {step.stage: step for step in steps if step.stage == stage}
+        self.planned |= {step.stage: step for step in steps}
 
     def done(self, stage: str, record: Json) -> None:
         """Compares what the stage took with its plan; a stage that was skipped is not compared."""
@@ -176,8 +212,10 @@ class Costs:
         if stage in self.planned and used_by(self.context.run) is None:
             try:
                 keep_run(stage_key(self.context.run, stage), PastRun(self.planned[stage].plain, actual, is_crowded()))
-            except OSError as e:  # a folder that cannot be written to
+            except Exception as e:
                 logger.info("what the stage %s took is not kept for later plans: %s", stage, e)
+        if stage == "choose":  # the stages that follow are those of what it chose
+            self.planned.clear()
 
     def _note(self, stage: str, actual: Mapping[str, float | None]) -> None:
         step = self.planned.get(stage)
@@ -189,7 +227,10 @@ class Costs:
             "at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         folder = self.context.folder
-        write_json(folder.costs, {**read_costs(folder), **self.rows})
+        try:
+            write_json(folder.costs, {**read_costs(folder), **self.rows})
+        except Exception as e:  # a full disk ends a run where results are written
+            logger.warning("what the stage %s took is not written: %s", stage, e)
 
     def lines(self) -> list[str]:
         return comparison_lines(list(self.rows.values()))

@@ -1,7 +1,6 @@
 """The demo's data: the Sentinel-2 cube that ships inside the wheel nrt==0.2.1 (EUPL-1.2); only its data are used."""
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from flows.steps import Display
 from pipelines.errors import ArtefactDamaged, MissingInput, StateError
-from pipelines.files import replacing
+from pipelines.files import cache_folder, replacing
 
 REQUIREMENT = "nrt==0.2.1"
 WHEEL = "nrt-0.2.1-py3-none-any.whl"
@@ -25,17 +24,6 @@ def demo_config(name: str = FORECAST) -> Path:
     """The ready-made run `name`; in a checkout the path that a person would type."""
     here = Path("configs") / name
     return here if here.exists() else Path(__file__).resolve().parents[1] / "configs" / name
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept between runs and checkouts ($DRIFTLINE_CACHE, else the platform's place for caches)."""
-    if "DRIFTLINE_CACHE" in os.environ:
-        return Path(os.environ["DRIFTLINE_CACHE"]).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "driftline"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "driftline" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "driftline"
 
 
 def fetch_data(display: Display, folder: Path = DATA) -> Path:

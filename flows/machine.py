@@ -18,8 +18,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeGuard
 
-from flows.demo import cache_folder
-from pipelines.files import write_json
+from pipelines.errors import RequestError
+from pipelines.files import cache_folder, write_json
 
 PLANS_VERSION = 1  # of rates and formulas: what was kept of others is not used
 FIGURES = ("seconds", "cpu_seconds", "memory_mb", "disk_mb", "read_mb")
@@ -95,6 +95,7 @@ class PastRun:
 
 
 def plans_file() -> Path:
+    """Raises RequestError where there is no folder for caches."""
     return cache_folder() / "plans.json"
 
 
@@ -152,7 +153,10 @@ def is_rate(value: object) -> TypeGuard[float]:
 
 def read_plans() -> tuple[dict[str, dict[str, Any]], str]:
     """(machine -> what is kept of it, what is wrong with the file or "")."""
-    path = plans_file()
+    try:
+        path = plans_file()
+    except RequestError as e:
+        return {}, str(e)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -177,11 +177,19 @@ class PeakMemory:
             self._peak = max(self._peak, resident_bytes())
 
 
+def children_of(process: psutil.Process) -> list[psutil.Process]:
+    """All processes that it has started, and those that they have; [] where the system does not let us list them."""
+    try:
+        return list(process.children(recursive=True))
+    except (psutil.Error, OSError, RuntimeError):
+        return []
+
+
 def resident_bytes() -> int:
     """Resident memory of this process and all its children, in bytes (pages shared between them count twice)."""
     process = psutil.Process()
     total: int = process.memory_info().rss
-    for child in process.children(recursive=True):
+    for child in children_of(process):
         try:
             total += child.memory_info().rss
         except psutil.Error:  # it ended during the measurement

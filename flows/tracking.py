@@ -49,11 +49,11 @@ def server_url() -> str | None:
     url = os.environ.get("PREFECT_API_URL")
     if url is not None:
         return url or None
-    home = Path(os.environ.get("PREFECT_HOME", Path.home() / ".prefect")).expanduser()
-    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml"))
     try:
+        home = Path(os.environ.get("PREFECT_HOME", "~/.prefect"))
+        profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml")).expanduser()
         content = tomllib.loads(profiles.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError):
+    except (OSError, RuntimeError, tomllib.TOMLDecodeError):  # RuntimeError: no home folder
         return None  # no profile, or one that Prefect itself could not read either
     active = os.environ.get("PREFECT_PROFILE", content.get("active", ""))
     return content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL") or None

@@ -11,16 +11,36 @@ import json
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.errors import StorageFull
+from pipelines.errors import RequestError, StorageFull
 
 if TYPE_CHECKING:
     import numpy as np
+
+CACHE_VARIABLE = "DRIFTLINE_CACHE"
+
+
+def cache_folder() -> Path:
+    """What is kept between runs and checkouts: in $DRIFTLINE_CACHE, else in the platform's folder of caches.
+
+    Raises RequestError where that needs a home folder and there is none (a container with a user that it does not know).
+    """
+    try:
+        if named := os.environ.get(CACHE_VARIABLE):
+            return Path(named).expanduser().absolute()
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "driftline"
+        if sys.platform == "win32":
+            return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "driftline" / "cache"
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "driftline"
+    except RuntimeError as e:
+        raise RequestError(f"no folder for caches, since there is no home folder ({e}); set {CACHE_VARIABLE} to a folder") from e
 
 
 @contextmanager

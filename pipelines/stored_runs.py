@@ -190,8 +190,7 @@ class StoredRun:
             if last and (current is None or current.version != last):
                 owed = self.read(f"{VERSIONS}/{last}/{OF_VERSION}")
                 if owed is not None:
-                    self.files.write(MARKER, owed.to_bytes())
-                    return owed
+                    return owed if self._mark(owed) else self.settled()
         return current
 
     def fetch(self, file: StoredFile, path: Path) -> None:
@@ -234,7 +233,14 @@ class StoredRun:
         self.files.write(f"{VERSIONS}/{version.version}/{OF_VERSION}", version.to_bytes())
         if not self.order.follow(version.before, version.version):
             raise RunBusy(self.overtaken(version.before))
-        self.files.write(MARKER, version.to_bytes())
+        self._mark(version)
+
+    def _mark(self, version: Version) -> bool:
+        """Writes the marker, unless another version follows by now: its writer has written the marker or owes it."""
+        is_newest = self.order.last() == version.version
+        if is_newest:
+            self.files.write(MARKER, version.to_bytes())
+        return is_newest
 
     def overtaken(self, before: str) -> str:
         """What a process is told that worked from `before`, where another has published since."""

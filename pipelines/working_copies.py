@@ -13,22 +13,26 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
+from itertools import count
 from pathlib import Path
 
-from pipelines.errors import MissingInput, RequestError, RunBusy
-from pipelines.files import write_json
+from pipelines.errors import MissingInput, RunBusy
+from pipelines.files import cache_folder, write_json
 from pipelines.stored_files import endpoint
-from pipelines.stored_runs import MARKER, StoredFile, StoredRun, Version, in_threads, reaching
+from pipelines.stored_runs import MARKER, VERSION, StoredFile, StoredRun, Version, in_threads, reaching
 from pipelines.wording import counted
 
 SEEN = ".stored.json"  # in a working copy: the version that it was made from
 LOG = "steps.jsonl"  # grows with each call: alone it makes no version
 NOT_STORED = {"cube", "cubes", "staging", "samples", "slices"}  # elsewhere in the bucket, or made anew where it is missing
 OPENED = re.compile(r"products/.*|report\.(html|md)|summary\.json|[^/]+\.(png|gif)")  # linked with each other: stored together
-CACHE_VARIABLE = "DRIFTLINE_CACHE"
+UNUSED_DAYS = 7  # after which an opened version that no process uses is removed
 
 
 @dataclass(frozen=True)
@@ -159,9 +163,10 @@ class WorkingCopy:
         self._see(Seen(current, True, {name: (self.folder / name).stat().st_mtime_ns for name in current.files}))
 
     def _set_aside(self) -> Path:
-        """Moves the files of the run beside the folder, in place of those that were set aside before."""
-        aside = self.folder.with_name(f".{self.folder.name}.set-aside")
-        shutil.rmtree(aside, ignore_errors=True)
+        """Moves the files of the run beside the folder, into a folder with the next free number."""
+        first = f".{self.folder.name}.set-aside"
+        names = (first if number == 1 else f"{first}-{number}" for number in count(1))
+        aside = next(path for path in map(self.folder.with_name, names) if not path.exists())
         aside.mkdir()
         for entry in {name.split("/")[0] for name in self._names()}:
             (self.folder / entry).rename(aside / entry)
@@ -181,7 +186,8 @@ class WorkingCopy:
 def open_stored(uri: str) -> Path:
     """The published version of the run at `s3://bucket/prefix/NAME` in a folder of its own, for reading.
 
-    Each version has a folder in the cache, made at once and never changed. Raises MissingInput where there is no run.
+    Each version has a folder in the cache, made at once and never changed. When one is made, older ones that no process of this
+    machine uses are removed. Raises MissingInput where there is no run.
     """
     stored = StoredRun.at(uri)
     version = stored.read()
@@ -190,9 +196,15 @@ def open_stored(uri: str) -> Path:
             f"{stored.uri} holds no run (no {MARKER}); runs are at s3://bucket/prefix/NAME, as `runs` of a config says"
         )
     above, name = stored.uri.rsplit("/", 1)
-    target = copy_folder(above) / f".{name}.opened" / version.version / name
+    opened = copy_folder(above) / f".{name}.opened"
+    target = opened / version.version / name
+    opened.mkdir(parents=True, exist_ok=True)
+    _hold(target.parent)
+    target.parent.mkdir(exist_ok=True)
+    with suppress(OSError):  # a cache that may only be read
+        os.utime(target.parent)
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_unused(opened)
         with reaching(stored.uri), tempfile.TemporaryDirectory(dir=target.parent, prefix=".draft-") as draft:
             in_threads(lambda one: stored.fetch(version.files[one], Path(draft, name, one)), version.files)
             try:
@@ -203,15 +215,43 @@ def open_stored(uri: str) -> Path:
     return target
 
 
+@cache
+def _hold(folder: Path) -> int | None:
+    """A descriptor whose lock says, until this process ends, that it uses the folder; None where there are no such locks."""
+    try:
+        import fcntl
+
+        descriptor = os.open(_lock_of(folder), os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    except (ImportError, OSError):
+        return None
+    return descriptor
+
+
+def _remove_unused(opened: Path) -> None:
+    """Removes versions of a run that were opened last some days ago, and that no process holds."""
+    try:
+        import fcntl
+    except ImportError:  # who uses what is not known
+        return
+    for folder in opened.iterdir():
+        with suppress(OSError):  # held, removed by another process, or not ours
+            if not VERSION.fullmatch(folder.name) or folder.stat().st_mtime > time.time() - UNUSED_DAYS * 86_400:
+                continue
+            with _lock_of(folder).open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+                _lock_of(folder).unlink()
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
 def copy_folder(uri: str) -> Path:
-    """Where the working copies of the runs below `uri` are: in `DRIFTLINE_CACHE`, else in the user's folder of caches.
+    """Where the working copies of the runs below `uri` are, in the cache.
 
     Two stores that have the same bucket and prefix at different endpoints have a folder each. Raises RequestError.
     """
-    try:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "driftline"
-    except RuntimeError as e:
-        raise RequestError(f"no home folder for the working copy of {uri}; set {CACHE_VARIABLE} to a folder") from e
-    cache = Path(os.environ.get(CACHE_VARIABLE) or caches).absolute()
     key = hashlib.sha256(f"{endpoint() or ''} {uri}".encode()).hexdigest()[:8]
-    return cache / "runs" / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', uri.removeprefix('s3://'))[:80]}-{key}"
+    return cache_folder() / "runs" / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', uri.removeprefix('s3://'))[:80]}-{key}"

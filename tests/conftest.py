@@ -28,6 +28,19 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("DRIFTLINE_CACHE", str(tmp_path_factory.getbasetemp() / f"cache-{uuid4().hex}"))
 
 
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user whom the system does not know, as in a container that is given a random number of one."""
+    for name in ("HOME", "XDG_CACHE_HOME", "DRIFTLINE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    pwd = pytest.importorskip("pwd")
+
+    def unknown(user: int) -> None:
+        raise KeyError(f"uid not found: {user}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
     """`shared_data("satellite/oscd")` is that folder of the real data; without it the test is skipped with the reason."""

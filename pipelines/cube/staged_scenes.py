@@ -73,6 +73,8 @@ class StagedScenes:
             return
         named = ", ".join(missing[:MOST_NAMED]) + (f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else "")
         remedy = "do the slices again that were to read them, or read the rest without --finish; nothing was committed"
+        if any(not name.startswith(f"{self.job}/") for name in self.files.names("")):
+            named += "; slices with another config (of large scenes: cube.memory_mb, cube.workers) or release do not count"
         raise StateError(f"{self.folder}: {len(missing)} of {len(works)} scenes are in no slice: {named}; {remedy}")
 
     def take(self, work: Work, number: int) -> EncodedRows | None:

@@ -26,6 +26,7 @@ from pipelines.errors import SceneRefused
 from pipelines.sources.reading import COPIES, IsolatedReader, SceneReader, all_nodata
 
 MB = 2**20
+STRIP_READERS = 4  # strips are cut for so many, unless `workers` says otherwise: cores would make the hashes those of a machine
 AHEAD = 2  # as many scenes may wait, compressed, to be written as are read
 FREE = nullcontext()
 Outcome = Literal["added", "replaced", "unchanged"]
@@ -150,14 +151,16 @@ class Cutting:
 
     @classmethod
     def of(cls, reader: SceneReader, object_px: int, memory_mb: int, workers: int | None) -> Cutting:
-        """One strip is always allowed: nothing smaller can be written."""
+        """One strip is always allowed: nothing smaller can be written. Strips do not depend on the cores of a machine."""
         requested = workers or (os.cpu_count() or 1) + 1  # one more than cores: it computes while another waits for the disk
         at_once = min(requested, memory_mb * MB // (COPIES * reader.scene_bytes))
         if at_once >= 1:
             return cls(at_once)
         strip_bytes = COPIES * reader.row_bytes * object_px
-        at_once = max(1, min(requested, memory_mb * MB // strip_bytes))
-        rows_px, height = max(1, memory_mb * MB // (strip_bytes * at_once)) * object_px, reader.grid.shape[0]
+        readers = max(1, min(workers or STRIP_READERS, memory_mb * MB // strip_bytes))
+        objects = max(1, memory_mb * MB // (strip_bytes * readers))  # from top to bottom of a strip
+        at_once = max(1, min(requested, memory_mb * MB // (strip_bytes * objects)))
+        rows_px, height = objects * object_px, reader.grid.shape[0]
         return cls(at_once, tuple(slice(row, min(row + rows_px, height)) for row in range(0, height, rows_px)))
 
 

@@ -4,14 +4,16 @@ import errno
 import json
 import math
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from rasterio.errors import RasterioIOError
 
 from flows.folder import RunFolder, sweep
-from pipelines.errors import StorageFull
-from pipelines.files import naming_full_disk, replace_folder, replacing, write_bytes, write_json, write_text
+from pipelines.errors import RequestError, StorageFull
+from pipelines.files import cache_folder, naming_full_disk, replace_folder, replacing, write_bytes, write_json, write_text
+from pipelines.working_copies import copy_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -90,3 +92,18 @@ def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
         (tmp_path / name / name).touch()
     replace_folder(tmp_path / "new", tmp_path / "products")
     assert names(tmp_path) == ["products", "products/new"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the place of caches of another platform")
+def test_the_cache_needs_a_home_folder_only_where_no_place_is_named(no_home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for wanted in (cache_folder, lambda: copy_folder("s3://fields/runs")):
+        with pytest.raises(RequestError, match=r"no folder for caches, since there is no home folder .*; set DRIFTLINE_CACHE"):
+            wanted()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert cache_folder() == Path("/caches/driftline")
+    monkeypatch.setenv("DRIFTLINE_CACHE", "/ours")
+    assert cache_folder() == Path("/ours")
+    assert copy_folder("s3://fields/runs").parent == Path("/ours/runs")
+    monkeypatch.setenv("DRIFTLINE_CACHE", "~/ours")
+    with pytest.raises(RequestError, match="no home folder"):
+        cache_folder()

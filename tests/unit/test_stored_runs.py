@@ -1,6 +1,7 @@
 """A stored run is the old or the new version, whole, whatever is stopped when and whoever else publishes."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -198,6 +199,66 @@ def test_a_turn_that_another_takes_during_the_upload_is_lost(copy: Copy, stored:
     with pytest.raises(RunBusy):
         replace(other, stored=replace(stored, files=Slow(tmp_path / "bucket"))).publish()
     assert as_read(stored)["config.yaml"] == "ones"
+
+
+def test_each_conflict_keeps_what_it_sets_aside(copy: Copy) -> None:
+    one, other = copy("one"), copy("other")
+    put(one, FIRST)
+    one.publish()
+    other.fetch()
+    for number in ("1", "2", "3"):
+        put(one, {"config.yaml": f"ones {number}"})
+        one.publish()
+        put(other, {"evaluation.json": number})
+        kept = Path(other.fetch()[0].rsplit(" ", 1)[1])
+        assert kept.name == (".run.set-aside" if number == "1" else f".run.set-aside-{number}")
+    assert [content(path)["evaluation.json"] for path in sorted(other.folder.parent.glob(".run.set-aside*"))] == ["1", "2", "3"]
+
+
+def test_a_writer_that_sleeps_after_its_turn_does_not_put_the_marker_back(copy: Copy, stored: StoredRun) -> None:
+    one, other = copy("one"), copy("other")
+    put(one, FIRST)
+    one.publish()
+
+    @dataclass(frozen=True)
+    class Sleeping(Line):
+        def follow(self, before: str, version: str) -> bool:
+            has_turn = super().follow(before, version)
+            other.fetch()  # writes the marker that is owed
+            put(other, {"config.yaml": "newest"})
+            assert other.publish() is not None
+            return has_turn
+
+    put(one, {"config.yaml": "older"})
+    assert replace(one, stored=replace(stored, order=Sleeping(stored.order.versions))).publish() is not None
+    assert as_read(stored)["config.yaml"] == "newest"
+    assert stored.read().version == stored.order.last()
+    put(one, {"config.yaml": "oldest"})
+    with pytest.raises(RunBusy):
+        one.publish()
+
+
+def test_opened_versions_are_removed_once_nothing_uses_them(
+    copy: Copy, stored: StoredRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StoredRun, "at", lambda uri: stored)
+    monkeypatch.setenv("DRIFTLINE_CACHE", str(tmp_path / "cache"))
+    opened = list[Path]()
+    for number in range(3):
+        put(copy("one"), {**FIRST, "config.yaml": str(number)})
+        copy("one").publish()
+        opened.append(open_stored("s3://bucket/run"))
+        assert open_stored("s3://bucket/run") == opened[-1]
+        left = opened[0].parent.with_name(f"20250101T00000{number}-aaaa")  # by a process that has ended
+        (left / "run").mkdir(parents=True)
+        recent = left.with_name(f"20250102T00000{number}-aaaa")
+        recent.mkdir()
+        for folder in (left, *(path.parent for path in opened)):
+            os.utime(folder, (0, 0))
+    folders = {path.name for path in left.parent.iterdir() if path.is_dir()}
+    used = {path.parent.name for path in opened}
+    assert folders == {*used, left.name, *(f"20250102T00000{number}-aaaa" for number in range(3))}
+    assert [content(path)["config.yaml"] for path in opened] == ["0", "1", "2"], "this process uses them"
 
 
 def test_a_fetch_that_was_stopped_goes_on(copy: Copy, stored: StoredRun, monkeypatch: pytest.MonkeyPatch) -> None:

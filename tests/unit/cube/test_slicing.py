@@ -138,6 +138,28 @@ def test_scenes_larger_than_memory_are_staged_in_strips(source, tmp_path, monkey
     assert chunks(sliced.uri) == chunks(tmp_path / "whole")
 
 
+def test_strips_are_the_same_on_machines_with_more_cores(source, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.cube.writing.MB", 15_000)  # five strips of 4 rows; the scene is six
+    settings = replace(SETTINGS, memory_mb=1, workers=None, chunk_px=4)
+    hashes, sliced = {}, Sliced(source, tmp_path, settings)
+    for number, cores in enumerate((1, 2, 16), 1):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        sliced.slice(number, 3)
+        ingest(source, None, str(tmp_path / f"{cores}"), GRID, settings)
+        hashes[cores] = open_cube(str(tmp_path / f"{cores}"))["content_hash"].values.tolist()
+    assert sliced.finish().notes == ()
+    assert hashes[1] == hashes[2] == hashes[16] == open_cube(sliced.uri)["content_hash"].values.tolist()
+    assert chunks(sliced.uri) == chunks(tmp_path / "2")
+
+
+def test_slices_that_were_cut_otherwise_are_named_as_such(source, tmp_path):
+    sliced = Sliced(source, tmp_path)
+    sliced.slice(1, 1)
+    sliced.settings = replace(sliced.settings, min_valid_fraction=0.1)
+    with pytest.raises(StateError, match=r"7 of 7 scenes are in no slice: .*; slices with another config .*cube.workers"):
+        sliced.finish()
+
+
 def test_missing_scenes_are_named_and_nothing_is_committed(source, tmp_path):
     sliced = Sliced(source, tmp_path)
     sliced.slice(2, 3)

@@ -3,12 +3,21 @@
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
+from flows import costs
 from flows.costs import Meter, bytes_below, comparison_lines, read_costs, used_so_far
 from flows.folder import RunFolder
+from flows.planning import Extent, PlannedStep
+from flows.stage import carry_out
+from flows.task import Invocation
+from pipelines.errors import StorageFull
 
 MB = 1_000_000
 
@@ -16,6 +25,8 @@ MB = 1_000_000
 def test_the_disk_is_measured_at_its_largest(tmp_path: Path) -> None:
     (tmp_path / "before").write_bytes(b"x" * MB)
     with Meter([tmp_path]) as meter:
+        assert meter.figures()["disk_mb"] is None, "no work has begun"
+        meter.begin()
         (tmp_path / "below").mkdir()
         (tmp_path / "below" / "staged").write_bytes(b"x" * 3 * MB)
         meter.figures()
@@ -53,3 +64,71 @@ def test_what_is_damaged_of_the_costs_is_left_out(tmp_path: Path) -> None:
     assert list(read_costs(RunFolder(tmp_path, ""))) == ["d"]
     (tmp_path / "costs.json").write_text("{")
     assert read_costs(RunFolder(tmp_path, "")) == {}
+
+
+def test_a_slow_disk_holds_up_neither_the_work_nor_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = threading.Event()
+
+    def slow(folder: Path, is_stopped: Callable[[], bool]) -> int:
+        while not is_stopped():
+            stopped.wait(0.01)
+        stopped.set()
+        return 0
+
+    monkeypatch.setattr(costs, "bytes_below", slow)
+    with Meter([tmp_path]) as meter:
+        meter.begin()
+        assert not stopped.is_set()
+    assert stopped.is_set()
+
+
+class Planned:
+    """A plan of every stage; `calls` counts how often it was made."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, run: Any, folder: RunFolder, verb: str, ingested: Any = None) -> tuple[Extent, list[PlannedStep]]:
+        self.calls += 1
+        steps = [PlannedStep(stage, "", 1.0, 1.0, 1.0, cpu_seconds=1.0) for stage in ("ingest", "train", "evaluate", "predict")]
+        return Extent(1, 1, (1, 1), 1, 1), steps
+
+
+def test_stages_are_planned_once_and_folders_are_listed_only_for_work(
+    fake: Any, open_fake: Callable[[], Invocation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = list[Path]()
+
+    def count(folder: Path, is_stopped: Callable[[], bool]) -> int:
+        listed.append(folder)
+        return len(listed)
+
+    monkeypatch.setattr(costs, "bytes_below", count)
+    fake.plan = Planned()
+    rows = carry_out(open_fake(), "run")["costs"]
+    assert [row["stage"] for row in rows if row["planned"]] == ["ingest", "train", "evaluate", "predict"]
+    assert fake.plan.calls == 1
+    assert listed
+    listed.clear()
+    assert carry_out(open_fake(), "run")["costs"] == []
+    assert (fake.plan.calls, listed) == (1, []), "there was nothing to do"
+
+
+@pytest.mark.parametrize("plan", [Planned(), lambda: None], ids=["planned", "not planned"])
+def test_neither_a_plan_nor_a_measurement_ends_a_run(
+    plan: Any, no_home: None, fake: Any, open_fake: Callable[[], Invocation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise psutil.AccessDenied
+
+    def fill(path: Path, content: object) -> None:
+        raise StorageFull(f"{path}: no space left")
+
+    fake.plan = plan
+    monkeypatch.setattr(psutil.Process, "io_counters", refuse, raising=False)
+    monkeypatch.setattr(psutil.Process, "children", refuse)
+    monkeypatch.setattr(costs, "write_json", fill)
+    rows = carry_out(open_fake(), "run")["costs"]
+    assert fake.done == ["train", "evaluate", "predict"]
+    assert {row["actual"]["read_mb"] for row in rows} == {None}
+    assert {row["planned"] is None for row in rows} == {not isinstance(plan, Planned)}

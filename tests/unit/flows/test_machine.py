@@ -21,6 +21,14 @@ def test_rates_are_those_of_another_machine_until_this_one_is_calibrated() -> No
     assert (machine.training, machine.starting, machine.numerics) == (2, 2, 1)
 
 
+def test_without_a_home_folder_plans_have_the_rates_of_another_machine(no_home: None) -> None:
+    machine = read_machine()
+    assert machine.rates == SHIPPED
+    assert "no home folder" in machine.note
+    assert "set DRIFTLINE_CACHE to a folder: the rates are of another machine" in machine.note
+    assert past_runs("forecast/train") == []
+
+
 @pytest.mark.parametrize(
     "content",
     [
