@@ -12,6 +12,7 @@ import typer
 from flows import verbs
 from flows.cli_options import AsJson, DryRun, Force, Overrides
 from pipelines.errors import RequestError
+from pipelines.stored_files import is_remote
 
 IMAGE = "a GeoTIFF or JPEG2000 file, or a folder with one per band"
 
@@ -35,7 +36,9 @@ def change(
         typer.Option(help="least score of a changed pixel; default: 1.5 standard deviations of the site, or the model's own"),
     ] = None,
     nodata: Annotated[float | None, typer.Option(help="value of missing pixels, beside those in the files")] = None,
-    out: Annotated[str, typer.Option(metavar="FOLDER", help="where the run's folder NAME is made")] = "runs",
+    out: Annotated[
+        str, typer.Option(metavar="FOLDER", help="where the run's folder NAME is made; or s3://bucket/prefix")
+    ] = "runs",
     overrides: Overrides = None,
     force: Force = False,
     dry_run: DryRun = False,
@@ -52,6 +55,8 @@ def change(
       driftline change paris/imgs_1 paris/imgs_2 --dates 2016-11-30,2017-11-07
       driftline change before.tif after.tif --model runs/oscd
     """
+    if is_remote(out) and name is None:
+        raise RequestError(f"--out {out}: name the run too, with --name: whether a run of other images is there is not looked up")
     if name is None:
         name = free_name(Path(out), default_name(before, after), (before, after))
     elif (other := images_of(Path(out) / name)) not in (None, placed(before, after)):

@@ -136,7 +136,7 @@ def clean_files(folder: RunFolder, staging: str, before: datetime, found: Found,
                 is_over = snapshot not in known
             elif kind == SAMPLES and name.endswith(".npy"):  # of the last ingest
                 is_over = newest < before
-            if (is_over and name != LOCK) or name.endswith(REMOVED):
+            if (is_over and not name.endswith(LOCK)) or name.endswith(REMOVED):
                 found.unneeded.append(Unneeded(kind, f"{files.uri}/{name}", len(listed), sum(one.size for one in listed)))
                 if is_removing:
                     remove(files, name)

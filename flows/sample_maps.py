@@ -10,6 +10,7 @@ from configs.labels import build_span
 from configs.load import config_hash
 from configs.trained import used_by
 from flows.folder import code_version, require
+from flows.sample_runs import kept_of
 from flows.task import Building, Invocation, Record
 from pipelines.learning.result import Evaluation
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pipelines.samples.cube_windows import CubeWindows
     from pipelines.samples.labels import Span
 
+MAPPED_BY = ("pipelines.inference.window_maps", "pipelines.inference.sample_labels", "models.sequence_model")
+
 
 def map_windows(
     task: SampleTask, context: Invocation, model: SequenceModel, evaluation: Evaluation | None, building: Building
@@ -28,7 +31,6 @@ def map_windows(
     """Rasters, STAC and picture of the source's span, else the latest one of the labels; from the version that was cut."""
     from dataclasses import replace
 
-    from pipelines.inference.sample_labels import Kept
     from pipelines.inference.window_maps import folds_of_blocks, predict_windows
     from pipelines.products.cog import Lineage, iso
     from pipelines.products.window_map_products import MapSettings, write_window_map
@@ -38,7 +40,7 @@ def map_windows(
     windows = build_windows(run.source, run.labels, cut_from)
     span = build_span(run.source) or windows.spans[-1]
     own = task.labelled(context, "predict", model.outputs) if used_by(run) is None else None
-    kept = Kept(folder.staging / "map", f"{trained['model_hash']}{trained['snapshot']}{cut_from}")
+    kept = kept_of(context, "map", MAPPED_BY, cut_from=cut_from, windows=repr(windows.settings), bands=windows.names)
     work = partial(predict_windows, windows, span, model, folds_of_blocks(own) if own else {}, run.split.networks, kept)
     if not run.compute.build().is_local:
         context.steps.log("predict: prediction.map is computed in this process, whatever compute says")

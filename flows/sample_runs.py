@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from configs import samples as config_samples
+from flows import code
 from flows.copies import format_refusals, samples_at_hand, samples_to_copy, samples_to_read
 from flows.folder import RunFolder, finished, require
 from flows.task import Invocation, Record, TrainedTask
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from flows.planning import Extent, PlannedStep
     from models.sequence_model import SequenceModel
+    from pipelines.inference.sample_labels import Kept
     from pipelines.samples.sample_store import SampleLayout, SampleTable
     from pipelines.samples.sample_windows import SampleArrays
 
@@ -84,6 +86,14 @@ def load_samples(context: Invocation, stage: str) -> StoredSamples:
     table = read_table(uri, snapshot)
     image = context.steps.do(stage, "read the samples", lambda show: decode_images(uri, snapshot, table, folder.samples, show))
     return StoredSamples(table, image)
+
+
+def kept_of(context: Invocation, folder: str, made_by: tuple[str, ...], **asked: object) -> Kept:
+    """Where answers are kept, named by the model, the samples of the last ingest, the code `made_by` and what is `asked`."""
+    from pipelines.inference.sample_labels import Kept
+
+    model, snapshot = (require(context.folder, stage)[name] for stage, name in (("train", "model_hash"), ("ingest", "snapshot")))
+    return Kept(context.folder.staging / folder, code.key({"model": model, "snapshot": snapshot, **asked}, made_by))
 
 
 def save_model(task: TrainedTask, context: Invocation, model: SequenceModel, snapshot: str, groups: dict[str, Any]) -> str:

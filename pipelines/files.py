@@ -165,6 +165,16 @@ def exclusive_owner(lock_path: Path, owner_path: Path, wait_s: float = 0.0) -> I
         lock.release()
 
 
+@contextmanager
+def making(folder: Path) -> Iterator[None]:
+    """Around "is the folder there, else make it", by processes that hold no lock of their run: one makes it, the others wait."""
+    from filelock import FileLock  # slow to import
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock"), is_singleton=False):
+        yield
+
+
 def _owner(owner_path: Path) -> str:
     try:
         owner = json.loads(owner_path.read_text(encoding="utf-8"))

@@ -241,9 +241,13 @@ class Networks:
         if not is_remote(self.state):
             return Path(self.state) / name
         folder, files = self.here / name, files_at(self.state)
-        (folder / "model.json").unlink(missing_ok=True)  # of a state that was begun anew elsewhere, perhaps
-        for one in sorted(files.names(name), key=lambda one: one.endswith("/model.json")):  # that one says that all are there
-            FolderFiles(self.here).write(one, files.read(one))
+        names = sorted(files.names(name), key=lambda one: one.endswith("/model.json"))  # that one says that all are there
+        if f"{name}/model.json" not in names:  # of a state that was begun anew elsewhere, perhaps
+            (folder / "model.json").unlink(missing_ok=True)
+        for one in names:  # what is there already stays: another slice of this machine may be reading it
+            path, content = self.here / one, files.read(one)
+            if not path.is_file() or path.read_bytes() != content:
+                FolderFiles(self.here).write(one, content)
         return folder
 
     def require_training(self) -> None:

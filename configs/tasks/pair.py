@@ -11,7 +11,7 @@ from pydantic import Field
 from configs.compute import ComputeConfig
 from configs.paths import READ
 from configs.run import CubeConfig
-from configs.schema import Finding, InputPath, LocalPath, Name, OutputPath, Sections, Strict, UtcDate
+from configs.schema import Finding, InputPath, LocalPath, Name, RunsUri, Sections, Strict, UtcDate
 from configs.sites import PairsConfig
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ class PairRun(Strict):
     compute: ComputeConfig = Field(
         ComputeConfig(), exclude_if=lambda value: value == ComputeConfig(), description="where work runs; see scale.md"
     )
-    runs: OutputPath = Field("runs", description="folder under which runs/NAME/ is made")
+    runs: RunsUri = Field(
+        "runs", description="folder under which runs/NAME/ is made, or s3://bucket/prefix, under which it is stored; see scale.md"
+    )
 
 
 # ---------------------------------------------------------------- objects

@@ -50,7 +50,7 @@ class Change(TrainedTask):
     """Labelled change. See `flows.task.Task`."""
 
     name = "change"
-    sliced: tuple[str, ...] = ("predict",)
+    sliced, pieces, made = ("predict",), "regions", "predicted"
     computed: tuple[str, ...] = ("ingest", "evaluate", "predict")
     describes: Mapping[str, tuple[str, ...]] = {"pairs": (), "model": ()}
     code: Mapping[str, tuple[str, ...]] = {

@@ -12,9 +12,9 @@ from configs.sequences import MODEL, build_split
 from configs.tasks import detect as config
 from configs.trained import used_by
 from flows.folder import require
-from flows.sample_runs import StoredSamples, load_samples
+from flows.sample_runs import StoredSamples, kept_of, load_samples
 from flows.task import Building, Invocation, Record
-from flows.tasks.samples import SampleTask, build_one, lineage_of, load_model
+from flows.tasks.samples import ANSWERED_BY, SampleTask, build_one, lineage_of, load_model
 from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.products.section import Section
 from pipelines.wording import counted
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pipelines.samples.labelled import LabelledSamples
 
 OWN = ("flows.tasks.detect:Detect.labelled", "flows.tasks.detect:Detect.recipe")
+FOUND_BY = (*ANSWERED_BY, "pipelines.inference.sample_boxes", "models.blocks.centre_points")
 LEAST_SCORE, MOST_BOXES = 0.02, 50  # of boxes that average precision counts, and of a frame
 
 
@@ -122,13 +123,12 @@ class Detect(SampleTask):
         import numpy as np
 
         from pipelines.inference.sample_boxes import find_boxes, held_out_boxes
-        from pipelines.inference.sample_labels import Kept
         from pipelines.samples.boxes import Boxes, one_label
 
-        trained, do, chosen = require(context.folder, "train"), partial(context.steps.do, "predict"), context.run.prediction
+        do, chosen = partial(context.steps.do, "predict"), context.run.prediction
         decode = decoder(stored.table.layout.size, chosen.most_boxes, chosen.least_score)
-        asked = f"{trained['model_hash']}{trained['snapshot']}{chosen.most_boxes} {chosen.least_score}"
-        kept, is_held_out_N = Kept(context.folder.staging / "boxes", asked), np.zeros(len(stored.table), bool)
+        kept = kept_of(context, "boxes", FOUND_BY, most=chosen.most_boxes, least=chosen.least_score)
+        is_held_out_N = np.zeros(len(stored.table), bool)
         samples, compute = None, context.run.compute.build()
         if used_by(context.run) is None:
             samples = self.labelled(context, "predict", model.outputs)

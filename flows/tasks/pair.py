@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from pipelines.errors import RequestError
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Section
 from pipelines.slices import Slice, SliceDone
+from pipelines.stored_files import files_at
 from pipelines.wording import counted, share_text
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Pair(Task):
     verbs: Mapping[str, tuple[str, ...]] = {"ingest": ("ingest",), "predict": ("predict",), "run": stages}
     code: Mapping[str, tuple[str, ...]] = {"predict": PREDICTED}
     is_gated = False
-    sliced: tuple[str, ...] = ("predict",)
+    sliced, pieces, made = ("predict",), "regions", "predicted"
 
     def plan(
         self, run: PairRun, folder: RunFolder, verb: str, ingested: Record | None = None
@@ -315,8 +315,9 @@ def compare_model(run: PairRun, dataset: xr.Dataset) -> list[str]:
 def remove_others(run: PairRun, folder: RunFolder, key: str) -> None:
     """Removes the cubes of other images or bands that this run once compared, where the run's own folder holds them."""
     if run.cube.uri is None:
-        for other in (path for path in Path(folder.cube_uri).iterdir() if path.is_dir() and path.name != key):
-            shutil.rmtree(other, ignore_errors=True)
+        files = files_at(folder.cube_uri)
+        for other in {name.partition("/")[0] for name in files.names("") if "/" in name} - {key}:
+            files.remove(other)
 
 
 def basis_of(run: PairRun, threshold: float) -> str:

@@ -13,7 +13,7 @@ from configs.privacy import without_originals
 from configs.trained import used_by
 from flows.folder import RunFolder, code_version, load_checkpoint, require
 from flows.sample_maps import map_windows
-from flows.sample_runs import StoredSamples, ingest_run_samples, load_samples, plan_samples, save_model
+from flows.sample_runs import StoredSamples, ingest_run_samples, kept_of, load_samples, plan_samples, save_model
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from pipelines.learning.result import Evaluation
 from pipelines.wording import counted
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from flows.planning import Extent, PlannedStep
     from models.checkpoint import Checkpoint
     from models.sequence_model import SequenceModel
-    from pipelines.inference.sample_labels import Kept
     from pipelines.learning.reuse import Inputs
     from pipelines.learning.sample_training import SampleRecipe
     from pipelines.products.label_products import LabelLineage
     from pipelines.samples.labelled import LabelledSamples
 
 TRAINED_FROM = ("labels", "frames", "split", "model", "training")  # what a model depends on
+ANSWERED_BY = ("pipelines.inference.sample_labels", "pipelines.samples.sample_store", "models.sequence_model")
 
 
 class SampleTask(TrainedTask, Protocol):
@@ -202,14 +202,6 @@ def lineage_of(context: Invocation) -> LabelLineage:
     return LabelLineage(run.name, run.task, trained["snapshot"], trained["model_hash"], config_hash(run), code_version())
 
 
-def kept_of(context: Invocation) -> Kept:
-    """Where batches of answers are kept, of evaluation and prediction alike."""
-    from pipelines.inference.sample_labels import Kept
-
-    trained = require(context.folder, "train")
-    return Kept(context.folder.staging / "labels", trained["model_hash"] + trained["snapshot"])
-
-
 def held_out_or_all(
     context: Invocation, samples: LabelledSamples, model: SequenceModel, is_own: bool, show: Any
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -217,7 +209,8 @@ def held_out_or_all(
     from pipelines.inference.sample_labels import held_out, score_samples
 
     if is_own:
-        return held_out(samples, model, show, kept=kept_of(context), compute=context.run.compute.build())
+        kept = kept_of(context, "labels", ANSWERED_BY)  # as of `answers_of`, which shares them
+        return held_out(samples, model, show, kept=kept, compute=context.run.compute.build())
     import numpy as np
 
     from pipelines.samples.stepped_samples import SteppedSamples
@@ -236,7 +229,7 @@ def answers_of(
 
     from pipelines.inference.sample_labels import answer_all, held_out
 
-    do, kept = partial(context.steps.do, "predict"), kept_of(context)
+    do, kept = partial(context.steps.do, "predict"), kept_of(context, "labels", ANSWERED_BY)
     every_N = np.arange(len(stored.table))
     each_step = task.is_stepped(context.run)
     compute = context.run.compute.build()

@@ -38,7 +38,7 @@ class Segment(TrainedTask):
     """Class maps. See `flows.task.Task`."""
 
     name = "segment"
-    sliced: tuple[str, ...] = ("predict",)
+    sliced, pieces, made = ("predict",), "regions", "predicted"
     code: Mapping[str, tuple[str, ...]] = {
         "train": ("flows.tasks.segment:Segment.fit", "flows.tasks.segment:Segment.measure"),
         "evaluate": ("flows.tasks.segment:Segment.evaluate",),

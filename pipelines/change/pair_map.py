@@ -19,7 +19,7 @@ from pipelines.change.sites import Sites
 from pipelines.cube.store import open_cube
 from pipelines.errors import RequestError
 from pipelines.predictors import ChangeIndex
-from pipelines.samples.decoded_sites import LabelledSite, SiteFiles, about_site, decode_site, frame_of, key_of, open_site
+from pipelines.samples.decoded_sites import LabelledSite, SiteFiles, decode_site, frame_of, key_of
 from pipelines.samples.pairs import PairSettings, SiteFrame, common_ground, read_prepared, site_of_cube
 from pipelines.samples.site_groups import Grouping
 from pipelines.stored_files import absolute
@@ -39,8 +39,7 @@ def open_pair(name: str, files: SiteFiles, settings: PairSettings, notify: Calla
 
     Raises RequestError: a date with hardly a usable pixel, or with nothing but one value.
     """
-    is_there = about_site(files.decoded) == files.made_from
-    site = open_site(files.decoded)[0] if is_there else decode_site(name, files, settings, notify, IMAGES)
+    site = decode_site(name, files, settings, notify, IMAGES)
     return Sites({name: site}, {name: files}, (), Grouping((), ()), key_of(sites={name: dict(files.made_from)}))
 
 

@@ -1,6 +1,5 @@
 """The decoded sites of a run, and which of them are left out together."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,7 @@ from pipelines.change.evaluation import Truth
 from pipelines.change.windows import check_classes
 from pipelines.errors import RequestError
 from pipelines.progress import Progress
-from pipelines.samples.decoded_sites import LabelledSite, SiteFiles, about_site, decode_site, key_of, open_site
+from pipelines.samples.decoded_sites import LabelledSite, SiteFiles, decode_site, key_of
 from pipelines.samples.pairs import PairSettings
 from pipelines.samples.site_groups import STRIP_GAP_PX, Grouping, group_sites
 
@@ -59,14 +58,10 @@ def open_sites(
     Raises RequestError (dates that cannot be compared, too few sites, a group of one class), StateError (a label that does not
     fit), StorageFull.
     """
-    for folder in {one.decoded.parent for one in files.values()}:
-        for left in folder.glob(".*.[0-9]*"):  # half a site that a killed process left
-            shutil.rmtree(left, ignore_errors=True)
     sites = {}
     for done, (name, one) in enumerate(files.items()):
         progress(done, len(files))
-        is_there = about_site(one.decoded) == one.made_from
-        sites[name] = open_site(one.decoded)[0] if is_there else decode_site(name, one, settings.pair, notify)
+        sites[name] = decode_site(name, one, settings.pair, notify)
     longer = {name: len(site.days_T) for name, site in sites.items() if len(site.days_T) > 2}
     if longer and settings.pair_networks:
         name, dates = next(iter(longer.items()))

@@ -299,13 +299,17 @@ class _Advance:
             writer.made_from = header.digest
 
 
-def is_current(monitoring: Monitoring, block: Block) -> bool:
-    """Whether a block's state and layers are whole and at the cube's dates. Raises StateError for one of something else."""
+def is_current(monitoring: Monitoring, block: Block, copied: Regions | None = None) -> bool:
+    """Whether a block's state and layers (`copied`: those) are whole, of each other, and at the cube's dates.
+
+    Raises StateError for one of something else.
+    """
     dates = tuple((date.time_ns, date.scene_id, date.content_hash) for date in monitoring.cube.dates)
-    layers: Sequence[tuple[Box, str]] = monitoring.layers.missing([block.area])
+    layers = copied or monitoring.layers
+    missing: Sequence[tuple[Box, str]] = layers.missing([block.area])
     try:
         header = monitoring.files_of(block).read_header(monitoring.made_for, [tile.key for tile in block.tiles])
     except ArtefactDamaged:
         return False
-    is_there = header is not None and header.dates == dates and not layers
-    return is_there and header is not None and monitoring.layers.record(block.area).made_from == header.digest
+    is_there = header is not None and header.dates == dates and not missing
+    return is_there and header is not None and layers.record(block.area).made_from == header.digest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -44,16 +44,20 @@ class LayerRows:
 
 @dataclass(frozen=True)
 class Layers:
-    """The layers of a state by name. Those in a bucket are copied once to a temporary folder of this machine."""
+    """The layers of a state by name. Those in a bucket are copied once to a temporary folder of this machine.
+
+    `check` is given the copy, and raises where it is not one of the state.
+    """
 
     regions: Regions
+    check: Callable[[Regions], None] = Regions.require_whole
 
     @classmethod
-    def open(cls, regions: Regions) -> Layers:
+    def open(cls, regions: Regions, check: Callable[[Regions], None] = Regions.require_whole) -> Layers:
         """Raises MissingInput if there are none."""
         if not regions.has_begun():
             raise MissingInput(f"{regions.uri}: no change layers here; run `driftline monitor CONFIG` first")
-        return cls(regions)
+        return cls(regions, check)
 
     @property
     def dtypes(self) -> Mapping[str, np.dtype]:
@@ -72,4 +76,5 @@ class Layers:
             name = self.regions.name_of(region)
             with files_at(here.folder).writing(name) as draft:
                 draft.write_bytes(self.regions.files.read(name))
+        self.check(here)
         return here

@@ -16,6 +16,7 @@ from typing import Any
 from pipelines.compute import HERE, Compute, carry_out
 from pipelines.cube.store import open_cube
 from pipelines.errors import RequestError, StateError
+from pipelines.inference.regions import Regions
 from pipelines.monitoring.areas import Block, MonitoredCube
 from pipelines.monitoring.blocks import Counts, Monitoring, advance_block, is_current
 from pipelines.progress import Progress
@@ -60,12 +61,24 @@ def require_current(monitoring: Monitoring) -> None:
     behind = [block.area.key for block in monitoring.blocks if not is_current(monitoring, block)]
     if not behind:
         return
-    named = ", ".join(behind[:MOST_NAMED]) + (f" and {len(behind) - MOST_NAMED} more" if len(behind) > MOST_NAMED else "")
     several = counted(len(behind), "block is", "blocks are")
     raise StateError(
         f"{monitoring.files.uri}: of {len(monitoring.blocks)}, {several} missing, damaged, or not at the dates of the cube: "
-        f"{named}; do the slices again that were to advance them, or advance the rest without --finish"
+        f"{_named(behind)}; do the slices again that were to advance them, or advance the rest without --finish"
     )
+
+
+def require_copied(monitoring: Monitoring, copied: Regions) -> None:
+    """Raises StateError that names the blocks whose layers, as `copied` from a bucket, are not of the state that is there now."""
+    if changed := [block.area.key for block in monitoring.blocks if not is_current(monitoring, block, copied)]:
+        raise StateError(
+            f"{monitoring.files.uri}: {counted(len(changed), 'block')} of {len(monitoring.blocks)} changed while the layers were "
+            f"copied: {_named(changed)}; wait for the slice that advances them, then run `driftline monitor CONFIG` again"
+        )
+
+
+def _named(keys: list[str]) -> str:
+    return ", ".join(keys[:MOST_NAMED]) + (f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else "")
 
 
 def sweep(monitoring: Monitoring) -> None:

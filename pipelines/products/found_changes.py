@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipelines.monitoring.context import MonitorContext
 from pipelines.monitoring.detector import CHANGED, Direction
 from pipelines.monitoring.layers import LayerRows, Layers
 from pipelines.monitoring.messages import day_of, iso_of
+from pipelines.monitoring.replay import require_copied
 from pipelines.monitoring.seasons import Acquisitions, before_and_after, changed_by_half
 from pipelines.products.before_after import ChangeMaps, Observation, draw_change_animation, draw_change_quicklook
 from pipelines.products.charts import Series, draw_change_series, draw_growth
@@ -44,8 +46,8 @@ class Found:
 
 
 def find_patches(context: MonitorContext, min_area_px: int) -> Found:
-    """The layers of the state and the patches in them."""
-    layers = Layers.open(context.monitoring.layers)
+    """The layers of the state and the patches in them. Raises StateError where a block changes while they are copied."""
+    layers = Layers.open(context.monitoring.layers, partial(require_copied, context.monitoring))
     return Found(context, layers, outline_layers(layers, context.cube.grid, min_area_px), min_area_px)
 
 

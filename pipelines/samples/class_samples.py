@@ -8,7 +8,6 @@ Shapes: T dates of a span, C variables, H rows, W columns, P labels.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ import xarray as xr
 
 from pipelines.cube.store import bands_of
 from pipelines.errors import RequestError
-from pipelines.files import map_file, replace_folder
+from pipelines.files import making, map_file, replace_folder
 from pipelines.progress import Progress
 from pipelines.samples.block_folds import assign_folds, blocks_of
 from pipelines.samples.decoded_sites import ABOUT, LabelledSite, about_site, write_images
@@ -127,19 +126,20 @@ def decode_span(
     shape = len(times_T), len(variables), dataset.sizes["y"], dataset.sizes["x"]
     if not len(times_T):
         return read_span(dataset, span, variables)
-    if about_site(folder) != about:
-        draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
 
-        def read(tile: Box) -> tuple[np.ndarray, np.ndarray]:
-            images = read_span(dataset, span, variables, tile)
-            return images.x_TCHW, images.valid_THW
+    def read(tile: Box) -> tuple[np.ndarray, np.ndarray]:
+        images = read_span(dataset, span, variables, tile)
+        return images.x_TCHW, images.valid_THW
 
-        write_images(draft, shape, read, square_px(*shape[:2]))
-        (draft / ABOUT).write_text(json.dumps({"about": about}), encoding="utf-8")
-        replace_folder(draft, folder)
-    x_TCHW, valid_THW = (map_file(folder / f"{name}.npy") for name in ("x", "valid"))
+    with making(folder):
+        if about_site(folder) != about:
+            draft = folder.with_name(f".{folder.name}.partial")
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+            write_images(draft, shape, read, square_px(*shape[:2]))
+            (draft / ABOUT).write_text(json.dumps({"about": about}), encoding="utf-8")
+            replace_folder(draft, folder)
+        x_TCHW, valid_THW = (map_file(folder / f"{name}.npy") for name in ("x", "valid"))
     return SpanImages(span, x_TCHW, valid_THW, years_since(span, times_T), site)
 
 

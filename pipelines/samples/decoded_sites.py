@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines.cube.store import open_cube
 from pipelines.errors import ArtefactDamaged, RequestError, StateError
-from pipelines.files import map_file, naming_full_disk, replace_folder
+from pipelines.files import making, map_file, naming_full_disk, replace_folder
 from pipelines.samples import pairs
 from pipelines.samples.label_codes import UNKNOWN
 from pipelines.samples.pairs import ChangeFrame, Dates, PairSettings, Site, SiteFrame
@@ -114,7 +114,19 @@ def choose_sites(sites: Sequence[str], requested: Sequence[str] | None, refused:
 def decode_site(
     name: str, files: SiteFiles, settings: PairSettings, notify: Callable[[str], None], images: Sequence[str] = ()
 ) -> LabelledSite:
-    """Measures a site, or two `images`, and writes what networks see of it. Raises as `open_sites`."""
+    """What networks see of a site, or of two `images`: measured and written where it was not made from the same.
+
+    Of processes that ask at once, as slices do, one writes. Raises as `open_sites`.
+    """
+    with making(files.decoded):
+        if about_site(files.decoded) == files.made_from:
+            return open_site(files.decoded)[0]
+        return _decode(name, files, settings, notify, images)
+
+
+def _decode(
+    name: str, files: SiteFiles, settings: PairSettings, notify: Callable[[str], None], images: Sequence[str]
+) -> LabelledSite:
     site = pairs.site_of_cube(name, open_cube(files.cube_uri, files.snapshot), files.bands)
     if images:
         site = pairs.common_ground(site, images)
@@ -131,8 +143,11 @@ def decode_site(
 
 
 def write_site(site: Site, frame: ChangeFrame, label_HW: np.ndarray, folder: Path, about: Mapping[str, object]) -> LabelledSite:
-    """The site decoded into memory maps in `folder`, there as a whole or not at all; `about` comes back from `about_site`."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    """The site decoded into memory maps in `folder`, there as a whole or not at all; `about` comes back from `about_site`.
+
+    For whoever is alone in `making` the folder: what a killed process left of it is overwritten.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     shape = len(site.days_T), len(site.bands), *site.shape_yx

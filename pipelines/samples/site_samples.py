@@ -11,7 +11,7 @@ from pipelines.cube.store import open_cube
 from pipelines.errors import RequestError
 from pipelines.progress import Progress
 from pipelines.samples.class_samples import ClassSamples, SpanImages, decode_span, images_of_site, samples_of_sites, whole_span
-from pipelines.samples.decoded_sites import SiteFiles, about_site, decode_site, open_site
+from pipelines.samples.decoded_sites import SiteFiles, decode_site
 from pipelines.samples.pairs import PairSettings
 from pipelines.samples.site_groups import STRIP_GAP_PX, group_sites
 from pipelines.samples.variables import Variable
@@ -31,9 +31,7 @@ class SiteImages:
             dataset = open_cube(files.cube_uri, files.snapshot)
             span = whole_span(dataset["time"].values)
             return decode_span(dataset, span, self.variables, files.decoded, files.made_from, name)
-        is_there = about_site(files.decoded) == files.made_from
-        site = open_site(files.decoded)[0] if is_there else decode_site(name, files, self.pair, self.notify)
-        return images_of_site(site)
+        return images_of_site(decode_site(name, files, self.pair, self.notify))
 
 
 def open_site_samples(

@@ -123,11 +123,11 @@ def check_damage_is_repaired(config: Path) -> None:
     (FOLDER / "evaluation.md").unlink()
     (FOLDER / "model" / "model.safetensors").write_bytes(b"damaged")
     (FOLDER / "samples" / "beta" / "site.json").write_text("{")
-    (FOLDER / "samples" / ".beta.4711").mkdir()
+    (FOLDER / "samples" / ".beta.partial").mkdir()
     (FOLDER / "products" / "alpha-mask.tif").unlink()
     carry_out("run", config)
     assert {name: (FOLDER / name).read_bytes() for name in before} == before
-    assert not (FOLDER / "samples" / ".beta.4711").exists()
+    assert not (FOLDER / "samples" / ".beta.partial").exists()
 
 
 def check_identity_comes_before_nothing_to_do(config: Path) -> None:

@@ -1,6 +1,7 @@
 """Labels of whole sequences and of their steps from config to result: only the order of frames holds them; one that a size gives
 away."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,33 @@ def test_the_order_of_frames_is_learnt_and_a_single_frame_is_not_enough(here: Pa
     assert {row["answered_by"] for row in rows_of("other")} == {"all networks"}
     with pytest.raises(RequestError, match=r"answers once for a sample, .* trained with model.per_step: true"):
         run(name="other", labels=None, model={"use": "runs/tiny"}, evaluation={}, prediction={"per_step": True})
+
+
+def test_answers_are_of_the_frames_that_were_ingested_last_and_of_this_code(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = {"training": {**TINY["training"], "epochs": 1}, "evaluation": {"references": ["commonest"], "must_equal": []}}
+    folder = here / "runs" / "tiny"
+    kept = folder / "staging" / "labels"
+
+    def evaluate() -> Any:
+        (folder / "stages" / "evaluate.json").unlink(missing_ok=True)
+        run("evaluate", **quick)
+        return read_json("evaluation.json")["methods"]["model"]
+
+    write_clips(here, 24)
+    for verb in ("ingest", "train"):
+        run(verb, **quick)
+    before = evaluate()
+    for path in (here / "clips").rglob("*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    run("ingest", **quick)
+    corrected = evaluate()
+    assert corrected != before
+    (own,) = kept.iterdir()  # batches of other frames are removed
+    shutil.rmtree(kept)
+    assert evaluate() == corrected
+    monkeypatch.setattr("flows.code.digest", lambda code: "another release")
+    evaluate()
+    assert [path for path in kept.iterdir() if path != own]
 
 
 def test_the_label_of_every_step_is_learnt_from_spans_and_published_as_spans(here: Path) -> None:

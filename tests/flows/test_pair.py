@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from flows import stage
 from flows.cli import app
 from flows.task import open_invocation, remembering_folder
+from pipelines.stored_files import files_at
 from tests.flows.change_sites import write_site, write_sites
 
 SIDE_PX = 64
@@ -238,6 +239,17 @@ def test_other_bands_under_the_same_name_are_compared_anew(images: Any) -> None:
     assert code == 2
     assert "BEFORE lacks B11" in answer["error"]
     assert "B4 is named twice" in change("before.tif", "after.tif", "--bands", "B04,B4")[1]["error"]
+
+
+def test_a_run_in_a_bucket_keeps_the_cube_of_the_images_that_it_compares(images: Any, bucket: str) -> None:
+    content = {"name": "two", "task": "pair", "runs": f"{bucket}/pairs", "images": {"before": "before.tif", "after": "after.tif"}}
+    Path("two.yaml").write_text(json.dumps(content))
+    for bands in ("[B04]", "[B04,B08]"):
+        result = CliRunner().invoke(app, ["ingest", "two.yaml", "--set", f"images.bands={bands}"])
+        assert result.exit_code == 0, result.output
+        assert len({name.partition("/")[0] for name in files_at(f"{bucket}/pairs/two/cube").names("")}) == 1
+    result = CliRunner().invoke(app, ["change", "before.tif", "after.tif", "--out", f"{bucket}/pairs"])
+    assert "name the run too, with --name" in " ".join(result.output.split())
 
 
 def test_a_trained_detector_is_applied_with_its_own_bands(images: Any, tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.errors import MissingInput
+from pipelines.errors import MissingInput, StateError
 from pipelines.inference.regions import Regions
 from pipelines.monitoring.layers import Layers
-from pipelines.monitoring.replay import advance_all, require_current
+from pipelines.monitoring.replay import advance_all, advance_slice, require_copied, require_current
+from pipelines.slices import Slice
 
 _spec = importlib.util.spec_from_file_location("monitored_cube", Path(__file__).parent / "monitored_cube.py")
 assert _spec is not None
@@ -40,6 +41,19 @@ def test_layers_that_were_made_from_another_state_are_written_again(tmp_path, mo
     assert score.at(3, 9) == score[3:4][0, 9]
     advance_all(cube.make_monitoring(dict.fromkeys(range(60), "first"), tmp_path / "fresh"))
     assert {k: v for k, v in cube.digests(tmp_path).items() if not k.startswith("fresh")} == cube.digests(tmp_path / "fresh")
+
+
+def test_layers_that_change_while_they_are_copied_are_refused(tmp_path, bucket):
+    monitoring, later = (cube.make_monitoring(dict.fromkeys(range(n), "first"), f"{bucket}/changing") for n in (50, 55))
+
+    def advance_meanwhile(copied: Regions) -> None:
+        require_copied(monitoring, copied)
+        advance_slice(later, Slice(1, 2))
+        require_copied(monitoring, copied)
+
+    advance_all(monitoring)
+    with pytest.raises(StateError, match=r"1 block of 2 changed while the layers were copied: r000000.*run `driftline monitor"):
+        Layers.open(monitoring.layers, advance_meanwhile).map("score")
 
 
 def test_a_state_without_layers_is_named(tmp_path):

@@ -119,6 +119,12 @@ def test_networks_in_a_bucket_are_those_of_every_machine_and_slices_train_none(t
     first = build_value_model(run, cube, Networks(state, tmp_path / "one"))
     second = build_value_model(run, cube, Networks(state, tmp_path / "two", may_train=False))
     assert first.key == second.key
+    described, tensors = (next((tmp_path / "two").rglob(name)) for name in ("model.json", "model.safetensors"))
+    number, content = described.stat().st_ino, tensors.read_bytes()
+    tensors.write_bytes(content[:-8])
+    assert build_value_model(run, cube, Networks(state, tmp_path / "two", may_train=False)).key == first.key
+    assert tensors.read_bytes() == content
+    assert described.stat().st_ino == number, "another slice may be reading it"
     files_at(state).remove("recurrent")
     with pytest.raises(RequestError, match="there are none"):  # begun anew on another machine
         build_value_model(run, cube, Networks(state, tmp_path / "two", may_train=False))
