@@ -45,6 +45,7 @@ class Fake:
     }
     code: Mapping[str, tuple[str, ...]] = dict.fromkeys(("train", "evaluate", "predict"), ("pipelines.progress",))
     is_gated = True
+    computed = ("predict",)
     describes: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     def __init__(self) -> None:
