@@ -21,6 +21,7 @@ from configs.paths import input_keys, is_uri, positions_of, resolve_inputs, text
 from configs.privacy import NAMES_OF_FILES, check_stored, without_originals
 from configs.renamed import Notify, apply_renamed
 from configs.schema import Finding, Sections, Strict, suggest
+from configs.separate import check_separate
 from configs.tasks import TASKS, AnyRun, Tree, tree_of
 from configs.yaml_positions import Document, Key, PlainLoader, dotted, parent_of, parse_yaml
 from pipelines.errors import ConfigError, MissingInput, Mistake, RequestError
@@ -71,7 +72,8 @@ def _check(sections: Sections, inputs_must_exist: bool) -> list[Finding]:
     """What the schema cannot say; with `inputs_must_exist` also whether the files are there."""
     checked = [section for section in sections.values() if isinstance(section, Strict)]
     of_files = [finding for section in checked for finding in section.check_files(sections)] if inputs_must_exist else []
-    return [*(finding for section in checked for finding in section.check(sections)), *check_stored(sections), *of_files]
+    findings = (finding for section in checked for finding in section.check(sections))
+    return [*findings, *check_stored(sections), *check_separate(sections), *of_files]
 
 
 WHERE_WORK_RUNS: Any = {"compute": True, "prediction": {"staging"}, "cube": {"staging"}, "monitoring": {"state"}}

@@ -15,7 +15,7 @@ from pathlib import Path
 from configs.sites import has_sites
 from configs.tasks import AnyRun
 from flows import Json
-from flows.folder import RunFolder, code_version, exclusive_run
+from flows.folder import RunFolder, code_version, exclusive_published
 from flows.housekeeping import cubes_of
 from flows.limits import load_run_within_limits
 from flows.steps import Display
@@ -29,6 +29,7 @@ from pipelines.stored_files import FolderFiles, Listed, StoredFiles, files_at, i
 from pipelines.wording import counted
 
 LEFT_OUT = {"staging", "samples", "choice", "slices", "error.log"}  # made again when they are needed
+STATE = "state"  # folder in the run's
 STAMP = "%Y%m%dT%H%M%SZ"
 
 
@@ -38,20 +39,23 @@ STAMP = "%Y%m%dT%H%M%SZ"
 def back_up(config: str, overrides: Sequence[str], uri: str, display: Display) -> Json:
     """Copies a run and its cube to a folder or bucket. The run's folder is held while its own files are copied, not the cube's.
 
-    Raises RequestError, MissingInput (no such run), RunBusy, ArtefactDamaged (the cube), StateError (files removed meanwhile).
+    Of a run in S3 the published version is copied. Raises RequestError, MissingInput (no such run), RunBusy, ArtefactDamaged (the
+    cube), StateError (files removed meanwhile, the run in S3).
     """
     run = load_run_within_limits(config, overrides, inputs_must_exist=False)
     folder, target = RunFolder.of(run), files_at(uri)
-    if not folder.path.is_dir():
-        raise MissingInput(f"no run in {folder.path}; nothing is there to be copied")
     if not is_remote(uri) and Path(target.uri).resolve().is_relative_to(folder.path.resolve()):
         raise RequestError(f"{uri} is in the run's own folder: name a place outside, on another disk or in a bucket")
     earlier = [stamp for name, stamp in list_backups(target) if name == run.name]
     before = read_backup(target, run.name, earlier[-1]).files if earlier else {}
-    copying, cubes = Copying(target, before), places_of_cubes(run, folder)
-    with exclusive_run(folder):
+    copying, state = Copying(target, before), state_elsewhere(run, folder)
+    with exclusive_published(folder) as notes:
+        cubes = places_of_cubes(run, folder)
         with display.step("backup", "copy the run's files") as progress:
             copying.add_all(FolderFiles(folder.path), files_of_run(run, folder, cubes), progress=progress)
+        if state:
+            with display.step("backup", f"copy the state of monitoring at {state}") as progress:
+                copy_state(copying, files_at(state), progress)
         firsts = {place: read_refs(files_at(at)) for place, at in cubes.items()}
         made = datetime.now(UTC).strftime(STAMP)
     if made in earlier:
@@ -59,11 +63,34 @@ def back_up(config: str, overrides: Sequence[str], uri: str, display: Display) -
     for place, at in cubes.items():
         with display.step("backup", f"copy the cube at {at}") as progress:
             copy_cube(copying, place, files_at(at), firsts[place], progress)
-    backup = copying.close(run.name, made, {"task": run.task, "driftline": code_version(), "cubes": cubes})
+    elsewhere = {"runs": run.runs if folder.stored else "", "state": state}
+    backup = copying.close(run.name, made, {"task": run.task, "driftline": code_version(), "cubes": cubes, **elsewhere})
     message = f"backup of {run.name} of {made}: {counted(len(backup.files), 'file')}, {backup.bytes / 1e6:.1f} MB"
-    message += f", {copying.written / 1e6:.1f} MB of them new in {uri}"
+    message += f", {copying.written / 1e6:.1f} MB of them new in {uri}{f', with the state at {state}' if state else ''}"
     return {"run": run.name, "backup": made, "target": uri, "files": len(backup.files), "bytes": backup.bytes,
-            "new_bytes": copying.written, "message": message}  # fmt: skip
+            "new_bytes": copying.written, "notes": notes, "message": message}  # fmt: skip
+
+
+def state_elsewhere(run: AnyRun, folder: RunFolder) -> str:
+    """Where the state of monitoring is, if it is not among the run's own files; "" for other tasks."""
+    monitoring = getattr(run, "monitoring", None)
+    if monitoring is None:
+        return ""
+    state = folder.place_of(STATE, monitoring.state)
+    is_inside = not is_remote(state) and local_path(state).resolve().is_relative_to(folder.path.resolve())
+    return "" if is_inside else state
+
+
+def copy_state(copying: Copying, files: StoredFiles, progress: Progress) -> None:
+    """A state, to where a run on a disk has it. Headers come before the files that they name, which a slice at work may replace;
+    the record, by which the state is known, is read last."""
+    from pipelines.monitoring.context import RECORD
+    from pipelines.monitoring.state import HEADER
+
+    turns = {HEADER: 0, RECORD: 2}
+    for turn in range(3):
+        listed = [one for one in files.listing("") if turns.get(one.name.rpartition("/")[2], 1) == turn]
+        copying.add_all(files, [one for one in listed if not is_of_moment(one.name)], f"{STATE}/", progress)
 
 
 def places_of_cubes(run: AnyRun, folder: RunFolder) -> dict[str, str]:
@@ -173,6 +200,11 @@ def bring_back(
     where = {place: cube or str(final / place) for place in places}
     moved = [place for place, was in places.items() if is_moved(was, where[place])]
     notes = [f"the cube was at {places[place]}: set cube.uri to {where[place]}" for place in moved]
+    if stored := backup.about.get("runs"):  # earlier backups do not name it
+        notes.append(f"the run was in {stored}, and its config says so: set runs to {runs}")
+    if state := backup.about.get("state"):
+        remedy = "" if stored and state == f"{stored}/{name}/{STATE}" else "; take monitoring.state out of the config"
+        notes.append(f"the state of monitoring was at {state}, and is now in {final / STATE}{remedy}")
     message = f"{name} as it was {backup.made_utc}: {counted(len(backup.files), 'file')}, {backup.bytes / 1e6:.1f} MB, in {final}"
     return {"run": name, "backup": stamp, "folder": str(final), "cubes": where, "files": len(backup.files),
             "bytes": backup.bytes, "written_bytes": written, "notes": notes, "message": message}  # fmt: skip

@@ -92,7 +92,7 @@ def backup(
     from flows.backup import back_up
 
     made = back_up(config, overrides or [], target, Bars())
-    return show(made, [made["message"]], json_)
+    return show(made, [*made["notes"], made["message"]], json_)
 
 
 def restore(

@@ -158,6 +158,21 @@ def exclusive_run(folder: RunFolder, wait_s: float = 0.0) -> Iterator[None]:
         raise RunBusy(f"the run in {folder.path} is being carried out by {e}; {remedy}") from e
 
 
+@contextmanager
+def exclusive_published(folder: RunFolder) -> Iterator[list[str]]:
+    """As `exclusive_run`, for a run that is there. Of one in S3 the working copy is brought to what is published; gives what a
+    person should know of that.
+
+    Raises MissingInput and, of a run in S3, StateError, ArtefactDamaged.
+    """
+    copy = folder.copy
+    is_there = folder.path.is_dir() if copy is None else copy.stored.settled() is not None
+    if not is_there:
+        raise MissingInput(f"no run in {folder.stored or folder.path}: check `name` and `runs`")
+    with exclusive_run(folder):
+        yield copy.fetch() if copy is not None else []
+
+
 def drafts(folder: RunFolder) -> list[Path]:
     """Half-written files and folders that a killed process left behind, for the holder of the run's lock."""
     folders = (".report-*", ".products-building", ".pictures-building", ".products-old", "archive/.*")

@@ -17,18 +17,24 @@ from pathlib import Path
 from configs.sites import has_sites
 from configs.tasks import AnyRun
 from flows import Json
-from flows.folder import RunFolder, drafts, exclusive_run, finished, readable
+from flows.folder import RunFolder, drafts, exclusive_published, finished, readable
 from flows.limits import load_run_within_limits
 from flows.tasks import TASKS, task_of
 from pipelines.cube.store import local_path
-from pipelines.errors import MissingInput, RequestError
+from pipelines.errors import RequestError
+from pipelines.inference.regions import EARLIER_LEDGER, JOB, SUFFIX
 from pipelines.stored_files import FolderFiles, Listed, StoredFiles, files_at, is_remote
+from pipelines.stored_runs import VERSIONS, published, superseded
+from pipelines.stored_runs import remove as remove_objects
 from pipelines.wording import counted
 
 VERSION_ID = re.compile(rb"\b[0-9A-Z]{20}\b")
 WITHOUT_RECORDS = {"cube", "cubes", "samples", "staging", "fields.zarr"}  # folders below a run that need not be searched
 CUBE, STAGED, SAMPLES, TRIALS, DRAFTS = "versions of the cube", "staged tiles", "samples", "trials of a choice", "drafts"
-LOCK, REMOVED = "lock", ".removed"
+SUPERSEDED, KEPT_VERSIONS = "versions of the run", 2
+LOCK, REMOVED, SCENES = "lock", ".removed", "scenes"
+NAMES_OF_STAGED = {"rival", "maps", "map", "scores", "labels", "boxes"}  # beside jobs, `SCENES` and a site's own
+JOB_NAME = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -52,22 +58,21 @@ class Found:
 def clean(config: str, overrides: Sequence[str], *, keep_days: float, is_removing: bool, with_cube: bool = False) -> Json:
     """What was found, and removed if `is_removing`. Holds the run's folder.
 
-    Raises RequestError, MissingInput (no such run), RunBusy, CubeBusy, ArtefactDamaged.
+    Raises RequestError, MissingInput (no such run), RunBusy, CubeBusy, ArtefactDamaged, StateError (the run in S3).
     """
     if not 0 <= keep_days < 36500:
         raise RequestError(f"--keep-days {keep_days:g}: expected days, 0 or more")
     run = load_run_within_limits(config, overrides, inputs_must_exist=False)
     folder = RunFolder.of(run)
-    if not folder.path.is_dir():
-        raise MissingInput(f"no run in {folder.path}; nothing is there to be removed")
     before = datetime.now(UTC) - timedelta(days=keep_days)
-    with exclusive_run(folder):
-        found = Found()
+    with exclusive_published(folder) as notes:  # records that are not the newest would not name what must stay
+        found = Found(notes=notes)
         clean_cubes(run, folder, before, found, is_removing=is_removing, with_cube=with_cube)
-        clean_files(folder, staging_of(run, folder), before, found, is_removing=is_removing)
+        clean_files(run, folder, before, found, is_removing=is_removing)
+        clean_stored(folder, keep_days, found, is_removing=is_removing)
     files, size = sum(one.files for one in found.unneeded), sum(one.bytes for one in found.unneeded)
     return {
-        "run": str(folder.path), "removed": is_removing, "keep_days": keep_days, "files": files, "bytes": size,
+        "run": folder.stored or str(folder.path), "removed": is_removing, "keep_days": keep_days, "files": files, "bytes": size,
         "found": [vars(one) for one in found.unneeded], "notes": found.notes,
     }  # fmt: skip
 
@@ -81,15 +86,15 @@ def clean_cubes(
     from pipelines.cube.housekeeping import remove_versions
     from pipelines.cube.store import has_repository
 
-    is_ours = not is_remote(folder.cube_uri) and local_path(folder.cube_uri).resolve().is_relative_to(folder.path.resolve())
     uris = [uri for uri in cubes_of(run, folder) if has_repository(uri)]
-    if uris and not is_ours and not with_cube:
+    runs = folder.stored.rpartition("/")[0] or str(folder.path.parent)
+    if uris and not is_own(folder) and not with_cube:
         found.notes.append(
             f"the cube at {folder.cube_uri} is not in the run's folder, and others may use it: it stays as it is. With --cube it "
-            f"is cleaned too; versions that runs in {folder.path.parent} name stay, those that others name do not"
+            f"is cleaned too; versions that runs in {runs} name stay, those that others name do not"
         )
         return
-    named = named_versions(folder.path.parent) if uris else set()
+    named = named_versions(folder) if uris else set()
     for uri in uris:
         removal = remove_versions(uri, named, before, is_rehearsal=not is_removing)
         if removal.files:
@@ -105,9 +110,27 @@ def cubes_of(run: AnyRun, folder: RunFolder) -> list[str]:
     return [folder.cube_of(name) for name in (finished(folder, "ingest") or {}).get("sites", {})]
 
 
-def named_versions(runs: Path) -> set[str]:
-    """Whatever looks like the id of a version in the records of all runs below a folder: stages, model, products, archive."""
-    return {match.decode() for path in _records(runs) for match in VERSION_ID.findall(path.read_bytes())}
+def is_own(folder: RunFolder) -> bool:
+    """Whether the cube lies in the run's folder."""
+    if is_remote(folder.cube_uri):
+        return bool(folder.stored) and folder.cube_uri.startswith(f"{folder.stored}/")
+    return local_path(folder.cube_uri).resolve().is_relative_to(folder.path.resolve())
+
+
+def named_versions(folder: RunFolder) -> set[str]:
+    """Whatever looks like the id of a version in the records of all runs beside this one: stages, model, products, archive.
+
+    Of runs in S3 those of the published version of each, and of the copies on this machine.
+    """
+    found = {match for path in _records(folder.path.parent) for match in VERSION_ID.findall(path.read_bytes())}
+    if folder.stored:
+        for content in published(folder.stored.rpartition("/")[0], _is_record):
+            found.update(VERSION_ID.findall(content))
+    return {one.decode() for one in found}
+
+
+def _is_record(name: str) -> bool:
+    return name.endswith(".json") and WITHOUT_RECORDS.isdisjoint(name.split("/"))
 
 
 def _records(runs: Path) -> Iterator[Path]:
@@ -120,35 +143,65 @@ def _records(runs: Path) -> Iterator[Path]:
 # ---------------------------------------------------------------- files that are made again when they are needed
 
 
-def clean_files(folder: RunFolder, staging: str, before: datetime, found: Found, *, is_removing: bool) -> None:
-    """Staged tiles, samples, trials of a choice and drafts."""
-    run, known = FolderFiles(folder.path), _snapshots(folder)
-    for kind, files, top, stage in (
-        (STAGED, files_at(staging), "", last_stage(folder)),
-        (SAMPLES, run, folder.samples.name, "train"),
-        (TRIALS, run, folder.trials.name, "choose"),
-    ):
-        done = _written(folder, stage)
-        for name, listed in _entries(files, top):
-            newest = max(one.written_utc for one in listed)
-            is_over = newest < before or (done is not None and newest < done)
-            if kind == SAMPLES and (snapshot := _cut_from(folder, name)) is not None:
-                is_over = snapshot not in known
-            elif kind == SAMPLES and name.endswith(".npy"):  # of the last ingest
-                is_over = newest < before
-            if (is_over and not name.endswith(LOCK)) or name.endswith(REMOVED):
-                found.unneeded.append(Unneeded(kind, f"{files.uri}/{name}", len(listed), sum(one.size for one in listed)))
-                if is_removing:
-                    remove(files, name)
+def clean_files(run: AnyRun, folder: RunFolder, before: datetime, found: Found, *, is_removing: bool) -> None:
+    """Staged tiles and scenes, samples, trials of a choice and drafts. Trials of a run in S3 are part of what is published."""
+    here, known = FolderFiles(folder.path), _snapshots(folder)
+    staged = [
+        (STAGED, last_stage(folder), files, entry)
+        for files in places_of_staging(run, folder)
+        for entry in _staged(run, folder, files)
+    ]
+    samples = [(SAMPLES, "train", here, entry) for entry in _entries(here, folder.samples.name)]
+    trials = [(TRIALS, "choose", here, entry) for entry in _entries(here, folder.trials.name)] if not folder.stored else []
+    for kind, stage, files, (name, listed) in (*staged, *samples, *trials):
+        done, newest = _written(folder, stage), max(one.written_utc for one in listed)
+        is_over = newest < before or (done is not None and newest < done)
+        if kind == SAMPLES and (snapshot := _cut_from(folder, name)) is not None:
+            is_over = snapshot not in known
+        elif name.startswith(f"{SCENES}/") or (kind == SAMPLES and name.endswith(".npy")):  # of an ingest
+            is_over = newest < before
+        if (is_over and not name.endswith(LOCK)) or name.endswith(REMOVED):
+            found.unneeded.append(Unneeded(kind, f"{files.uri}/{name}", len(listed), sum(one.size for one in listed)))
+            if is_removing:
+                remove(files, name)
     for path in drafts(folder):
         sizes = [one.stat().st_size for one in (path, *path.rglob("*")) if one.is_file()]
         found.unneeded.append(Unneeded(DRAFTS, str(path), len(sizes), sum(sizes)))
         if is_removing:
-            remove(run, path.relative_to(folder.path).as_posix())
+            remove(here, path.relative_to(folder.path).as_posix())
 
 
-def staging_of(run: AnyRun, folder: RunFolder) -> str:
-    return folder.place_of("staging", getattr(getattr(run, "prediction", None), "staging", None))
+def clean_stored(folder: RunFolder, keep_days: float, found: Found, *, is_removing: bool) -> None:
+    """Of a run in S3: objects that only earlier versions need, and those of uploads that were stopped."""
+    if not folder.stored:
+        return
+    objects = superseded(folder.stored, KEPT_VERSIONS, timedelta(days=max(keep_days, 1)))
+    if objects:
+        found.unneeded.append(Unneeded(SUPERSEDED, f"{folder.stored}/{VERSIONS}", len(objects), sum(one.size for one in objects)))
+    if is_removing:
+        remove_objects(folder.stored, [one.name for one in objects])
+
+
+def places_of_staging(run: AnyRun, folder: RunFolder) -> list[StoredFiles]:
+    """Where tiles and scenes are staged, each place once; what is not for other machines is in the run's folder on this one."""
+    asked = (getattr(getattr(run, section, None), "staging", None) for section in ("prediction", "cube"))
+    uris = [*(folder.place_of(folder.staging.name, one) for one in asked), str(folder.staging)]
+    return list(dict.fromkeys(map(files_at, uris)))
+
+
+def _staged(run: AnyRun, folder: RunFolder, files: StoredFiles) -> Iterator[tuple[str, list[Listed]]]:
+    """What is known as staged, by name and by content: other files there are none of ours."""
+    names = set(NAMES_OF_STAGED)
+    if files == files_at(str(folder.staging)):
+        names |= {run.name, *(finished(folder, "ingest") or {}).get("sites", {})}
+    for name, listed in _entries(files, ""):
+        ends = {one.name.removeprefix(f"{name}/") for one in listed}
+        is_job = JOB_NAME.fullmatch(name) and any(end in (JOB, EARLIER_LEDGER) or end.endswith(SUFFIX) for end in ends)
+        is_going = name.startswith(".") and name.endswith(REMOVED)
+        if name == SCENES:
+            yield from _entries(files, SCENES)
+        elif (name in names and ends != {name}) or is_job or is_going:
+            yield name, listed
 
 
 def last_stage(folder: RunFolder) -> str:
@@ -156,9 +209,14 @@ def last_stage(folder: RunFolder) -> str:
 
 
 def _written(folder: RunFolder, stage: str) -> datetime | None:
-    """When the record of a finished stage was written; a stage that is stopped in its last step has no key."""
+    """When a stage was finished, None where that is not known; a stage that is stopped in its last step has no key."""
     record = finished(folder, stage)
-    return datetime.fromtimestamp(folder.done(stage).stat().st_mtime, UTC) if record and record.get("key") else None
+    if not record or not record.get("key"):
+        return None
+    if "at_utc" in record:
+        return datetime.fromisoformat(record["at_utc"])
+    # of an earlier version; a file in a working copy has the time when it was fetched
+    return None if folder.stored else datetime.fromtimestamp(folder.done(stage).stat().st_mtime, UTC)
 
 
 def _entries(files: StoredFiles, top: str) -> list[tuple[str, list[Listed]]]:
@@ -183,10 +241,12 @@ def _cut_from(folder: RunFolder, name: str) -> str | None:
 
 
 def remove(files: StoredFiles, name: str) -> None:
-    """A file or a folder; on a disk a folder is not there any more before its first file is removed."""
+    """A file or a folder; on a disk a folder is not there any more before its first file is removed. In a bucket a job's first
+    file, by which it is known, goes last."""
     path = files.folder / name if isinstance(files, FolderFiles) else None
     if path is None:
-        files.remove(name)
+        for one in reversed(files.names(name)):
+            files.discard(one)
     elif path.is_dir():
         going = path.with_name(f".{path.name.removeprefix('.').removesuffix(REMOVED)}{REMOVED}")
         if going != path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -16,7 +17,7 @@ from configs.load import write_resolved
 from configs.trained import digests, used_by, with_model
 from flows import Json, code
 from flows.copies import format_refusals, source_to_read
-from flows.folder import RunFolder, digest_of, exclusive_run, require, require_model, sweep
+from flows.folder import RunFolder, digest_of, exclusive_run, readable, require, require_model, sweep
 from flows.limits import load_run_within_limits
 from flows.steps import Caller, Display, Silent, Steps, call_plainly
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
@@ -63,7 +64,10 @@ class Invocation:
 
     def finish(self, stage: str, record: Record) -> Record:
         """Leaves a stage's record, which says whose it is, and the config that it was made with; a refusal leaves neither."""
-        record = {**record, "task": self.folder.task}
+        record = {**record, "task": self.folder.task, "at_utc": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}
+        earlier = readable(self.folder.done(stage))
+        if "at_utc" in earlier and digest_of(record | {"at_utc": earlier["at_utc"]}) == earlier.get("digest"):
+            record["at_utc"] = earlier["at_utc"]  # a run in S3 has no new version then
         record["digest"] = digest_of(record)
         write_resolved(self.run, self.folder.config)
         write_json(self.folder.done(stage), record)

@@ -45,6 +45,9 @@ class StoredFiles(Protocol):
     def listing(self, folder: str) -> list[Listed]:
         """As `names`, with size and time."""
 
+    def folders(self) -> list[str]:
+        """The names of the folders directly in here, sorted."""
+
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError."""
 
@@ -90,6 +93,9 @@ class FolderFiles:
                 about = (self.folder / name).stat()
                 found.append(Listed(name, about.st_size, datetime.fromtimestamp(about.st_mtime, UTC)))
         return found
+
+    def folders(self) -> list[str]:
+        return sorted(path.name for path in self.folder.glob("*") if path.is_dir())
 
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
@@ -147,6 +153,12 @@ class BucketFiles:
         found = [one for one in self._system.get_file_info(selector) if one.type == FileType.File]
         listed = (Listed(one.path.removeprefix(f"{self.prefix}/"), one.size, one.mtime) for one in found)
         return sorted(listed, key=lambda one: one.name)
+
+    def folders(self) -> list[str]:
+        from pyarrow.fs import FileSelector, FileType
+
+        found = self._system.get_file_info(FileSelector(self.prefix, allow_not_found=True))
+        return sorted(one.base_name for one in found if one.type == FileType.Directory)
 
     def read(self, name: str) -> bytes:
         with self._system.open_input_file(f"{self.prefix}/{name}") as file:

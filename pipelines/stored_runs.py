@@ -19,13 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pipelines.errors import ArtefactDamaged, MissingInput, RunBusy, StateError
 from pipelines.files import replacing
-from pipelines.stored_files import StoredFiles, files_at
+from pipelines.stored_files import Listed, StoredFiles, files_at
 from pipelines.wording import without_secrets
 
 if TYPE_CHECKING:
@@ -292,7 +291,7 @@ def check(uri: str) -> CheckedRun | None:
     return CheckedRun(current.version, len(whole), sum(file.bytes for file in current.files.values()), damages)
 
 
-def superseded(uri: str, keep: int = 2, grace: timedelta = timedelta(days=1)) -> list[str]:
+def superseded(uri: str, keep: int = 2, grace: timedelta = timedelta(days=1)) -> list[Listed]:
     """The objects that the newest `keep` versions (at least the one that counts) do not need, older than `grace`.
 
     Among them are those of uploads that were stopped; younger ones may belong to one that goes on, or be read. Raises
@@ -303,7 +302,7 @@ def superseded(uri: str, keep: int = 2, grace: timedelta = timedelta(days=1)) ->
     if current is None:
         raise MissingInput(f"{uri} holds no run (no {MARKER})")
     with reaching(uri):
-        objects = [name for name in stored.files.names(VERSIONS) if VERSION.fullmatch(name.split("/")[1])]
+        objects = [one for one in stored.files.listing(VERSIONS) if VERSION.fullmatch(one.name.split("/")[1])]
     needed: set[str] = set()
     version: Version | None = current
     for _ in range(max(keep, 1)):
@@ -312,10 +311,25 @@ def superseded(uri: str, keep: int = 2, grace: timedelta = timedelta(days=1)) ->
         needed |= {f"{VERSIONS}/{version.version}/{OF_VERSION}", *(file.object for file in version.files.values())}
         version = stored.read(f"{VERSIONS}/{version.before}/{OF_VERSION}") if version.before else None
     young = f"{datetime.now(UTC) - grace:%Y%m%dT%H%M%S}"
-    return [name for name in objects if name not in needed and name.split("/")[1] < young]
+    return [one for one in objects if one.name not in needed and one.name.split("/")[1] < young]
 
 
 def remove(uri: str, objects: Iterable[str]) -> None:
     """Removes objects that `superseded` named."""
     with reaching(uri):
-        in_threads(partial(files_at(uri).discard), objects)
+        in_threads(files_at(uri).discard, objects)
+
+
+def published(runs: str, is_wanted: Callable[[str], bool]) -> Iterator[bytes]:
+    """The wanted files (by their names in the run) of the published version of every run below `s3://bucket/prefix`.
+
+    Raises StateError, ArtefactDamaged.
+    """
+    with reaching(runs):
+        uris = [f"{runs}/{name}" for name in files_at(runs).folders()]
+    for stored in map(StoredRun.at, uris):
+        version = stored.read()
+        if version is not None:
+            objects = [file.object for name, file in version.files.items() if is_wanted(name)]
+            with reaching(stored.uri):
+                yield from in_threads(stored.files.read, objects).values()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,6 +25,9 @@ from pipelines.monitoring.state import EARLIER_FORMATS, FORMAT, Identity, check_
 from pipelines.stored_files import files_at
 
 RECORD, EARLIER_RECORD = "monitoring.json", "watch.json"  # the second as version 0.1.0 wrote it
+MARKS = re.compile(
+    r"(?!model/)([^/]+)/(?:monitoring\.json|watch\.json|networks/[^/]+/model\.json)"
+)  # of a state; `model` is that of a run
 Content = Mapping[str, Any]  # JSON values
 
 
@@ -188,7 +192,13 @@ def has_record(folder: str) -> bool:
 
 
 def forget(*places: str) -> None:
-    """Removes every state below these places; the alerts that were raised are kept, so that nobody is notified twice."""
+    """Removes every state below these places, and the networks that belong to it. All else stays: the alerts that were raised, so
+    that nobody is notified twice, and what is no state."""
     for files in map(files_at, places):
-        for name in {name.partition("/")[0] for name in files.names("") if "/" in name} - {"alerts"}:
+        names = files.names("")
+        found = {match[1] for match in map(MARKS.fullmatch, names) if match}
+        for name in reversed(names):  # in a bucket one by one: the record last, so that the next call goes on after a kill
+            if name.partition("/")[0] in found and not MARKS.fullmatch(name):
+                files.discard(name)
+        for name in found:
             files.remove(name)

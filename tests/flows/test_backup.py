@@ -141,6 +141,33 @@ def test_a_damaged_cube_is_not_taken_for_a_backup(tiny_run: Path) -> None:
     assert "in the run's own folder" in said["error"]
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_run_in_a_bucket_is_copied_as_it_is_published(
+    asked: bool, tiny_run: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = f"{bucket}/backup-{asked}"
+    place = f"{base}/states/watched" if asked else f"{base}/runs/watched/state"
+    where = ["--set", f"runs={base}/runs", *(["--set", f"monitoring.state={base}/states"] if asked else [])]
+    assert call("ingest", "watched.yaml", *where)[0] == 0
+    state = {"harmonic/monitoring.json": b"{}", "harmonic/b0/header.json": b"1", "harmonic/b0/fitted": b"2"}
+    for name, content in state.items():
+        files_at(place).write(name, content)
+    monkeypatch.setenv("DRIFTLINE_CACHE", str(tiny_run.parent / "another"))
+    code, made = call("backup", "watched.yaml", "safe", *where)
+    assert code == 0
+    assert f"with the state at {place}" in made["message"]
+    code, back = call("restore", "safe")
+    assert code == 0
+    restored = FolderFiles(Path("runs/watched"))
+    assert {name: restored.read(f"state/{name}") for name in state} == state
+    assert "stages/ingest.json" in restored.names("stages")
+    said = " ".join(back["notes"])
+    assert f"the run was in {base}/runs, and its config says so: set runs to runs" in said
+    assert "set cube.uri to runs/watched/cube" in said
+    assert ("take monitoring.state out" in said) == asked
+    assert call("backup", "watched.yaml", "safe", "--set", f"runs={base}/nothing")[0] == 2
+
+
 @pytest.mark.slow
 def test_from_bucket_to_bucket(tiny_run: Path, bucket: str, request: pytest.FixtureRequest) -> None:
     base = f"{bucket}/{request.node.name}"

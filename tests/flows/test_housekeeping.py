@@ -3,13 +3,18 @@
 import json
 import os
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from configs.load import load_run
 from flows.cli import app
+from flows.folder import RunFolder
+from flows.housekeeping import named_versions
 from pipelines.stored_files import files_at
+from pipelines.stored_runs import StoredFile, StoredRun, Version
 
 RUN = Path("runs/tiny")
 
@@ -80,6 +85,55 @@ def test_versions_that_any_run_in_the_folder_names_stay(tiny_run: Path) -> None:
     assert alone["found"] == []
     both = call("gc", "tiny.yaml", "--keep-days", "0", "--set", outside, "--cube")[1]
     assert both["notes"][-1].endswith("records name them"), "of the ingest"
+
+
+@pytest.mark.parametrize(("published_days_ago", "stays"), [(1.0, set()), (9.0, {"rival/a", "0123456789abcdef/job.json"})])
+def test_only_what_is_staged_goes_by_the_time_in_the_record(tiny_run: Path, published_days_ago: float, stays: set[str]) -> None:
+    assert call("ingest", "tiny.yaml")[0] == 0
+    record = {"key": "k", "model_hash": "m", "products": [], "snapshot": "s", "files": {}}
+    record["at_utc"] = f"{datetime.now(UTC) - timedelta(days=published_days_ago):%Y-%m-%dT%H:%M:%S.%fZ}"
+    write(RUN / "stages/predict.json", json.dumps(record))  # fetched or restored now
+    old = {"0123456789abcdef/job.json", "rival/a"}
+    others = {"0123456789abcde0/letter", "cube/refs/main", "notes.txt", "scenes/5123456789abcdef/a.scene", "lock"}
+    for name in old | others:
+        write(Path("shared/tiny") / name, days=5)
+    write(Path("slices/tiny/scenes/0123456789abcdef/a.scene"), days=40)
+    places = ("--set", "prediction.staging=shared", "--set", "cube.staging=slices")
+    assert call("gc", "tiny.yaml", "--yes", *places)[0] == 0
+    assert set(files_at("shared/tiny").names("")) == others | stays
+    assert files_at("slices/tiny").names("") == []
+
+
+def test_a_run_in_a_bucket_is_fetched_first_and_loses_superseded_versions(
+    tiny_run: Path, bucket: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    runs = f"{bucket}/{request.node.name}"
+    where = ("--set", f"runs={runs}")
+    assert call("ingest", "tiny.yaml", *where)[0] == 0
+    files, published = files_at(f"{runs}/tiny"), StoredRun.at(f"{runs}/tiny").read()
+    files.write("versions/20200101T000000-abcd/products/stopped", b"x")
+    other = files_at(f"{runs}/other")
+    other.write("a", json.dumps({"snapshot": "0" * 20}).encode())
+    other.write(
+        "current.json", Version("20200101T000000-abcd", "", "", "", {"stages/a.json": StoredFile("a", 36, "")}).to_bytes()
+    )
+    monkeypatch.setenv("DRIFTLINE_CACHE", str(tiny_run.parent / "another"))
+    code, done = call("gc", "tiny.yaml", *where, "--yes")
+    assert code == 0
+    assert [(one["kind"], one["files"]) for one in done["found"]] == [("versions of the run", 1)]
+    assert any("fetched version" in note for note in done["notes"])
+    assert not any("others may use it" in note for note in done["notes"]), "the cube is in the run"
+    assert {name.split("/")[1] for name in files.names("versions")} == {published.version}
+    named = named_versions(RunFolder.of(load_run("tiny.yaml", [where[1]])))
+    assert {"0" * 20, json.loads(files.read(published.files["stages/ingest.json"].object))["snapshot"]} <= named
+    seen = set()
+    for _ in range(2):
+        assert call("ingest", "tiny.yaml", *where)[1]["skipped"]
+        seen.add(StoredRun.at(f"{runs}/tiny").read().version)
+    assert len(seen) == 1, "the same record keeps its time, and is no new version"
+    files.write("current.json", b"{")
+    code, said = call("gc", "tiny.yaml", *where, "--cube")
+    assert (code, "cannot be read" in said["error"]) == (1, True), "what is not the newest must not decide"
 
 
 @pytest.mark.parametrize(

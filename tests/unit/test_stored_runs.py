@@ -317,9 +317,9 @@ def test_superseded_objects_are_those_that_no_kept_version_needs(
         versions.append(copy("one").publish())
     assert stored_runs.superseded("s3://bucket/run") == [], "they are young"
     named = stored_runs.superseded("s3://bucket/run", keep=1, grace=timedelta(seconds=-5))
-    assert {Path(name).name for name in named} == {"config.yaml", "steps.jsonl", "version.json"}
-    for name in named:
-        stored.files.discard(name)
+    assert {Path(one.name).name for one in named} == {"config.yaml", "steps.jsonl", "version.json"}
+    for one in named:
+        stored.files.discard(one.name)
     assert as_read(stored) == {**FIRST, "config.yaml": "2"}
     assert stored_runs.check("s3://bucket/run") == stored_runs.CheckedRun(versions[-1].version, 4, 103, ())
     (stored.files.folder / versions[0].files["model/weights"].object).unlink()
