@@ -11,6 +11,7 @@ from typing import Any
 from pipelines.wording import counted
 
 LONLAT_TOLERANCE = 0.01  # of a side, where two products differ in their CRS
+ROUNDING = 1e-6  # of a side
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,22 @@ class Area:
         return " x ".join(map(str, self.shape))
 
     def lacks(self, other: Area) -> bool:
-        """Whether `other` reaches beyond this by more than a pixel of the coarser one, or by 1 % in another CRS."""
+        """Whether `other` reaches beyond this by more than a pixel of the coarser one, or by 1 % in another CRS.
+
+        Longitudes of another turn, as 350 and -10 degrees, are the same.
+        """
         if self.crs != other.crs:
-            if not (self.lonlat and other.lonlat):
-                return False
-            half = len(other.lonlat) // 2
-            sides = [high - low for low, high in zip(other.lonlat[:half], other.lonlat[half:], strict=True)]
-            return is_beyond(self.lonlat, other.lonlat, [LONLAT_TOLERANCE * side for side in sides])
+            return self._lacks_lonlat(other, LONLAT_TOLERANCE)
         steps = [max(pair) for pair in zip(self.steps(), other.steps(), strict=True)]
-        return is_beyond(self.bounds, other.bounds, steps)
+        is_there = bool(self.lonlat and other.lonlat) and not self._lacks_lonlat(other, ROUNDING)
+        return is_beyond(self.bounds, other.bounds, steps) and not is_there
+
+    def _lacks_lonlat(self, other: Area, tolerance: float) -> bool:
+        if not (self.lonlat and other.lonlat):
+            return False
+        half = len(other.lonlat) // 2
+        sides = [high - low for low, high in zip(other.lonlat[:half], other.lonlat[half:], strict=True)]
+        return is_beyond(self.lonlat, other.lonlat, [tolerance * side for side in sides])
 
     def steps(self) -> list[float]:
         half = len(self.bounds) // 2

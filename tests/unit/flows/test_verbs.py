@@ -15,6 +15,7 @@ RADAR = {
     "versions": 1,
     "shape": {"time": 60, "band": 1, "y": 210, "x": 200},
     "chunks": [1, 1, 210, 210],
+    "shards": [],
     "dtype": "uint16",
     "pixel_bytes": 7_938_000,
     "stored_bytes": 663_113,
