@@ -18,6 +18,7 @@ def call(*arguments: str) -> tuple[int, str]:
     return found.exit_code, found.output
 
 
+@pytest.mark.torch
 def test_plan_and_info_say_that_blocks_are_stored_together(tiny_run: Path) -> None:
     said = "blocks of 16 px are stored together in objects 32 px wide (cube.shard_px)"
     assert said in call("ingest", str(tiny_run), *SHARDS, "--dry-run")[1]
