@@ -24,17 +24,19 @@ from typing import Any
 from benchmarks.bench_predict import CONTEXT, TARGETS, make_variable, real
 from benchmarks.criteria import verdict
 
-SIDES, HISTORY, DATES, REPEATS = (2048, 1024), 40, 60, (3, 1)  # full and quick
+HISTORY, DATES, REPEATS = 40, 60, (3, 1)  # full and quick
+SIDES = {"predict": (4096, 1024), "monitor": (2048, 1024)}  # both then last about a minute by one thread
 WAYS = {"threads": ("threads", 1), "processes, 2": ("processes", 2), "dask, 1": ("dask", 1), "dask, 2": ("dask", 2)}
 TASKS = ("predict", "monitor")
 
 
-def make(folder: str, side: int) -> None:
+def make(folder: str, is_quick: bool) -> None:
     """A cube to predict and one to monitor."""
     from pipelines.cube.ingest import IngestSettings, ingest
     from pipelines.sources.fake import FakeSource
 
     for task, dates in (("predict", CONTEXT), ("monitor", DATES)):
+        side = SIDES[task][is_quick]
         source = FakeSource(dates=dates, shape_yx=(side, side), bands=("red", "nir"), every_days=16)
         ingest(source, None, f"{folder}/{task}", None, IngestSettings())
 
@@ -110,13 +112,13 @@ def call(*arguments: object) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a quarter of the pixels, once")
+    parser.add_argument("--quick", action="store_true", help="1024 x 1024 px, once")
     is_quick = parser.parse_args().quick
-    side, repeats = SIDES[is_quick], REPEATS[is_quick]
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()}-core {platform.machine()}, {side} x {side} px, {repeats} turns")
+    repeats, sizes = REPEATS[is_quick], ", ".join(f"{task} {sides[is_quick]} px" for task, sides in SIDES.items())
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()}-core {platform.machine()}, {sizes}, {repeats} turns")
     found: dict[tuple[str, str], list[dict[str, Any]]] = {(task, way): [] for task in TASKS for way in WAYS}
     with tempfile.TemporaryDirectory(prefix="bench-compute-") as folder:
-        call("make", folder, side)
+        call("make", folder, int(is_quick))
         for _ in range(repeats):
             for (task, way), rows in found.items():
                 rows.append(call("measure", folder, task, *WAYS[way]))
@@ -135,8 +137,8 @@ def main() -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["make", folder, side]:
-            make(folder, int(side))
+        case ["make", folder, is_quick]:
+            make(folder, is_quick == "1")
             print("{}")
         case ["measure", folder, task, kind, workers]:
             print(json.dumps(measure(folder, task, kind, int(workers))))

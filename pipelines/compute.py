@@ -31,7 +31,11 @@ Result = TypeVar("Result", covariant=True)
 BREAKS_IN_A_ROW = 3  # pools of processes that ended without a single piece done
 SECONDS_TO_CONNECT = 30
 SECONDS_WITHOUT_WORKERS = 60
-QUIET = {"distributed.worker.multiprocessing-method": "spawn", "distributed.logging.distributed": "error"}
+QUIET = {
+    "distributed.worker.multiprocessing-method": "spawn",
+    # errors of the work reach the client; a worker itself complains of a scheduler that has ended just before it
+    "distributed.logging": {"distributed": "error", "distributed.worker": "critical"},
+}
 
 
 class Work(Protocol[Result]):
