@@ -8,6 +8,7 @@ A piece writes its own part and nothing else, and may be done twice: a lost work
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import threading
@@ -31,11 +32,7 @@ Result = TypeVar("Result", covariant=True)
 BREAKS_IN_A_ROW = 3  # pools of processes that ended without a single piece done
 SECONDS_TO_CONNECT = 30
 SECONDS_WITHOUT_WORKERS = 60
-QUIET = {
-    "distributed.worker.multiprocessing-method": "spawn",
-    # errors of the work reach the client; a worker itself complains of a scheduler that has ended just before it
-    "distributed.logging": {"distributed": "error", "distributed.worker": "critical"},
-}
+SPAWNED = {"distributed.worker.multiprocessing-method": "spawn"}
 
 
 class Work(Protocol[Result]):
@@ -251,19 +248,21 @@ def local_cluster(workers: int, resources: dict[str, int] | None = None) -> Iter
 
     Dask has workers return memory at once (MALLOC_TRIM_THRESHOLD_): then every large array is mapped anew, and its pages are
     cleared, which cost half of the time of monitoring. So the variables that it sets are replaced by those of the threads alone.
+    Errors of the work reach the client; what workers log of a scheduler that ends before them is kept from the terminal.
     """
     import dask
     import distributed
 
     one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with (
-        dask.config.set({**QUIET, "distributed.nanny.pre-spawn-environ": one_thread}),
+        dask.config.set({**SPAWNED, "distributed.nanny.pre-spawn-environ": one_thread}),
         distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             resources=resources,
+            silence_logs=logging.CRITICAL,
         ) as cluster,
     ):
         yield cluster
@@ -283,7 +282,7 @@ def connected(compute: Compute, most: int, *, on_gpu: bool = False) -> Iterator[
         with local_cluster(workers, resources) as cluster, distributed.Client(cluster, set_as_default=False) as client:
             yield client
         return
-    with dask.config.set(QUIET):
+    with dask.config.set(SPAWNED):
         try:
             security = _security(compute.tls) if compute.tls else None
             client = distributed.Client(compute.address, security=security, timeout=SECONDS_TO_CONNECT, set_as_default=False)
