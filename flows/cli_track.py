@@ -47,6 +47,15 @@ def track(
         typer.Option(metavar="Y,X", help="pixel size of images without a position on Earth, in mm; sizes are then mm2"),
     ] = None,
     outlines: Annotated[bool, typer.Option(help="also write the outlines as GeoParquet and GeoJSON")] = True,
+    next_in: Annotated[
+        float | None,
+        typer.Option(
+            help="how long after the last visit sizes are forecast: days (hours, seconds, steps); default: as the last interval"
+        ),
+    ] = None,
+    edge_error: Annotated[
+        float | None, typer.Option(help="standard deviation of the place of an outline, in pixels, for intervals; default: 0.29")
+    ] = None,
     run: OfRun = None,
     classes: Classes = None,
     made_by: MadeBy = "AUTOMATIC",
@@ -54,6 +63,7 @@ def track(
 ) -> int | None:
     """Track every object from date to date: size, shape, position; new, grown, shrunk, gone, merged, split.
 
+    Of visits also growth rates and the size at the next one; of frames motion, and the cycle of each region.
     Nodata pixels count as not observed: an object under cloud is reported as not seen, never as gone.
 
     \b
@@ -62,6 +72,7 @@ def track(
       driftline track masks/ --pattern "lake_{date:%Y-%m-%d}.tif" --min-size 500
       driftline track frames/ --spacing-mm 0.5,0.5
       driftline track labels/ --pattern "label_{frame}.png"
+      driftline track lesions.nii.gz --next-in 90
       driftline track ventricle/ --run runs/echo --class "255=left ventricle" --made-by MANUAL
     """
     from flows.seg import segments_of
@@ -76,6 +87,6 @@ def track(
     with Bars().step("track", "follow the objects") as progress:
         record = track_masks(
             masks, out, pattern=pattern, code=code, spacing_mm=spacing, outlines=outlines, min_size=min_size, grow=grow,
-            farthest=farthest, run=run, segments=segments, progress=progress,
+            farthest=farthest, run=run, segments=segments, next_in=next_in, edge_error=edge_error, progress=progress,
         )  # fmt: skip
     return show(record, record["lines"], json_)
