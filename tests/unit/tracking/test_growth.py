@@ -196,9 +196,8 @@ def test_what_ended_merged_or_was_not_seen_is_no_growth() -> None:
     seen[1, :, 28:38] = False
     space = Space.of_spacing((1.0, 1.0), "px")
     objects, events, tracks = as_tables(track_objects(masks, [0.0, 1.0, 2.0, 3.0], space, seen=list(seen)), space)
-    growth = growth_of(objects, events, tracks, SeriesTime.of(objects, events), space, GrowthSettings()).growth.set_index(
-        "track_id"
-    )
+    time = SeriesTime.of(objects, events)
+    growth = growth_of(objects, events, tracks, time, space, GrowthSettings()).growth.set_index("track_id")
     merged, cloudy = growth[np.isclose(growth.last_area_px2, 48)].index
     assert growth.loc[merged, "visits"] == 2  # since the merger
     assert growth.loc[cloudy, "visits"] == 3
@@ -206,7 +205,7 @@ def test_what_ended_merged_or_was_not_seen_is_no_growth() -> None:
     assert len(ended) == 2
     assert ended.next_area_px2.isna().all()
     assert growth.loc[merged, "next_area_px2"] == pytest.approx(48, rel=1e-6)
-    observations = observations_of(objects, SeriesTime.of(objects, events), space, EDGE_ERROR_PX)
+    observations = observations_of(objects, time, space, EDGE_ERROR_PX)
     assert observations.visits_J.sum() == len(objects) - 1 - 2  # not seen, and before the merger
 
 
