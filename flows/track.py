@@ -53,12 +53,11 @@ def track(
     Of volumes (NIfTI: one file of four dimensions, or a folder of files of three) tracks.nii.gz and viewer.html, no outlines.
     `paths`: mask files, a folder of them, or the folder of a monitor run. `out`: RUN/track of a run, else runs/track.
     `min_size` in m2: of a run its `monitoring.min_area_px`, else 0; `grow` relative; `farthest` in m.
-    With `spacing_mm` (y, x), files are frames without georeferencing: everything is in mm, and there are no outlines.
-    Of PNG files everything is in pixels without it.
+    With `spacing_mm` (y, x), files are frames that lie nowhere: sizes in mm, no outlines. Without it PNG files are in pixels.
     `run`: the folder of the run over frames or volumes that the masks were drawn on, which states times and pixel sizes. Then
     key_images.png, index.json and, of a DICOM series, seg/ are written too, with what `segments` states of the masks.
-    `next_in`: how long after the last visit the forecast is (days; hours, seconds, steps); None: the last interval again.
-    `edge_error`: standard deviation of the place of an outline in pixels, for all intervals; None: 1/sqrt(12).
+    `next_in`: days (hours, seconds, steps) from the last visit to the next; None: as the last interval. `edge_error`: standard
+    deviation of the place of an outline in pixels, for all intervals; None: 1/sqrt(12).
     The files of an earlier run in `out` are replaced; anything else in it is left alone. Returns the record.
     Raises MissingInput, RequestError, SceneRefused (a file that cannot be read).
     """
@@ -72,23 +71,15 @@ def track(
     space, owner = drawn.space, drawn.owner
     if isinstance(drawn.masks, LabelSeries):
         require_names(drawn.masks, segments)
-    if min_size is None:
-        min_size = least_size_of(owner, space) if owner else 0.0
+    min_size = min_size if min_size is not None else least_size_of(owner, space) if owner else 0.0
     settings = TrackSettings(least_size=min_size, tolerance=grow, farthest=farthest)
     files, ids = follow(drawn, settings, outlines, code, progress)
-    if not files.objects:
-        least = f" of at least {min_size:g} {unit_of_size(space)}" if min_size else ""
-        asked = f" with the code {code}" if code is not None else ""
-        where = f" of {', '.join(map(str, paths[:2]))}" if space.unit == "m" else ""  # names of files may name a patient
-        problem = f"no object{least}{asked} in any of the {files.dates} masks{where}"
-        remedy = "look at the files, lower --min-size or name another --code"
-        raise RequestError(f"{problem}; an object is any pixel that is neither 0 nor nodata: {remedy}")
+    require_objects(files, space, min_size, code, paths)
     folder = Path(out) if out is not None else owner / "track" if owner else Path("runs/track")
     is_place = len(paths) == 1 and space.unit == "m"  # names of other files may name a patient
     of = drawn.frames.run.name if drawn.frames else Path(paths[0]).name if is_place else counted(files.dates, "mask")
     tables, written = files.write(folder, f"Objects of {of}")
-    series = write_series(folder, tables, space, growth, of)
-    written += series.names
+    written += (series := write_series(folder, tables, space, growth, of)).names
     remove_stale(folder, (TRACK_VOLUMES, VIEWER, KEY_IMAGES, INDEX))
     if (volumes := volumes_of(drawn.masks)) is not None:
         written += write_track_volumes(folder, ids, *volumes)
@@ -99,6 +90,18 @@ def track(
     record = record_of(folder, tables, written, settings, unit_of_size(space), series, notes)
     write_json(folder / "track.json", record)
     return record
+
+
+def require_objects(files: TrackFiles, space: Space, min_size: float, code: int | None, paths: Sequence[str | Path]) -> None:
+    """Raises RequestError where no mask has any object."""
+    if files.objects:
+        return
+    least = f" of at least {min_size:g} {unit_of_size(space)}" if min_size else ""
+    asked = f" with the code {code}" if code is not None else ""
+    where = f" of {', '.join(map(str, paths[:2]))}" if space.unit == "m" else ""  # names of files may name a patient
+    problem = f"no object{least}{asked} in any of the {files.dates} masks{where}"
+    remedy = "look at the files, lower --min-size or name another --code"
+    raise RequestError(f"{problem}; an object is any pixel that is neither 0 nor nodata: {remedy}")
 
 
 TRACK_VOLUMES, VIEWER = "tracks.nii.gz", "viewer.html"
