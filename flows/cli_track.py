@@ -60,7 +60,6 @@ def track(
 ) -> int | None:
     """Track every object from date to date: size, shape, position; new, grown, shrunk, gone, merged, split.
 
-    Of visits also growth rates and the size at the next one; of frames motion, and the cycle of each region.
     Of visits also growth rates and the size at the next one; of frames motion, and the cycle of each region. Nodata pixels count
     as not observed: an object under cloud is reported as not seen, never as gone.
 

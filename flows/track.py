@@ -85,7 +85,7 @@ def track(
         written += write_track_volumes(folder, ids, *volumes)
     notes = list(drawn.notes)
     if drawn.frames is not None and isinstance(drawn.masks, LabelSeries):
-        written, said = write_products(drawn.frames, drawn.masks, ids, tables, space, folder, written, segments)
+        written, said = write_products(drawn.frames, drawn.masks, ids, tables, space, folder, written, segments, series.lines)
         notes += said
     record = record_of(folder, tables, written, settings, unit_of_size(space), series, notes)
     write_json(folder / "track.json", record)
