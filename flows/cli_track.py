@@ -20,6 +20,12 @@ OfRun = Annotated[
         metavar="RUN", help="runs/NAME over the frames or volumes that the masks were drawn on: times, pixel size, DICOM SEG"
     ),
 ]
+Grow = Annotated[float, typer.Option(help="an object counts as grown or shrunk if its size changes by more than this share")]
+NEXT_IN = "how long after the last visit sizes are forecast: days (hours, seconds, steps); default: as the last interval"
+NextIn = Annotated[float | None, typer.Option(help=NEXT_IN)]
+EdgeError = Annotated[
+    float | None, typer.Option(help="standard deviation of the place of an outline, in pixels, for intervals; default: 0.29")
+]
 
 
 def track(
@@ -38,15 +44,15 @@ def track(
             help="smaller objects are left out, in m2 (mm2 with --spacing-mm, px2); default: 0, or of the run min_area_px"
         ),
     ] = None,
-    grow: Annotated[
-        float, typer.Option(help="an object counts as grown or shrunk if its size changes by more than this share")
-    ] = 0.1,
+    grow: Grow = 0.1,
     farthest: Annotated[float | None, typer.Option(help="how far an object may move between dates without overlap, in m")] = None,
     spacing_mm: Annotated[
         str | None,
         typer.Option(metavar="Y,X", help="pixel size of images without a position on Earth, in mm; sizes are then mm2"),
     ] = None,
     outlines: Annotated[bool, typer.Option(help="also write the outlines as GeoParquet and GeoJSON")] = True,
+    next_in: NextIn = None,
+    edge_error: EdgeError = None,
     run: OfRun = None,
     classes: Classes = None,
     made_by: MadeBy = "AUTOMATIC",
@@ -54,7 +60,8 @@ def track(
 ) -> int | None:
     """Track every object from date to date: size, shape, position; new, grown, shrunk, gone, merged, split.
 
-    Nodata pixels count as not observed: an object under cloud is reported as not seen, never as gone.
+    Of visits also growth rates and the size at the next one; of frames motion, and the cycle of each region. Nodata pixels count
+    as not observed: an object under cloud is reported as not seen, never as gone.
 
     \b
     Examples:
@@ -62,6 +69,7 @@ def track(
       driftline track masks/ --pattern "lake_{date:%Y-%m-%d}.tif" --min-size 500
       driftline track frames/ --spacing-mm 0.5,0.5
       driftline track labels/ --pattern "label_{frame}.png"
+      driftline track lesions.nii.gz --next-in 90
       driftline track ventricle/ --run runs/echo --class "255=left ventricle" --made-by MANUAL
     """
     from flows.seg import segments_of
@@ -76,6 +84,6 @@ def track(
     with Bars().step("track", "follow the objects") as progress:
         record = track_masks(
             masks, out, pattern=pattern, code=code, spacing_mm=spacing, outlines=outlines, min_size=min_size, grow=grow,
-            farthest=farthest, run=run, segments=segments, progress=progress,
+            farthest=farthest, run=run, segments=segments, next_in=next_in, edge_error=edge_error, progress=progress,
         )  # fmt: skip
     return show(record, record["lines"], json_)

@@ -26,7 +26,8 @@ from pipelines.products.covered import Covered, covered_by, shortfalls
 if TYPE_CHECKING:
     pass
 
-TRACKS = ("track/index.json", "track/tracks.png")  # of `driftline track --run`, which the report shows
+# of `driftline track --run`, which the report shows
+TRACKS = ("track/index.json", "track/tracks.png", "track/growth.png", "track/motion.png")
 PUBLISHED = re.compile(r"products/[^/.][^/]*|[^/]+\.(png|gif)")  # records can be edited; nothing else is ours to remove
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flows.seg import Segments
     from pipelines.grid import Grid
     from pipelines.products.track_files import Tables, TrackFiles
+    from pipelines.products.track_series import SeriesFiles
     from pipelines.sources.nifti import NiftiSource
     from pipelines.tracking.label_series import LabelSeries
     from pipelines.tracking.mask_files import DatedMask, MaskFile, MonitorMasks
@@ -42,56 +43,72 @@ def track(
     outlines: bool = True,
     run: str | Path | None = None,
     segments: Segments | None = None,
+    next_in: float | None = None,
+    edge_error: float | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Json:
     """Writes objects.csv, events.csv, tracks.csv, tracks.png, outlines.parquet, outlines.geojson and track.json into `out`.
 
+    Of visits growth.csv, growth_check.csv, totals.csv and growth.png too, of frames motion.csv, cycle.csv and motion.png.
     Of volumes (NIfTI: one file of four dimensions, or a folder of files of three) tracks.nii.gz and viewer.html, no outlines.
     `paths`: mask files, a folder of them, or the folder of a monitor run. `out`: RUN/track of a run, else runs/track.
     `min_size` in m2: of a run its `monitoring.min_area_px`, else 0; `grow` relative; `farthest` in m.
-    With `spacing_mm` (y, x), files are frames without georeferencing: everything is in mm, and there are no outlines.
-    Of PNG files everything is in pixels without it.
+    With `spacing_mm` (y, x), files are frames that lie nowhere: sizes in mm, no outlines. Without it PNG files are in pixels.
     `run`: the folder of the run over frames or volumes that the masks were drawn on, which states times and pixel sizes. Then
     key_images.png, index.json and, of a DICOM series, seg/ are written too, with what `segments` states of the masks.
+    `next_in`: days (hours, seconds, steps) from the last visit to the next; None: as the last interval. `edge_error`: standard
+    deviation of the place of an outline in pixels, for all intervals; None: 1/sqrt(12).
     The files of an earlier run in `out` are replaced; anything else in it is left alone. Returns the record.
     Raises MissingInput, RequestError, SceneRefused (a file that cannot be read).
     """
+    from pipelines.products.track_series import write_series
+    from pipelines.tracking.growth import EDGE_ERROR_PX, GrowthSettings
     from pipelines.tracking.label_series import LabelSeries
     from pipelines.tracking.tracks import TrackSettings
 
+    growth = GrowthSettings(EDGE_ERROR_PX if edge_error is None else edge_error, next_in=next_in)
     drawn = drawn_masks([Path(path) for path in paths], pattern, spacing_mm, code, run)
     space, owner = drawn.space, drawn.owner
     if isinstance(drawn.masks, LabelSeries):
         require_names(drawn.masks, segments)
-    if min_size is None:
-        min_size = least_size_of(owner, space) if owner else 0.0
+    min_size = min_size if min_size is not None else least_size_of(owner, space) if owner else 0.0
     settings = TrackSettings(least_size=min_size, tolerance=grow, farthest=farthest)
     files, ids = follow(drawn, settings, outlines, code, progress)
-    if not files.objects:
-        least = f" of at least {min_size:g} {unit_of_size(space)}" if min_size else ""
-        asked = f" with the code {code}" if code is not None else ""
-        where = f" of {', '.join(map(str, paths[:2]))}" if space.unit == "m" else ""  # names of files may name a patient
-        problem = f"no object{least}{asked} in any of the {files.dates} masks{where}"
-        remedy = "look at the files, lower --min-size or name another --code"
-        raise RequestError(f"{problem}; an object is any pixel that is neither 0 nor nodata: {remedy}")
+    require_objects(files, space, min_size, code, paths)
     folder = Path(out) if out is not None else owner / "track" if owner else Path("runs/track")
     is_place = len(paths) == 1 and space.unit == "m"  # names of other files may name a patient
     of = drawn.frames.run.name if drawn.frames else Path(paths[0]).name if is_place else counted(files.dates, "mask")
     tables, written = files.write(folder, f"Objects of {of}")
+    written += (series := write_series(folder, tables, space, growth, of)).names
     remove_stale(folder, (TRACK_VOLUMES, VIEWER, KEY_IMAGES, INDEX))
     if (volumes := volumes_of(drawn.masks)) is not None:
         written += write_track_volumes(folder, ids, *volumes)
     notes = list(drawn.notes)
     if drawn.frames is not None and isinstance(drawn.masks, LabelSeries):
-        written, said = write_products(drawn.frames, drawn.masks, ids, tables, space, folder, written, segments)
+        written, said = write_products(drawn.frames, drawn.masks, ids, tables, space, folder, written, segments, series.lines)
         notes += said
-    record = record_of(folder, tables, written, settings, unit_of_size(space), notes)
+    record = record_of(folder, tables, written, settings, unit_of_size(space), series, notes)
     write_json(folder / "track.json", record)
     return record
 
 
+def require_objects(files: TrackFiles, space: Space, min_size: float, code: int | None, paths: Sequence[str | Path]) -> None:
+    """Raises RequestError where no mask has any object."""
+    if files.objects:
+        return
+    least = f" of at least {min_size:g} {unit_of_size(space)}" if min_size else ""
+    asked = f" with the code {code}" if code is not None else ""
+    where = f" of {', '.join(map(str, paths[:2]))}" if space.unit == "m" else ""  # names of files may name a patient
+    problem = f"no object{least}{asked} in any of the {files.dates} masks{where}"
+    remedy = "look at the files, lower --min-size or name another --code"
+    raise RequestError(f"{problem}; an object is any pixel that is neither 0 nor nodata: {remedy}")
+
+
 TRACK_VOLUMES, VIEWER = "tracks.nii.gz", "viewer.html"
-SHOWN = {"picture": "tracks.png", "viewer": VIEWER, "frames": KEY_IMAGES, "index": INDEX}
+SHOWN = {
+    "picture": "tracks.png", "growth": "growth.png", "motion": "motion.png", "viewer": VIEWER, "frames": KEY_IMAGES,
+    "index": INDEX,
+}  # fmt: skip
 PIXELS = "sizes are in pixels: no file states another; --spacing-mm Y,X gives mm"
 OF_RUN = "; of frames of a run --run RUN gives times, and what their files state"
 Masks: TypeAlias = "list[MaskFile] | MonitorMasks | NiftiSource | LabelSeries"
@@ -239,8 +256,9 @@ def config_of(folder: Path) -> Json:
 
 
 def record_of(
-    out: Path, tables: Tables, written: Sequence[str], settings: TrackSettings, unit: str, notes: Sequence[str]
-) -> Json:
+    out: Path, tables: Tables, written: Sequence[str], settings: TrackSettings, unit: str, series: SeriesFiles,
+    notes: Sequence[str],
+) -> Json:  # fmt: skip
     """What `track.json` holds: counts, where the files lie, and lines for a person."""
     tracks, last, seg = len(tables.tracks), tables.last, [name for name in written if name.endswith(".dcm")]
     message = f"{counted(tracks, 'track')} through {counted(tables.dates, 'date')}"
@@ -250,6 +268,7 @@ def record_of(
         "lines": [
             f"{message}: " + ", ".join(f"{count} {kind}" for kind, count in tables.counts.items()) + least,
             *([PIXELS + OF_RUN * (INDEX not in written)] if unit.startswith("px") else []),
+            *series.lines,
             f"table:   {out / 'objects.csv'} ({len(tables.objects)} rows), {out / 'events.csv'}, {out / 'tracks.csv'}",
             *(f"{what + ':':<8} {out / name}" for what, name in SHOWN.items() if name in written),
             *([f"DICOM SEG: {out / seg[0]}" + f" and {len(seg) - 1} more" * (len(seg) > 1)] if seg else []),
@@ -262,5 +281,6 @@ def record_of(
         "min_size": settings.least_size,
         "objects_on_last_date": len(last),
         f"{tables.size}_on_last_date": float(last[tables.size].sum()),
+        **series.facts,
         "files": [str(out / name) for name in [*written, "track.json"]],
     }

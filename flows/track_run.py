@@ -112,11 +112,11 @@ def remove_stale(folder: Path, names: Sequence[str]) -> None:
 
 def write_products(
     frames: RunFrames, masks: LabelSeries, ids: Sequence[np.ndarray], tables: Tables, space: Space, folder: Path,
-    files: Sequence[str], segments: Segments | None,
+    files: Sequence[str], segments: Segments | None, found: Sequence[str] = (),
 ) -> tuple[list[str], list[str]]:  # fmt: skip
     """(names of all files, notes): beside `files` key images and, of a DICOM series, SEG, with an index of everything.
 
-    `ids`: the track of each pixel at each time.
+    `ids`: the track of each pixel at each time. `found`: sentences for the report.
     """
     from pipelines.products.key_images import draw_key_images
     from pipelines.products.track_index import index_of
@@ -126,7 +126,7 @@ def write_products(
     draw_key_images(frames.cube, ids, space, colours, folder / KEY_IMAGES, f"Tracked objects of {frames.run.name}")
     written, notes = _write_seg(frames, masks, ids, folder, segments or segments_of((), "AUTOMATIC"))
     names = [*files, KEY_IMAGES, *written]
-    about = index_of(frames.run.name, names, frames.grid, frames.times, frames.snapshot)
+    about = index_of(frames.run.name, names, frames.grid, frames.times, frames.snapshot, found)
     write_json(folder / INDEX, about, is_strict=True)
     return [*names, INDEX], notes
 

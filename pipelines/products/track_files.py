@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pipelines.products.polygons import outlines_of, write_geojson
 from pipelines.products.track_plot import draw_tracks
 from pipelines.tracking.objects import Space
 from pipelines.tracking.table import event_rows, object_rows, size_columns, tables_of, time_column
-from pipelines.tracking.tracks import TrackedDate
+from pipelines.tracking.tracks import TrackedDate, When
 
 EVENT_ORDER = ("new", "grown", "shrunk", "gone", "merged", "split", "stable", "not seen", "first seen")
 MOST_DATES_OF_OUTLINES = 500
@@ -27,13 +28,17 @@ OUTLINES = ("outlines.parquet", "outlines.geojson")
 
 @dataclass(frozen=True)
 class Tables:
-    """One row per object and date, per event, and per track; and the number of dates. `size`: the column of their size."""
+    """One row per object and date, per event, and per track; and all dates. `size`: the column of their size."""
 
     objects: pd.DataFrame
     events: pd.DataFrame
     tracks: pd.DataFrame
-    dates: int
+    times: Sequence[When]
     size: str
+
+    @property
+    def dates(self) -> int:
+        return len(self.times)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -56,13 +61,17 @@ class TrackFiles:
         self.objects: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
         self.polygons: list[shapely.MultiPolygon] = []  # one per object and date, in the grid's CRS
-        self.dates = 0
+        self.times: list[When] = []
         self.backdrop: np.ndarray | None = None
+
+    @property
+    def dates(self) -> int:
+        return len(self.times)
 
     def add(self, tracked: TrackedDate) -> None:
         """Takes in one date; call it for every date, in order."""
-        self.dates += 1
-        if self.dates > MOST_DATES_OF_OUTLINES:
+        self.times.append(tracked.when)
+        if len(self.times) > MOST_DATES_OF_OUTLINES:
             self.grid = None  # the file would be too large to open
         self.objects += object_rows(tracked, self.space)
         self.events += event_rows(tracked)
@@ -74,7 +83,7 @@ class TrackFiles:
 
     def write(self, out: Path, title: str) -> tuple[Tables, list[str]]:
         """(the tables, names of the files) written into `out`, those of an earlier run replaced."""
-        tables = Tables(*tables_of(self.objects, self.events, self.space), self.dates, size_columns(self.space)[0])
+        tables = Tables(*tables_of(self.objects, self.events, self.space), self.times, size_columns(self.space)[0])
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".track-") as name:
             draft = Path(name)

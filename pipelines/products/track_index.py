@@ -21,6 +21,13 @@ ROLES = {
     "events.csv": "events of every object",
     "tracks.csv": "one row for every object",
     "tracks.png": "size over time and positions",
+    "growth.csv": "growth rate and size at the next visit of every object",
+    "growth_check.csv": "the last visit of every object, forecast from those before",
+    "totals.csv": "sum of all objects at every visit, and its change",
+    "growth.png": "growth, and the next visit",
+    "motion.csv": "size, centre and displacement of every region at every frame",
+    "cycle.csv": "largest and smallest size, displacement and period of every region",
+    "motion.png": "size and displacement over time",
     "key_images.png": "the frames with the largest and the smallest objects",
     "tracks.nii.gz": "track of each voxel, 0: none",
     "viewer.html": "the tracks in a page for a browser",
@@ -29,13 +36,16 @@ SEGMENTATION = "DICOM SEG"
 MOST_SEG = 3  # links; of more files the folder
 
 
-def index_of(name: str, files: Sequence[str], grid: Grid, times: Sequence[np.datetime64], snapshot: str) -> dict[str, Any]:
-    """The content, ready for JSON. `files` are names below the folder of the index."""
+def index_of(
+    name: str, files: Sequence[str], grid: Grid, times: Sequence[np.datetime64], snapshot: str, lines: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The content, ready for JSON. `files` are names below the folder of the index, `lines` what was found, in sentences."""
     listed = [{"file": file, "role": ROLES.get(file, SEGMENTATION if file.endswith(".dcm") else "")} for file in files]
     content = {
         "driftline_index": 1,
         "name": name,
         "kind": "tracks",
+        "found": list(lines),
         "files": listed,
         "times": [iso_utc(time) for time in times],
         "time_origin": time_origin(times[0]),
@@ -49,9 +59,10 @@ def tracks_section(run: Path) -> Section:
     """What `driftline track --run` left in the folder of a run, with a link to each file; empty where there is nothing."""
     folder = run / "track"
     try:
-        files = {one["file"]: one["role"] for one in json.loads((folder / "index.json").read_text(encoding="utf-8"))["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        files = {}  # none, or not ours
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        files, found = {one["file"]: one["role"] for one in index["files"]}, [str(line) for line in index.get("found", ())]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        files, found = {}, []  # none, or not ours
     there = {f"track/{file}": f"{Path(file).name}: {role}" for file, role in files.items() if (folder / file).is_file()}
     segmentations = [path for path in there if path.endswith(".dcm")]
     if len(segmentations) > MOST_SEG:
@@ -59,4 +70,4 @@ def tracks_section(run: Path) -> Section:
         there["track/seg/"] = f"seg: {SEGMENTATION}, {len(segmentations)} files"
     pictures = [Picture(run / path, text) for path, text in there.items() if path.endswith(".png")]
     links = {path: text for path, text in there.items() if not path.endswith(".png")}
-    return Section("tracks", "Tracked objects", pictures=pictures, links=links)
+    return Section("tracks", "Tracked objects", text=found, pictures=pictures, links=links)

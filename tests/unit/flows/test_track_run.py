@@ -96,7 +96,9 @@ def test_a_cine_gives_seg_times_key_images_and_links(tmp_path: Path) -> None:
     assert ((pixels[..., 2] - pixels[..., 0]) > 100).any()  # the outline is blue, the clip is grey
     section = tracks_section(run)
     assert "track/seg/seg.dcm" in section.links
-    assert {one.path.name for one in section.pictures} == {"key_images.png", "tracks.png"}
+    assert {one.path.name for one in section.pictures} == {"key_images.png", "motion.png", "tracks.png"}
+    assert {"track/motion.csv", "track/cycle.csv"} <= set(section.links)
+    assert "motion of track 1: (largest - smallest) / largest 59.2 %" in section.text[0]
     linked = linked_files(RunFolder(run, ""))
     assert {"tracks", "dicom-seg"} <= set(linked)
     assert not [path for path in linked.values() if "deidentified" in str(path)]
