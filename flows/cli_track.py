@@ -17,7 +17,7 @@ Pattern = Annotated[
 OfRun = Annotated[
     Path | None,
     typer.Option(
-        metavar="RUN", help="runs/NAME over the frames or volumes that the masks were drawn on: times, pixel size, DICOM SEG"
+        metavar="RUN", help="runs/NAME over the frames or volumes that the masks were drawn on: times, pixel size, DICOM SEG, SR"
     ),
 ]
 
@@ -54,7 +54,8 @@ def track(
 ) -> int | None:
     """Track every object from date to date: size, shape, position; new, grown, shrunk, gone, merged, split.
 
-    Nodata pixels count as not observed: an object under cloud is reported as not seen, never as gone.
+    Nodata pixels count as not observed: an object under cloud is reported as not seen, never as gone. With --run, of a DICOM
+    series, the masks also become DICOM SEG, and the measurements DICOM SR, in RUN/track.
 
     \b
     Examples:
