@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,15 +31,23 @@ def masks_of(cube: xr.Dataset, root: Path, canaries: Canaries) -> Iterator[Path]
 
 
 def nifti_masks(root: Path, canaries: Canaries, labels_TZYX: np.ndarray, affine: np.ndarray) -> Path:
+    return planted_nifti(root / canaries.text() / f"{canaries.text()}.nii", labels_TZYX, affine, canaries)
+
+
+def planted_nifti(path: Path, values_TZYX: np.ndarray, affine: np.ndarray, canaries: Canaries) -> Path:
+    """A NIfTI file ([t,] z, y, x) with text in its header, in an extension, behind its voxels, and in the header of gzip."""
     import nibabel
 
-    image = nibabel.Nifti1Image(labels_TZYX.T, affine)
+    image = nibabel.Nifti1Image(np.ascontiguousarray(values_TZYX.T), affine)
     for field in ("descrip", "aux_file", "intent_name", "db_name"):
         image.header[field] = canaries.text().encode()
     image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", canaries.text().encode()))
-    path = root / canaries.text() / f"{canaries.text()}.nii"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(image.to_bytes())
+    data = image.to_bytes() + canaries.text().encode()
+    if path.suffix == ".gz":
+        packed = gzip.compress(data, 1)
+        data = packed[:3] + b"\x08" + packed[4:10] + canaries.text().encode() + b"\0" + packed[10:]  # FNAME (RFC 1952)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
     return path
 
 
