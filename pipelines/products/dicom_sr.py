@@ -152,9 +152,11 @@ def _regions(files: Sequence[Dataset]) -> dict[tuple[int, int], _Region]:
     """(time, number of the segment) -> where it lies."""
     regions: dict[tuple[int, int], _Region] = {}
     for content in files:
+        (shared,) = content.SharedFunctionalGroupsSequence  # which names the segment where there is one alone
         for place, item in enumerate(content.PerFrameFunctionalGroupsSequence, start=1):
             t = int(item.FrameContentSequence[0].TemporalPositionIndex) - 1
-            number = int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+            of = item if "SegmentIdentificationSequence" in item else shared
+            number = int(of.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
             made_of = item.DerivationImageSequence[0].SourceImageSequence[0]
             region = regions.setdefault((t, number), _Region(str(content.SOPInstanceUID), [], {}))
             region.places.append(place)
@@ -185,7 +187,7 @@ def _group(one: Measured, about: SegmentClass, region: _Region | None, is_volume
     event = [QualitativeEvaluation(coded(EVENT), coded(EVENTS[one.event]))] if one.event in EVENTS else []
     said: dict[str, Any] = {
         "tracking_identifier": TrackingIdentifier(uid=about.tracking_uid, identifier=about.name),
-        "time_point_context": TimePointContext(str(one.t + 1), time_point_order=one.t + 1),
+        "time_point_context": TimePointContext(str(one.t + 1)),  # its order would be read as a measurement
         "finding_category": coded(about.category),
         "finding_type": coded(about.kind),
         "qualitative_evaluations": event,

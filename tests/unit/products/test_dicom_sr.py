@@ -23,10 +23,12 @@ from pipelines.sources.dicom import DicomSource
 from pipelines.sources.dicom_references import ReferencedSeries, referenced_series
 
 highdicom = pytest.importorskip("highdicom")
+CHANGE_NAME = highdicom.sr.CodedConcept(CHANGE.value, CHANGE.scheme, CHANGE.meaning)
 MAKER = Maker("driftline", "1.2.3")
 ABNORMAL, LESION = Code("49755003", "SCT", "Morphologically Abnormal Structure"), Code("52988006", "SCT", "Lesion")
 CLASSES = (SegmentClass(2, "liver"), SegmentClass(5, "lésion", ABNORMAL, LESION))
 ECHO = Path(str(get_testdata_file("examples_ybr_color.dcm")))  # a real clip of 30 frames
+SEGMENT = "SegmentIdentificationSequence"
 UIDS = {"StudyInstanceUID": "1.2.3.4", "SeriesInstanceUID": "1.2.3.5"}
 
 
@@ -54,7 +56,7 @@ def measured(tracks: np.ndarray, series: ReferencedSeries) -> list[Measured]:
         for track in np.unique(of_time[of_time > 0]).tolist():
             event = "grown" if t == 1 and track == 1 else "stable" if t else "first seen"
             made.append(Measured(t, track, event, {name: unit * int((of_time == track).sum())}, 0.5 if t else None))
-    return [*made, Measured(len(tracks) - 1, 2, "gone")]
+    return [*made, *([Measured(len(tracks) - 1, 2, "gone")] if (tracks == 2).any() else [])]
 
 
 def written(series: ReferencedSeries, out: Path, tracks: np.ndarray | None = None) -> tuple[list[Path], list[Path]]:
@@ -83,11 +85,9 @@ def size_of_region(group: Any, segmentations: Sequence[Path]) -> int:
     if frame is not None:
         return int(frames[frame - 1].sum())
     items = content.PerFrameFunctionalGroupsSequence
-    return int(sum(frames[n].sum() for n, item in enumerate(items) if numbers_of(item) == number))
-
-
-def numbers_of(item: Any) -> int:
-    return int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+    (shared,) = content.SharedFunctionalGroupsSequence  # has the number where there is one segment
+    numbers = [(item.get(SEGMENT) or shared.get(SEGMENT))[0].ReferencedSegmentNumber for item in items]
+    return int(sum(frames[n].sum() for n, own in enumerate(numbers) if own == number))
 
 
 def segment_of(group: Any) -> tuple[str, int | None, int | None]:
@@ -161,6 +161,20 @@ def test_a_report_of_each_volume_measures_the_segments_that_it_refers_to(tmp_pat
     assert {one.TrackingID: {one.TrackingUID} for one in segments} == uids
 
 
+@pytest.mark.parametrize("kind", ["volume", "cine"])
+def test_a_single_object_has_a_report(tmp_path: Path, kind: str) -> None:
+    series = series_of(write_series(tmp_path / "scan", volumes(), **UIDS) if kind == "volume" else ECHO)
+    tracks = np.minimum(tracks_of(series), 1)
+    reports, segmentations = written(series, tmp_path, tracks)
+    regions = [group for report in reports for group in groups_in(report)[0]]
+    unit = float(np.prod(series.grid.spacing)) if kind == "volume" else 1.0
+    name = codes.SCT.Volume if kind == "volume" else codes.SCT.Area
+    sizes = [group.get_measurements(name)[0].value for group in regions]
+    assert sizes == pytest.approx([unit * size_of_region(group, segmentations) for group in regions])
+    assert sizes == pytest.approx(unit * np.count_nonzero(tracks.reshape(len(tracks), -1), axis=1))
+    assert {one.name for group in regions for one in group.get_measurements()} <= {name, CHANGE_NAME}  # nothing else is a number
+
+
 def test_a_report_of_a_cine_measures_frames(tmp_path: Path) -> None:
     series = series_of(ECHO)
     (report,), segmentations = written(series, tmp_path)
@@ -173,7 +187,7 @@ def test_a_report_of_a_cine_measures_frames(tmp_path: Path) -> None:
     assert [sources_of(group) for group in regions if group.tracking_identifier == "lésion 1"] == [
         {(clip, t + 1)} for t in range(30)
     ]
-    (change,) = regions[1].get_measurements(highdicom.sr.CodedConcept(CHANGE.value, CHANGE.scheme, CHANGE.meaning))
+    (change,) = regions[1].get_measurements(CHANGE_NAME)
     assert (change.value, change.unit.value) == (50, "%")
     assert regions[1].get_qualitative_evaluations()[-1].value == codes.SCT.IncreaseInSize
     assert gone.tracking_identifier == "liver 2"
