@@ -125,18 +125,19 @@ def _publish(invocation: Invocation, ending: str) -> None:
 
 
 def linked_files(folder: RunFolder) -> dict[str, Path]:
-    """What there is of the files that a person opens: report, lists of products, viewer pages, volumes and DICOM SEG.
+    """What there is of the files that a person opens: report, lists of products, viewer pages, volumes, DICOM SEG and SR.
 
-    Names of files hold variables, roles and numbers, nothing of a patient. Of many SEG files the folder is linked.
+    Names of files hold variables, roles and numbers, nothing of a patient. Of many SEG or SR files the folder is linked.
     """
     tracks = folder.path / "track"
     known = {"report": folder.report, "products": folder.products / "collection.json", "index": folder.products / "index.json"}
     known |= {"viewer": folder.products / "viewer.html", "tracks": tracks / "index.json", "track-viewer": tracks / "viewer.html"}
     volumes = sorted([*folder.products.glob("*.nii.gz"), *tracks.glob("*.nii.gz")])
     known |= {artifact_key(path.name): path for path in volumes}
-    segmentations = sorted((tracks / "seg").glob("*.dcm"))
-    if segmentations:
-        known["dicom-seg"] = segmentations[0] if len(segmentations) == 1 else tracks / "seg"
+    for below in ("seg", "sr"):
+        objects = sorted((tracks / below).glob("*.dcm"))
+        if objects:
+            known[f"dicom-{below}"] = objects[0] if len(objects) == 1 else tracks / below
     return {what: path for what, path in known.items() if path.exists()}
 
 

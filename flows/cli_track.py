@@ -17,7 +17,7 @@ Pattern = Annotated[
 OfRun = Annotated[
     Path | None,
     typer.Option(
-        metavar="RUN", help="runs/NAME over the frames or volumes that the masks were drawn on: times, pixel size, DICOM SEG"
+        metavar="RUN", help="runs/NAME over the frames or volumes that the masks were drawn on: times, pixel size, DICOM SEG, SR"
     ),
 ]
 Grow = Annotated[float, typer.Option(help="an object counts as grown or shrunk if its size changes by more than this share")]
@@ -61,7 +61,8 @@ def track(
     """Track every object from date to date: size, shape, position; new, grown, shrunk, gone, merged, split.
 
     Of visits also growth rates and the size at the next one; of frames motion, and the cycle of each region. Nodata pixels count
-    as not observed: an object under cloud is reported as not seen, never as gone.
+    as not observed: an object under cloud is reported as not seen, never as gone. With
+    --run, of a DICOM series, the masks also become DICOM SEG, and the measurements DICOM SR, in RUN/track.
 
     \b
     Examples:

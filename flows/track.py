@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from flows import Json
+from flows.sr import dicom_lines
 from flows.track_run import INDEX, KEY_IMAGES, RunFrames, frames_of, masks_of_frames, remove_stale, require_names, write_products
 from pipelines.calendar import iso_utc
 from pipelines.errors import ArtefactDamaged, RequestError
@@ -271,7 +272,7 @@ def record_of(
             *series.lines,
             f"table:   {out / 'objects.csv'} ({len(tables.objects)} rows), {out / 'events.csv'}, {out / 'tracks.csv'}",
             *(f"{what + ':':<8} {out / name}" for what, name in SHOWN.items() if name in written),
-            *([f"DICOM SEG: {out / seg[0]}" + f" and {len(seg) - 1} more" * (len(seg) > 1)] if seg else []),
+            *dicom_lines(out, seg),
             *(f"note: {note}" for note in notes),
         ],
         "dates": tables.dates,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flows.folder import RunFolder, finished
-from flows.seg import Segments, segments_of, write_seg
+from flows.seg import Segments, segments_of, series_to_name, write_labels
+from flows.sr import OBJECTS, SEG, SR, write_sr
 from pipelines.errors import MissingInput, RequestError
 from pipelines.files import write_json
 from pipelines.wording import counted
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from pipelines.tracking.objects import Space
 
 INDEX, KEY_IMAGES = "index.json", "key_images.png"
-SEG = "seg"  # folder of the SEG files, so that `track` and other programs take them as one series
 HIDDEN = {1, 255}  # values of a mask where 255 may stand for what was not observed
 
 
@@ -102,19 +102,20 @@ def require_names(masks: LabelSeries, segments: Segments | None) -> None:
 
 
 def remove_stale(folder: Path, names: Sequence[str]) -> None:
-    """Removes files of an earlier call: those of these names, and the SEG files."""
-    segmentations = folder / SEG
-    for path in [*(folder / name for name in names), *segmentations.glob("seg*.dcm")]:
+    """Removes files of an earlier call: those of these names, and the SEG and SR files."""
+    made = {folder / SEG: "seg*.dcm", folder / OBJECTS: "seg*.dcm", folder / SR: "sr*.dcm"}
+    for path in [*(folder / name for name in names), *(path for below, form in made.items() for path in below.glob(form))]:
         path.unlink(missing_ok=True)
-    if segmentations.is_dir() and not any(segmentations.iterdir()):
-        segmentations.rmdir()
+    for below in made:
+        if below.is_dir() and not any(below.iterdir()):
+            below.rmdir()
 
 
 def write_products(
     frames: RunFrames, masks: LabelSeries, ids: Sequence[np.ndarray], tables: Tables, space: Space, folder: Path,
     files: Sequence[str], segments: Segments | None, found: Sequence[str] = (),
 ) -> tuple[list[str], list[str]]:  # fmt: skip
-    """(names of all files, notes): beside `files` key images and, of a DICOM series, SEG, with an index of everything.
+    """(names of all files, notes): beside `files` key images and, of a DICOM series, SEG and SR, with an index of everything.
 
     `ids`: the track of each pixel at each time. `found`: sentences for the report.
     """
@@ -124,25 +125,31 @@ def write_products(
 
     colours = colours_of(tables.objects, tables.size)
     draw_key_images(frames.cube, ids, space, colours, folder / KEY_IMAGES, f"Tracked objects of {frames.run.name}")
-    written, notes = _write_seg(frames, masks, ids, folder, segments or segments_of((), "AUTOMATIC"))
+    written, notes = _write_dicom(frames, masks, ids, tables, folder, segments or segments_of((), "AUTOMATIC"))
     names = [*files, KEY_IMAGES, *written]
     about = index_of(frames.run.name, names, frames.grid, frames.times, frames.snapshot, found)
     write_json(folder / INDEX, about, is_strict=True)
     return [*names, INDEX], notes
 
 
-def _write_seg(
-    frames: RunFrames, masks: LabelSeries, ids: Sequence[np.ndarray], folder: Path, segments: Segments
+def _write_dicom(
+    frames: RunFrames, masks: LabelSeries, ids: Sequence[np.ndarray], tables: Tables, folder: Path, segments: Segments
 ) -> tuple[list[str], list[str]]:
-    """(names of the SEG files, notes); why there is none where the series is not there, or may name a patient."""
+    """(names of the SEG and SR files, notes); why there is none where the series is not there, or may name a patient."""
     from pipelines.tracking.label_series import LabelSeries
 
     tracked = LabelSeries(np.where(np.stack(ids) > 0, masks.labels, np.uint8(0)), masks.grid, masks.times, masks.names)
     try:
-        record = write_seg(tracked, _series_of(frames), folder / SEG, segments)
+        referred = series_to_name(_series_of(frames), folder / SEG, len(masks.times))
+        record = write_labels(tracked, referred, folder / SEG, segments)
     except (RequestError, MissingInput) as e:
         return [], [f"no DICOM SEG: {e}"]
-    return [f"{SEG}/{Path(path).name}" for path in record["files"]], record["notes"]
+    written, notes = [Path(path) for path in record["files"]], list(record["notes"])
+    try:
+        written += write_sr(tracked, ids, tables, referred, folder, segments)
+    except RequestError as e:
+        notes.append(f"no DICOM SR: {e}")
+    return [path.relative_to(folder).as_posix() for path in written], notes
 
 
 def _series_of(frames: RunFrames) -> DicomSource:

@@ -79,8 +79,15 @@ class Key:
 
 
 def default_key_file() -> Path:
-    """`driftline/privacy.key` in the user's data folder ($XDG_DATA_HOME, else ~/.local/share)."""
-    base = os.environ.get("XDG_DATA_HOME") or str(Path("~/.local/share").expanduser())
+    """`driftline/privacy.key` in the user's data folder ($XDG_DATA_HOME, else ~/.local/share).
+
+    Raises MissingInput for a user without a home folder, as some containers run programs.
+    """
+    try:
+        base = os.environ.get("XDG_DATA_HOME") or str(Path("~/.local/share").expanduser())
+    except RuntimeError:
+        problem = "no place for the privacy key: HOME is not set, and this user has no home folder"
+        raise MissingInput(f"{problem}; name the file (privacy.key_file, --key), or set HOME or XDG_DATA_HOME") from None
     return Path(base) / "driftline" / "privacy.key"
 
 

@@ -7,45 +7,36 @@ The bytes depend on the arguments and on versions alone: UIDs are digests, dates
 
 from __future__ import annotations
 
-import hashlib
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.calendar import is_elapsed
-from pipelines.cube.store import release
 from pipelines.errors import RequestError
 from pipelines.files import write_bytes
+from pipelines.products.dicom_objects import (
+    PATIENT_AND_STUDY,
+    Code,
+    Maker,
+    coded,
+    digest_of,
+    finished,
+    reference_to,
+    repeat_study,
+    set_moment,
+    uid_of,
+)
 from pipelines.sources.dicom_files import require_pydicom, without_warnings
-from pipelines.sources.dicom_references import FrameReference, ReferencedSeries
+from pipelines.sources.dicom_references import ReferencedSeries
 from pipelines.tracking.label_series import values_in
-from pipelines.tracking.seg_files import NO_DATE
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
     from pydicom import Dataset
 
-PATIENT_AND_STUDY = (
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
-    "ReferringPhysicianName",
-)  # fmt: skip
-SERIES_OFFSET = 1000  # added to the number of the source series
-MakerKind = Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"]
-
-
-@dataclass(frozen=True)
-class Code:
-    """A coded concept: value, scheme (SCT: SNOMED CT) and meaning."""
-
-    value: str
-    scheme: str
-    meaning: str
-
-
+SERIES_OFFSET = {False: 1000, True: 2000}  # added to the number of the source series; True: of objects
 TISSUE = Code("85756007", "SCT", "Tissue")
 DERIVED = Code("113076", "DCM", "Segmentation")
 SOURCE = Code("121322", "DCM", "Source image for image processing operation")
@@ -53,21 +44,16 @@ SOURCE = Code("121322", "DCM", "Source image for image processing operation")
 
 @dataclass(frozen=True)
 class SegmentClass:
-    """What a value of the masks means: a name, and category and type of the property (CID 7150 and 7151 of PS3.16)."""
+    """What a value of the masks means: a name, and category and type of the property (CID 7150 and 7151 of PS3.16).
+
+    `tracking_uid`: of a single object that is followed through time (Tracking UID; its Tracking ID is the name).
+    """
 
     value: int
     name: str
     category: Code = TISSUE
     kind: Code = TISSUE
-
-
-@dataclass(frozen=True)
-class Maker:
-    """What made the masks: a program with its version, or a person (`MANUAL`)."""
-
-    name: str
-    version: str
-    kind: MakerKind = "AUTOMATIC"
+    tracking_uid: str = ""
 
 
 def write_segmentations(
@@ -76,25 +62,32 @@ def write_segmentations(
     """The files written to `folder`: `seg-0001.dcm` ... per time of volumes, `seg.dcm` of images in time.
 
     `labels`: uint8 (time, [z,] y, x) on the grid and at the times of `source`, 0: nothing; every other value has a class, and is
-    a segment of its own (BINARY), numbered from 1 in order of value. Frames without anything are written too.
+    a segment of its own (BINARY), numbered from 1 in order of value. Frames without anything are written too, unless all
+    classes are tracked objects (`tracking_uid`): then only frames with an object are, and no file of a volume without any.
     Raises RequestError (shape, classes, other files in `folder`, pydicom or highdicom not installed), StorageFull.
     """
     require_pydicom()
     classes = _checked(labels, sorted(classes, key=lambda one: one.value), source)
+    are_objects = all(one.tracking_uid for one in classes)
     about = repr((labels.shape, classes, source, maker)).encode()
-    content = _digest(np.ascontiguousarray(labels).data, source.times_T.tobytes(), about)
-    names = [f"seg-{t + 1:04d}.dcm" for t in range(len(labels))] if source.grid.is_volume else ["seg.dcm"]
-    stale = sorted({one.name for one in folder.glob("seg*.dcm")} - set(names))
+    content = digest_of(np.ascontiguousarray(labels).data, source.times_T.tobytes(), about)
+    times = [t for t in range(len(labels)) if not are_objects or labels[t].any()] if source.grid.is_volume else [0]
+    paths = [folder / (f"seg-{t + 1:04d}.dcm" if source.grid.is_volume else "seg.dcm") for t in times]
+    stale = sorted({one.name for one in folder.glob("seg*.dcm")} - {path.name for path in paths})
     if stale:
         raise RequestError(f"{folder} holds segmentations of another series ({stale[0]}): remove them, or name another folder")
     folder.mkdir(parents=True, exist_ok=True)
+    values = [one.value for one in classes]
     with without_warnings():
         described = _described(classes, maker)
-        made_of = _datasets(labels, classes, source, described)
-        for number, (name, made) in enumerate(zip(names, made_of, strict=True), start=1):
-            _complete(made, source, content, number)
-            write_bytes(folder / name, _finished(made))
-    return [folder / name for name in names]
+        for t, path in zip(times, paths, strict=True):
+            if source.grid.is_volume:
+                made = _volume(_numbered(labels[t], values), source, t, described, are_objects)
+            else:
+                made = _cine(labels, values, source, described, are_objects)
+            _complete(made, source, content, t, are_objects)
+            write_bytes(path, finished(made))
+    return paths
 
 
 def _checked(labels: np.ndarray, classes: Sequence[SegmentClass], source: ReferencedSeries) -> Sequence[SegmentClass]:
@@ -113,31 +106,26 @@ def _checked(labels: np.ndarray, classes: Sequence[SegmentClass], source: Refere
     return classes
 
 
-def _datasets(
-    labels: np.ndarray, classes: Sequence[SegmentClass], source: ReferencedSeries, described: list[SegmentDescription]
-) -> Iterator[Dataset]:
-    """The objects, without identity."""
-    values = [one.value for one in classes]
-    if not source.grid.is_volume:
-        yield _cine(labels, values, source, described)
-        return
-    numbers = np.zeros(256, np.uint8)  # value -> segment
+def _numbered(labels_ZYX: np.ndarray, values: list[int]) -> np.ndarray:
+    """uint8 numbers of segments in place of values."""
+    numbers = np.zeros(256, np.uint8)
     numbers[values] = np.arange(1, len(values) + 1)
-    for t, volume_ZYX in enumerate(labels):
-        yield _volume(numbers[volume_ZYX], source, t, described)
+    return np.asarray(numbers[labels_ZYX])
 
 
 # ---------------------------------------------------------------- volumes
 
 
-def _volume(segments_ZYX: np.ndarray, source: ReferencedSeries, t: int, described: list[SegmentDescription]) -> Dataset:
-    """The object of one time. `segments_ZYX`: uint8 numbers of segments."""
+def _volume(
+    segments_ZYX: np.ndarray, source: ReferencedSeries, t: int, described: list[SegmentDescription], is_sparse: bool
+) -> Dataset:
+    """The object of one time. `segments_ZYX`: uint8 numbers of segments. `is_sparse`: without frames that hold nothing."""
     from highdicom.seg import Segmentation
 
     stand_ins = _stand_ins(source)
     made = Segmentation(
         stand_ins, segments_ZYX, "BINARY", described, "2.25.1", 1, "2.25.1", 1, "driftline", "driftline", "0", "0",
-        omit_empty_frames=False, content_label="SEGMENTATION",
+        omit_empty_frames=is_sparse, content_label="SEGMENTATION",
     )  # fmt: skip
     for item in made.PerFrameFunctionalGroupsSequence:
         place = item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
@@ -179,7 +167,9 @@ def _stand_ins(source: ReferencedSeries) -> list[Dataset]:
 # ---------------------------------------------------------------- images in time
 
 
-def _cine(labels: np.ndarray, values: list[int], source: ReferencedSeries, described: list[SegmentDescription]) -> Dataset:
+def _cine(
+    labels: np.ndarray, values: list[int], source: ReferencedSeries, described: list[SegmentDescription], is_sparse: bool
+) -> Dataset:
     """The object of all times, its frames in order of segment and time (PS3.3, A.51, C.8.20.2, C.7.6.17)."""
     from pydicom import Dataset
     from pydicom.dataset import FileMetaDataset
@@ -201,7 +191,9 @@ def _cine(labels: np.ndarray, values: list[int], source: ReferencedSeries, descr
     made.Rows, made.Columns = source.grid.shape_yx
     made.SamplesPerPixel, made.PhotometricInterpretation, made.PixelRepresentation = 1, "MONOCHROME2", 0
     made.BitsAllocated, made.BitsStored, made.HighBit, made.LossyImageCompression = 1, 1, 0, "00"
-    made.NumberOfFrames = len(values) * len(labels)
+    masks = [(number, t, labels[t] == value) for number, value in enumerate(values, start=1) for t in range(len(labels))]
+    masks = [one for one in masks if not is_sparse or one[2].any()]
+    made.NumberOfFrames = len(masks)
     shared = Dataset()
     if source.grid.unit == "mm":
         from highdicom import PixelMeasuresSequence
@@ -214,15 +206,14 @@ def _cine(labels: np.ndarray, values: list[int], source: ReferencedSeries, descr
         _dimension("TemporalPositionIndex", "FrameContentSequence"),
     ]
     frames = []
-    for number in range(1, len(values) + 1):
-        for t in range(len(labels)):
-            item, segment, place = Dataset(), Dataset(), Dataset()
-            segment.ReferencedSegmentNumber, place.DimensionIndexValues = number, [number, t + 1]
-            item.SegmentIdentificationSequence, item.FrameContentSequence = [segment], [place]
-            _refer(item, source, t, 0)
-            frames.append(item)
+    for number, t, _ in masks:
+        item, segment, place = Dataset(), Dataset(), Dataset()
+        segment.ReferencedSegmentNumber, place.DimensionIndexValues = number, [number, t + 1]
+        item.SegmentIdentificationSequence, item.FrameContentSequence = [segment], [place]
+        _refer(item, source, t, 0)
+        frames.append(item)
     made.PerFrameFunctionalGroupsSequence = frames
-    made.PixelData = pack_bits(np.concatenate([labels == value for value in values]).ravel().astype(np.uint8))
+    made.PixelData = pack_bits(np.concatenate([mask_YX for _, _, mask_YX in masks]).ravel().astype(np.uint8))
     return made
 
 
@@ -246,17 +237,13 @@ def _described(classes: Sequence[SegmentClass], maker: Maker) -> list[SegmentDes
         raise RequestError("DICOM SEG needs highdicom: pip install 'driftline[medical]'") from e
     described = []
     for number, one in enumerate(classes, start=1):
-        item = SegmentDescription(number, one.name, _coded(one.category), _coded(one.kind), "MANUAL")
+        item = SegmentDescription(number, one.name, coded(one.category), coded(one.kind), "MANUAL")
+        if one.tracking_uid:
+            item.TrackingID, item.TrackingUID = one.name, one.tracking_uid
         if maker.kind != "MANUAL":  # highdicom would also ask for the family of the algorithm, which nobody states
             item.SegmentAlgorithmType, item.SegmentAlgorithmName = maker.kind, f"{maker.name} {maker.version}".strip()
         described.append(item)
     return described
-
-
-def _coded(code: Code) -> Any:
-    from highdicom.sr import CodedConcept
-
-    return CodedConcept(code.value, code.scheme, code.meaning)
 
 
 def _refer(item: Dataset, source: ReferencedSeries, t: int, k: int) -> None:
@@ -264,81 +251,36 @@ def _refer(item: Dataset, source: ReferencedSeries, t: int, k: int) -> None:
     from pydicom import Dataset
 
     frame, derivation, offset = source.frames[t][k], Dataset(), Dataset()
-    referred = _reference(frame)
-    referred.PurposeOfReferenceCodeSequence = [_coded(SOURCE)]
+    referred = reference_to(frame)
+    referred.PurposeOfReferenceCodeSequence = [coded(SOURCE)]
     referred.SpatialLocationsPreserved = "YES" if frame.is_whole else "NO"
     if frame.frame is not None:
         referred.ReferencedFrameNumber = frame.frame
-    derivation.DerivationCodeSequence, derivation.SourceImageSequence = [_coded(DERIVED)], [referred]
+    derivation.DerivationCodeSequence, derivation.SourceImageSequence = [coded(DERIVED)], [referred]
     item.DerivationImageSequence = [derivation]
     item.FrameContentSequence[0].TemporalPositionIndex = t + 1
     offset.TemporalPositionTimeOffset = float((source.times_T[t] - source.times_T[0]) / np.timedelta64(1, "s"))
     item.TemporalPositionSequence = [offset]
 
 
-def _reference(frame: FrameReference) -> Dataset:
-    from pydicom import Dataset
-
-    made = Dataset()
-    made.ReferencedSOPClassUID, made.ReferencedSOPInstanceUID = frame.sop_class, frame.sop_instance
-    return made
-
-
-def _complete(made: Dataset, source: ReferencedSeries, content: bytes, number: int) -> None:
+def _complete(made: Dataset, source: ReferencedSeries, content: bytes, t: int, are_objects: bool) -> None:
     """Puts in whose object it is, of which series, made from what and when; of the source only what `ReferencedSeries` holds."""
     from pydicom import Dataset
 
-    for name in PATIENT_AND_STUDY:
-        setattr(made, name, "")  # present, and empty unless the study has it
-    for name, value in source.study.items():
-        setattr(made, name, str(value) if name == "PatientName" else value)
+    repeat_study(made, source)
+    set_moment(made, source, t)
     for name in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
         if name in source.image:
             setattr(made, name, source.image[name])
-    made.SpecificCharacterSet = "ISO_IR 192"
-    made.SeriesInstanceUID, made.SeriesNumber = _uid(content, b"series"), SERIES_OFFSET + source.number
-    made.SeriesDescription, made.InstanceNumber = f"segmentation of series {source.number}", number
-    made.Manufacturer, made.ManufacturerModelName, made.DeviceSerialNumber = "driftline", "driftline", "none"
-    made.SoftwareVersions = release()
-    moment = source.times_T[number - 1]
-    made.ContentDate, made.ContentTime = str(made.StudyDate or NO_DATE), str(made.StudyTime or "000000")
-    if not is_elapsed(moment):
-        date, time = np.datetime_as_string(moment, unit="us").split("T")
-        made.ContentDate, made.ContentTime = date.replace("-", ""), time.replace(":", "")
-    for name in ("InstanceCreationDate", "InstanceCreationTime", "ContributingEquipmentSequence", "SourceImageSequence"):
-        if name in made:  # the clock; and the stand-ins
-            delattr(made, name)
+    made.SeriesInstanceUID, made.SeriesNumber = uid_of(content, b"series"), SERIES_OFFSET[are_objects] + source.number
+    what = "tracked objects" if are_objects else "segmentation"
+    made.SeriesDescription, made.InstanceNumber = f"{what} of series {source.number}", t + 1
+    if "SourceImageSequence" in made:  # the stand-ins
+        del made.SourceImageSequence
     for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
-        item.DimensionOrganizationUID = _uid(content, b"dimensions")
-    used = [source.frames[number - 1]] if source.grid.is_volume else source.frames
+        item.DimensionOrganizationUID = uid_of(content, b"dimensions")
+    used = [source.frames[t]] if source.grid.is_volume else source.frames
     series = Dataset()
     series.SeriesInstanceUID = source.series_uid
-    series.ReferencedInstanceSequence = [_reference(one) for one in {f.sop_instance: f for of in used for f in of}.values()]
+    series.ReferencedInstanceSequence = [reference_to(one) for one in {f.sop_instance: f for of in used for f in of}.values()]
     made.ReferencedSeriesSequence = [series]
-
-
-def _finished(made: Dataset) -> bytes:
-    """The file, whose SOP Instance UID is a digest of everything else in it."""
-    return _packed(made, _uid(_packed(made, "2.25.0")))
-
-
-def _packed(made: Dataset, uid: str) -> bytes:
-    from pydicom.uid import UID
-
-    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = UID(uid)
-    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID
-    packed = io.BytesIO()
-    made.save_as(packed, enforce_file_format=True)
-    return packed.getvalue()
-
-
-def _digest(*parts: bytes | memoryview) -> bytes:
-    """16 bytes."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
-
-
-def _uid(*parts: bytes) -> str:
-    return f"2.25.{int.from_bytes(_digest(*parts), 'big')}"  # PS3.5, B.2

@@ -129,16 +129,19 @@ def _days(maps: Maps, frames: Sequence[Frame | None]) -> list[str]:
 
 def flat_widths(maps: Maps) -> str:
     """The interval in words where nearly every pixel of a date has the same one, but for the few at the end of what the variable
-    can be: maps of it would say nothing. Else ''."""
-    halves = []
+    can be, where it is cut: maps of it would say nothing. Else '', as where it is wider in any part, however small."""
+    halves, alike = [], 1.0
     for frame in maps.width:
         seen = frame.values_YX[np.isfinite(frame.values_YX)]
-        low, high = np.percentile(seen, [10, 90]) if seen.size else (0, 1)
-        if high - low > 0.02 * max(float(high), 1e-9):
+        low, high = np.percentile(seen, [10, 100]) if seen.size else (0, 1)
+        least = high - 0.02 * max(float(high), 1e-9)
+        if low < least:
             return ""
-        halves.append(shown(float(np.median(seen)) / 2, "number"))
+        alike = min(alike, float(np.mean(seen >= least)))
+        halves.append(shown(float(high) / 2, "number"))
     nominal = f"{100 * maps.interval:g} % interval" if maps.interval else "Interval"
-    return f"{nominal}, alike in all pixels, half width by date: {', '.join(halves)}." if halves else ""
+    where = "all pixels" if alike == 1 else f"{100 * alike:.0f} % of the pixels and narrower in the others"
+    return f"{nominal}, alike in {where}, half width by date: {', '.join(halves)}." if halves else ""
 
 
 def error_frame(forecast: Frame, truth: Frame | None) -> Frame | None:

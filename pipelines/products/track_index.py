@@ -32,15 +32,15 @@ ROLES = {
     "tracks.nii.gz": "track of each voxel, 0: none",
     "viewer.html": "the tracks in a page for a browser",
 }
-SEGMENTATION = "DICOM SEG"
-MOST_SEG = 3  # links; of more files the folder
+DICOM = {"seg": "DICOM SEG", "seg-objects": "DICOM SEG of single objects", "sr": "DICOM SR: measurements"}  # by folder
+MOST_DICOM = 3  # links for each folder; of more files the folder
 
 
 def index_of(
     name: str, files: Sequence[str], grid: Grid, times: Sequence[np.datetime64], snapshot: str, lines: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The content, ready for JSON. `files` are names below the folder of the index, `lines` what was found, in sentences."""
-    listed = [{"file": file, "role": ROLES.get(file, SEGMENTATION if file.endswith(".dcm") else "")} for file in files]
+    listed = [{"file": file, "role": ROLES.get(file, DICOM.get(Path(file).parent.name, ""))} for file in files]
     content = {
         "driftline_index": 1,
         "name": name,
@@ -64,10 +64,11 @@ def tracks_section(run: Path) -> Section:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         files, found = {}, []  # none, or not ours
     there = {f"track/{file}": f"{Path(file).name}: {role}" for file, role in files.items() if (folder / file).is_file()}
-    segmentations = [path for path in there if path.endswith(".dcm")]
-    if len(segmentations) > MOST_SEG:
-        there = {path: text for path, text in there.items() if path not in segmentations}
-        there["track/seg/"] = f"seg: {SEGMENTATION}, {len(segmentations)} files"
+    for below, role in DICOM.items():
+        objects = [path for path in there if path.startswith(f"track/{below}/")]
+        if len(objects) > MOST_DICOM:
+            there = {path: text for path, text in there.items() if path not in objects}
+            there[f"track/{below}/"] = f"{below}: {role}, {len(objects)} files"
     pictures = [Picture(run / path, text) for path, text in there.items() if path.endswith(".png")]
     links = {path: text for path, text in there.items() if not path.endswith(".png")}
     return Section("tracks", "Tracked objects", text=found, pictures=pictures, links=links)

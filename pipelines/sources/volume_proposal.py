@@ -19,6 +19,7 @@ from pipelines.sources.nifti_names import is_nifti
 from pipelines.sources.source import Listing
 
 FEWEST_TIMES = 4  # one step of context, one ahead: two to learn from, one each for validation and test
+MOST_AHEAD = 5  # times that are forecast, as of rasters
 BAND = Band("intensity")
 TITLES = {"dicom": "a DICOM series", "nifti": "NIfTI volumes"}
 NO_STEP_NS = 1_000_000_000  # between times that are not there
@@ -73,7 +74,7 @@ def _lines(
     steps_ns = np.diff(np.array(times, "datetime64[ns]")).astype(np.int64)
     step_ns = int(np.median(steps_ns)) if count > 1 else NO_STEP_NS
     times += [times[-1] + np.timedelta64(step_ns * k, "ns") for k in range(1, FEWEST_TIMES - count + 1)]  # the config names them
-    horizon = max(1, count // 10)
+    horizon = min(MOST_AHEAD, max(1, count // 10))
     context = max(1, min(10, int(0.3 * count)))
     validation = min(max(context + horizon, int(0.6 * count)), len(times) - 2 * horizon)
     test = min(max(validation + horizon, int(0.8 * count)), len(times) - horizon)

@@ -71,7 +71,13 @@ def _of_nifti(path: Path) -> LabelSeries:
 
 
 def _of_pictures(paths: Sequence[Path]) -> LabelSeries:
-    labels = [_codes(_picture(path), path.name) for path in paths]
+    labels = []
+    for number, path in enumerate(paths, start=1):
+        label = f"PNG file {number} of {len(paths)} (in natural order of names)"  # which may name a patient
+        try:
+            labels.append(_codes(_picture(path), label))
+        except SceneRefused as e:
+            raise RequestError(e.detail.replace(str(path), label).replace(path.name, label)) from None
     shapes = {one.shape for one in labels}
     if len(shapes) > 1:
         raise RequestError(f"the {len(paths)} PNG files have {len(shapes)} sizes; cut them alike first")

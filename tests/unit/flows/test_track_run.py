@@ -1,4 +1,4 @@
-"""`driftline track --run`: SEG, key images and an index of masks of a run, at its times; what it says where there is no SEG."""
+"""`driftline track --run`: SEG, SR, key images and an index of masks of a run, at its times; what it says without DICOM."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ from pipelines.products.track_index import tracks_section
 sys.path.insert(0, str(Path(__file__).parents[1] / "sources"))
 from made_dicom import volumes, write_series
 
-pytest.importorskip("highdicom")
+highdicom = pytest.importorskip("highdicom")
 
 
 def ingested(tmp_path: Path, kind: str, path: Path, name: str = "scan") -> Path:
@@ -76,6 +76,34 @@ def check_seg(run: Path, is_volume: bool) -> None:
     np.testing.assert_array_equal(objects.groupby("date").pixels.sum(), counts)
 
 
+def check_sr(run: Path, is_volume: bool) -> None:
+    """Asserts that the reports hold the sizes of the table, of segments of the copy that have as many pixels."""
+    index = json.loads((run / "track" / "index.json").read_text())
+    paths = {role: [run / "track" / one["file"] for one in index["files"] if one["role"].startswith(role)] for role in SR_ROLES}
+    segmentations = {str((seg := pydicom.dcmread(path)).SOPInstanceUID): seg for path in paths[SR_ROLES[0]]}
+    objects, sizes = pd.read_csv(run / "track" / "objects.csv"), list[float]()
+    for path in paths[SR_ROLES[1]]:
+        content = highdicom.sr.srread(path).content
+        for group in content.get_volumetric_roi_measurement_groups() or content.get_planar_roi_measurement_groups():
+            sizes.append(group.get_measurements()[0].value)
+            named = [item for item in group[0].ContentSequence if item.ValueType == "IMAGE"]
+            (seg,) = {
+                uid for item in named if (uid := str(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)) in segmentations
+            }
+            tracking = {one.TrackingUID: one.SegmentNumber for one in segmentations[seg].SegmentSequence}
+            assert group.tracking_uid in tracking
+            assert {str(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID) for item in named} - {seg} <= uids_of(
+                run / "deidentified"
+            )
+    table = objects.sort_values(["date", "track_id"])["volume_mm3" if is_volume else "area_px2"]
+    np.testing.assert_allclose(sizes, table, rtol=1e-9)
+    pixels = sum(int(seg.pixel_array.sum()) for seg in segmentations.values())
+    assert pixels == objects.pixels.sum()
+
+
+SR_ROLES = ("DICOM SEG of single objects", "DICOM SR")
+
+
 def test_a_cine_gives_seg_times_key_images_and_links(tmp_path: Path) -> None:
     run = ingested(tmp_path, "dicom", Path(str(get_testdata_file("examples_ybr_color.dcm"))))
     (run / "masks").mkdir()
@@ -86,6 +114,7 @@ def test_a_cine_gives_seg_times_key_images_and_links(tmp_path: Path) -> None:
     record = tracked(run / "masks", run, "--class", "255=left ventricle", "--made-by", "manual")
     assert record["files"][-1].endswith("track.json")
     check_seg(run, is_volume=False)
+    check_sr(run, is_volume=False)
     (segment,) = pydicom.dcmread(run / "track" / "seg" / "seg.dcm").SegmentSequence
     assert (segment.SegmentLabel, segment.SegmentAlgorithmType) == ("left ventricle", "MANUAL")
     objects = pd.read_csv(run / "track" / "objects.csv", parse_dates=["date"])
@@ -95,12 +124,12 @@ def test_a_cine_gives_seg_times_key_images_and_links(tmp_path: Path) -> None:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     assert ((pixels[..., 2] - pixels[..., 0]) > 100).any()  # the outline is blue, the clip is grey
     section = tracks_section(run)
-    assert "track/seg/seg.dcm" in section.links
+    assert {"track/seg/seg.dcm", "track/seg-objects/seg.dcm", "track/sr/sr.dcm"} <= set(section.links)
     assert {one.path.name for one in section.pictures} == {"key_images.png", "motion.png", "tracks.png"}
     assert {"track/motion.csv", "track/cycle.csv"} <= set(section.links)
     assert "motion of track 1: (largest - smallest) / largest 59.2 %" in section.text[0]
     linked = linked_files(RunFolder(run, ""))
-    assert {"tracks", "dicom-seg"} <= set(linked)
+    assert {"tracks", "dicom-seg", "dicom-sr"} <= set(linked)
     assert not [path for path in linked.values() if "deidentified" in str(path)]
 
 
@@ -116,20 +145,22 @@ def test_volumes_turned_by_a_conversion_lie_on_their_series(
     bright = values > np.percentile(values, 80, axis=(1, 2, 3), keepdims=True)
     image = nibabel.Nifti1Image(bright.astype(np.uint8).T, affine_ras(grid_of(cube)))
     nibabel.save(image.as_reoriented(np.array([[0, -1], [1, 1], [2, -1]])), tmp_path / "mask.nii.gz")
-    record = tracked(tmp_path / "mask.nii.gz", run)
+    record = tracked(tmp_path / "mask.nii.gz", run, "--min-size", "400" if vendor != "made" else "0")
     assert "they are turned" in " ".join(record["lines"])
     check_seg(run, is_volume=True)
+    check_sr(run, is_volume=True)
     heading = (run / "track" / "objects.csv").read_text().splitlines()[0]
     assert heading.startswith("date,track_id,event,parents,volume_mm3")
     tracks = nibabel.load(run / "track" / "tracks.nii.gz")
     np.testing.assert_allclose(tracks.affine, affine_ras(grid_of(cube)), atol=1e-5)
     assert tracks.header["pixdim"][4] == pytest.approx(np.diff(cube.time.values).mean() / np.timedelta64(1, "s"), rel=1e-4)
     linked = {what: path.name for what, path in linked_files(RunFolder(run, "")).items()}
-    assert linked == {"tracks": "index.json", "track-viewer": "viewer.html", "tracks-nii-gz": "tracks.nii.gz", "dicom-seg": "seg"}
+    files = {"tracks": "index.json", "track-viewer": "viewer.html", "tracks-nii-gz": "tracks.nii.gz"}
+    assert linked == files | {"dicom-seg": "seg", "dicom-sr": "sr"}
     shutil.rmtree(run / "deidentified")
     record = tracked(tmp_path / "mask.nii.gz", run)
     assert [line for line in record["lines"] if "no DICOM SEG" in line and "not there any more" in line]
-    assert not (run / "track" / "seg").exists()
+    assert not list((run / "track").rglob("*.dcm"))
     assert "DICOM SEG" not in (run / "track" / "index.json").read_text()
 
 

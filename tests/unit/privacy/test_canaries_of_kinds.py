@@ -30,12 +30,21 @@ from pipelines.privacy.folder import read_manifest
 from tests.unit.privacy import planted_series as series
 from tests.unit.privacy.conftest import Left
 from tests.unit.privacy.planted import Canaries
+from tests.unit.privacy.planted_masks import masks_of, seg_masks
 from tests.unit.privacy.searching import found_in
+from tests.unit.privacy.test_canaries_of_run import planted_folder
 
 pytestmark = pytest.mark.slow
 AFFINE = np.array([[-1.5, 0, 0, 10], [0, -2, 0, 20], [0, 0, 3, 0], [0, 0, 0, 1.0]])  # of the slices, in RAS
 Maker = Callable[[Path, Canaries], Path]
 
+
+def planted_clip(root: Path, canaries: Canaries) -> Path:
+    planted_folder(root / canaries.text(), canaries)
+    return next(root.iterdir())
+
+
+COUNTS_OF_SR = {series.classic_volumes: 3, series.enhanced_volumes: 3, planted_clip: 1}  # of others there is none
 FORECAST = {
     "samples": {"variables": [{"name": "v", "formula": "band", "bands": ["intensity"]}], "context": 2, "horizon": 1},
     "split": {"block_px": 8, "buffer_px": 0, "validation_from": "9 s", "test_from": "13.5 s"},
@@ -94,6 +103,40 @@ def test_no_planted_value_is_left_by_ingest(kind: str, make: Maker, times: int, 
     counted = [one for one in read_manifest(left.path / "copy") if one["status"] == "copied"]
     assert answer["copied"] == len(counted)
     assert len({Path(one["target"]).parts[0] for one in counted}) == 1  # one patient
+
+
+@pytest.mark.parametrize(
+    ("kind", "make", "band"),
+    [
+        ("dicom", series.classic_volumes, "intensity"),
+        ("dicom", series.enhanced_volumes, "intensity"),
+        ("dicom", planted_clip, "intensity"),
+        ("nifti", series.nifti_series, "intensity"),
+        ("video", series.video, "gray"),
+        ("images", series.pictures, "gray"),
+    ],
+    ids=["classic", "enhanced", "cine", "nifti", "video", "pictures"],
+)
+def test_no_planted_value_is_left_by_tracks_of_a_run(kind: str, make: Maker, band: str, left: Left) -> None:
+    """Tables, pictures, pages, SEG and SR of masks whose own files hold values too."""
+    source = {"pattern": "*_{date:%Y%m%d}.*"} if kind == "images" else {}
+    config = written(left, kind, make(left.root, left.canaries), band, **source)
+    assert left.call("ingest", config) in (0, 3), left.outputs[-3:]
+    track, given = left.path / "runs/one/track", left.root / "masks"
+    for masks in masks_of(open_cube("runs/one/cube"), given, left.canaries):
+        left.forget()
+        assert left.call("track", masks, "--run", "runs/one", "--class", "1=lesion") == 0, left.outputs[-3:]
+        assert left.found() == {}
+    count = COUNTS_OF_SR.get(make, 0)
+    assert (track / "key_images.png").is_file()
+    assert len(list((track / "sr").glob("*.dcm"))) == len(list((track / "seg-objects").glob("*.dcm"))) == count
+    if count:
+        masks = seg_masks(track / "seg", given, left.canaries)
+        left.forget()
+        assert left.call("track", masks, "--run", "runs/one", "--made-by", "MANUAL") == 0, left.outputs[-3:]
+        assert left.call("report", config) == 0, left.outputs[-3:]
+        assert "DICOM SR" in (left.path / "runs/one/report.html").read_text()
+    assert left.found() == {}
 
 
 def test_no_planted_value_is_left_by_a_forecast_tracks_and_segmentations(left: Left) -> None:

@@ -23,7 +23,7 @@ from pipelines.errors import MissingInput, RequestError
 from pipelines.privacy import tables, values
 from pipelines.privacy.compressed import blank_text
 from pipelines.privacy.file import deidentify_bytes
-from pipelines.privacy.keys import Key, load_key
+from pipelines.privacy.keys import Key, default_key_file, load_key
 from pipelines.privacy.settings import Mask, PrivacyRefusal, PrivacySettings
 from tests.unit.privacy.planted import as_bytes, image
 
@@ -49,6 +49,19 @@ def test_the_table_is_whole_and_says_its_edition() -> None:
     assert sum(row.shifts_dates for row in tables.profile().values()) == 169
     assert {row.basic for row in tables.profile().values()} == {"X", "Z", "D", "U", "X/Z", "X/D", "Z/D", "X/Z/D", "X/Z/U*"}
     assert all(row.name for row in tables.profile().values())
+
+
+def test_a_user_without_a_home_is_asked_for_the_place_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_user(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", no_user)  # as in a container that runs as a number
+    with pytest.raises(MissingInput, match=r"HOME is not set.*privacy\.key_file, --key"):
+        default_key_file()
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    assert default_key_file() == Path("/data/driftline/privacy.key")
 
 
 def test_keys_give_the_same_values_again_and_other_keys_others(tmp_path: Path) -> None:

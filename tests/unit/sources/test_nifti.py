@@ -251,6 +251,12 @@ def test_few_times_are_proposed_for_ingest(tmp_path: Path, times: int) -> None:
     ForecastRun.model_validate(yaml.safe_load(text))
 
 
+def test_no_more_times_are_forecast_than_lie_in_the_context(tmp_path: Path) -> None:
+    text = propose_run(write(tmp_path / "a.nii", values(8, 8, 4, 140, dtype="int32")), "many", "forecast")
+    samples = ForecastRun.model_validate(yaml.safe_load(text)).samples
+    assert (samples.context, samples.horizon) == (10, 5)
+
+
 def test_a_volume_leaves_with_the_affine_units_and_values_with_which_it_came(tmp_path: Path) -> None:
     data = values(3, 4, 2, 3).astype("float32")
     source = NiftiSource(write(tmp_path / "a.nii", data, step=1.13), BAND)

@@ -97,6 +97,21 @@ def test_what_are_no_masks_is_refused(tmp_path: Path) -> None:
             read_labels([tmp_path / name])
 
 
+def test_messages_on_pictures_do_not_repeat_their_names(tmp_path: Path) -> None:
+    for name, content in (("no picture", b"no"), ("cut off", b""), ("coloured", b"")):
+        folder = tmp_path / name
+        folder.mkdir()
+        for t in range(3):
+            Image.fromarray(np.zeros((6, 5, 3) if name == "coloured" and t else (6, 5), np.uint8)).save(folder / f"Doe-{t}.png")
+        if name == "coloured":
+            Image.fromarray(np.arange(90, dtype=np.uint8).reshape(6, 5, 3)).save(folder / "Doe-1.png")
+        else:
+            (folder / "Doe-1.png").write_bytes(content or (folder / "Doe-1.png").read_bytes()[:-20])
+        with pytest.raises(RequestError, match=r"PNG file 2 of 3 \(in natural order of names\)") as caught:
+            read_labels([folder])
+        assert "Doe" not in str(caught.value)
+
+
 @pytest.mark.parametrize("kind", ["volume", "volume-without-frame", "cine", "cine-without-date"])
 def test_segmentations_come_back_as_they_were_written(tmp_path: Path, kind: str) -> None:
     pytest.importorskip("highdicom")
