@@ -219,6 +219,25 @@ def _in_order(files: Sequence[tuple[Path, np.datetime64]]) -> list[tuple[Path, n
 # ---------------------------------------------------------------- voxels
 
 
+def read_volume(
+    path: Path, label: str, affine: AffineChoice = "auto", most_voxels: int = 1 << 28
+) -> tuple[np.ndarray, NiftiHeader]:
+    """(values_ZYX as stored, in the byte order of this machine; the header) of a file with one volume.
+
+    Raises SceneRefused as `read_nifti_header`, and too-large beyond `most_voxels`, wrong-grid for several volumes.
+    """
+    header = read_nifti_header(path, label, affine)
+    if header.frames > 1:
+        raise SceneRefused(label, "wrong-grid", f"it holds {header.frames} volumes, expected one")
+    if (voxels := int(np.prod(header.grid.shape))) > most_voxels:
+        raise SceneRefused(
+            label, "too-large", f"it has {voxels} voxels, the limit of a volume that is resampled is {most_voxels}"
+        )
+    _check_length(path, header, label)
+    values = _bytes_of(path, header, label)[header.offset : header.file_bytes]
+    return np.frombuffer(values.tobytes(), header.dtype).reshape(header.grid.shape).astype(header.stored, copy=False), header
+
+
 def _check_length(path: Path, header: NiftiHeader, label: str) -> None:
     """Raises SceneRefused(truncated, wrong-grid) for more or fewer bytes than the header describes.
 
