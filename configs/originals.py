@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from configs.build import build_source
 from configs.privacy import build_privacy, settings_of
 from configs.run import CubeRun
 from configs.sources import DicomSource, NiftiSource, PicturesSource, VideoSource
+from configs.visits import VisitsSource, build_visit_kinds
 from pipelines.errors import MissingInput, RequestError
 
 if TYPE_CHECKING:
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
     from pipelines.sources.image_folder import Found
 
 
-def original_of(run: CubeRun) -> tuple[Path, KindsOf | None]:
+def original_of(run: Any) -> tuple[Path, KindsOf | None]:
     """(what is copied: of videos the one clip; what `path_to_read` needs to know of it). Raises RequestError, MissingInput."""
     from pipelines.sources.deidentifying import kinds_of
 
     match run.source:
         case NiftiSource() as source:
             return Path(source.path), kinds_of(["nifti"], pattern=source.pattern or "", is_series=True)
+        case VisitsSource() as source:
+            return Path(source.path), build_visit_kinds(run)
         case VideoSource() as source:
             from pipelines.sources.video import choose_clip
 

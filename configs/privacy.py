@@ -30,6 +30,7 @@ OF_NOBODY = ("idx", "moving_digits", "windows")  # of samples: digits, and windo
 COPIED: dict[str, dict[str, object]] = {  # kinds that are read from a copy; what of their keys is of the originals alone
     "dicom": {},
     "nifti": {"pattern": None},
+    "visits": {},  # see `configs.visits.values_of_copy`
     "video": {"clip": "", "stream": None},
     "images": {},
     "files": {"pattern": "*"},
@@ -37,7 +38,9 @@ COPIED: dict[str, dict[str, object]] = {  # kinds that are read from a copy; wha
 UNSTATED = ("video", "images")  # kinds that may show anything: without a section `privacy` only metadata and names go
 METADATA_ALONE = "read from a copy without metadata; nobody has stated whether the pictures show text"
 AS_THEY_ARE = "read as they are, with their names: nobody has stated whether they are of patients"
-NAMES_OF_FILES = ("path", "clip", "pattern", "times", "mask_file", "series")  # keys of a source that may name a patient
+NAMES_OF_FILES = (  # keys of a source that may name a patient
+    "path", "clip", "pattern", "times", "mask_file", "series", "patients", "grid", "transforms", "brain",
+)  # fmt: skip
 COPY = "deidentified"  # folder of the de-identified copy in that of a run
 Bounds = tuple[int, int]
 OfRun = TypeVar("OfRun", bound="Run | PairRun")
@@ -193,10 +196,16 @@ def without_originals(run: OfRun) -> OfRun:
     from pipelines.privacy.other_kinds import DATED, LABELS, NUMBERED, TIMES
 
     source, labels, copy = cast("Any", run).source, getattr(run, "labels", None), copy_of(run)
-    own = dict(COPIED[source.kind])
+    own, changed = dict(COPIED[source.kind]), dict[str, object]()
+    if source.kind == "visits":
+        from configs.visits import values_of_copy
+
+        others = values_of_copy(run)
+        own |= others.pop("source")
+        changed |= {name: getattr(run, name).model_copy(update=values) for name, values in others.items()}
     if source.kind == "images":
         own |= {"pattern": NUMBERED if "{frame}" in source.pattern else DATED, "times": TIMES if source.times else None}
-    changed: dict[str, object] = {"source": source.model_copy(update={"path": str(copy), **own})}
+    changed["source"] = source.model_copy(update={"path": str(copy), **own})
     if source.kind == "files" and labels is not None:
         changed["labels"] = labels.model_copy(update={"kind": "table", "path": str(copy / LABELS)})
     return cast("OfRun", run.model_copy(update=changed))

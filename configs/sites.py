@@ -125,8 +125,8 @@ def _unknown_sites(named: dict[Key, str], there: list[str], problem: str) -> Ite
 
 
 def has_sites(run: object) -> bool:
-    """True for a run with a cube for each of several sites."""
-    return isinstance(getattr(run, "source", None), SitesSource)
+    """True for a run with a cube for each of several sites, or of several patients."""
+    return getattr(getattr(run, "source", None), "kind", None) in ("sites", "visits")
 
 
 def build_sites(run: Run) -> dict[str, SiteSource]:

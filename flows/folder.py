@@ -57,6 +57,7 @@ class RunFolder:
     costs = Below("costs.json")
     archive, verification = Below("archive"), Below("verification.json")
     choice, trials = Below("chosen.json"), Below("choice")
+    registration = Below("registration")
     state, alerts, labels, scores = Below("state"), Below("alerts.json"), Below("labels"), Below("scores")
 
     @classmethod

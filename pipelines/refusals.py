@@ -76,6 +76,11 @@ REASONS = {
     "several-patients": Reason(
         "the files of a series are of several patients, or their names do not say of whom", "name a folder of one patient"
     ),
+    "badly-registered": Reason(
+        "a visit does not lie on the others of its patient: its figures are beyond the limits, or it has no transform",
+        "look at the figures (docs/follow-up.md); correct the transform, or take the visit out",
+    ),
+    "too-few-visits": Reason("a patient of whom fewer than two visits can be used", "see why the others were refused"),
     "several-series": Reason(
         "a folder that is a sample holds several series, or its series lies in several folders", "give each series a folder"
     ),

@@ -3,13 +3,14 @@
 from configs.tasks.change import ChangeRun
 from configs.tasks.classify import ClassifyRun
 from configs.tasks.detect import DetectRun
+from configs.tasks.follow_up import FollowUpRun
 from configs.tasks.forecast import ForecastRun
 from configs.tasks.monitor import MonitorRun
 from configs.tasks.pair import PairRun
 from configs.tasks.regress import RegressRun
 from configs.tasks.segment import SegmentRun
 
-AnyRun = ForecastRun | MonitorRun | ChangeRun | PairRun | SegmentRun | ClassifyRun | RegressRun | DetectRun
+AnyRun = ForecastRun | MonitorRun | ChangeRun | PairRun | SegmentRun | ClassifyRun | RegressRun | DetectRun | FollowUpRun
 Tree = type[AnyRun]
 TASKS: dict[str, Tree] = {
     "forecast": ForecastRun,
@@ -20,6 +21,7 @@ TASKS: dict[str, Tree] = {
     "classify": ClassifyRun,
     "regress": RegressRun,
     "detect": DetectRun,
+    "follow_up": FollowUpRun,
 }
 DEFAULT = "forecast"
 

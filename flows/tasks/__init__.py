@@ -15,6 +15,7 @@ TASKS = {
     "classify": "flows.tasks.classify:Classify",
     "regress": "flows.tasks.regress:Regress",
     "detect": "flows.tasks.detect:Detect",
+    "follow_up": "flows.tasks.follow_up:FollowUp",
 }
 FLOWS = (
     "ingest",

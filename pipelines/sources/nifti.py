@@ -161,12 +161,14 @@ def _folder(source: NiftiSource) -> Volumes:
     kept, off = [one for one in seen if _fits(one[2], usual)], [n for n, one in enumerate(seen) if not _fits(one[2], usual)]
     if off and len(kept) == 1:
         raise RequestError(
-            f"the {len(seen)} volumes of the folder have grids (or types, or scales) of their own: each visit keeps its position "
-            "in the scanner, and volumes are not resampled here; register them to one grid first"
+            f"the {len(seen)} volumes of the folder have grids (or types, or scales) of their own, and kind: nifti resamples "
+            "nothing; visits of patients come onto one grid with `kind: visits` (docs/follow-up.md)"
         )
     refused += [
         SceneRefused(
-            f"volume-{n:04d}", "wrong-grid", "it has another grid, type or scale than most; register it to their grid first"
+            f"volume-{n:04d}",
+            "wrong-grid",
+            "it has another grid, type or scale than most; visits of patients come onto one grid with `kind: visits`",
         )
         for n in off
     ]
@@ -217,6 +219,25 @@ def _in_order(files: Sequence[tuple[Path, np.datetime64]]) -> list[tuple[Path, n
 
 
 # ---------------------------------------------------------------- voxels
+
+
+def read_volume(
+    path: Path, label: str, affine: AffineChoice = "auto", most_voxels: int = 1 << 28
+) -> tuple[np.ndarray, NiftiHeader]:
+    """(values_ZYX as stored, in the byte order of this machine; the header) of a file with one volume.
+
+    Raises SceneRefused as `read_nifti_header`, and too-large beyond `most_voxels`, wrong-grid for several volumes.
+    """
+    header = read_nifti_header(path, label, affine)
+    if header.frames > 1:
+        raise SceneRefused(label, "wrong-grid", f"it holds {header.frames} volumes, expected one")
+    if (voxels := int(np.prod(header.grid.shape))) > most_voxels:
+        raise SceneRefused(
+            label, "too-large", f"it has {voxels} voxels, the limit of a volume that is resampled is {most_voxels}"
+        )
+    _check_length(path, header, label)
+    values = _bytes_of(path, header, label)[header.offset : header.file_bytes]
+    return np.frombuffer(values.tobytes(), header.dtype).reshape(header.grid.shape).astype(header.stored, copy=False), header
 
 
 def _check_length(path: Path, header: NiftiHeader, label: str) -> None:

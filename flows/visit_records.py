@@ -1,0 +1,117 @@
+"""What is kept of the registration of a patient's visits, and the patient's masks on the common grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs import build
+from configs.visits import build_registration
+from flows import Json, code
+from pipelines.errors import RequestError
+from pipelines.grid import Grid, PatientFrame
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pipelines.registration.placing import Placement
+    from pipelines.sources.visit_files import Visit, VisitFiles
+
+PLACED_BY = ("pipelines.registration.placing", "pipelines.sources.visits")
+
+# ---------------------------------------------------------------- figures
+
+
+def registration_lines(about: Json) -> list[str]:
+    """The figures of each visit, for a person."""
+    lines = [f"registration: {about['how']}, onto visit {about['reference']}"]
+    for one in about["visits"]:
+        if (figures := one.get("figures")) is not None:
+            fate = "NOT USED" if one.get("problem") else "used"
+            lines.append(
+                f"  visit {one['visit']}: {fate}, mutual information {figures['information']:.3f} (mirrored "
+                f"{figures['mirrored']:.3f}), edges {figures['edge_overlap']:.2f}, left over {figures['residual_mm']:.2f} mm, "
+                f"{figures['rotation_deg']:.2f} degrees, {figures['field']:.0%} of the brain"
+            )
+    return lines
+
+
+def about_placement(placement: Placement, how: str) -> Json:
+    return {"how": how, "reference": placement.reference, "visits": [one.to_json() for one in placement.visits]}
+
+
+def key_of_placement(run: Any, files: VisitFiles, patient: str, visits: Sequence[Visit]) -> str:
+    """What the placement of a patient depends on."""
+    paths: list[Path | None] = [files.file_of(role, patient) for role in ("grid", "brain")]
+    for visit in visits:
+        paths += [visit.path, files.file_of("transform", patient, visit)]
+    stamps = [None if path is None else [path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    settings = {**asdict(build_registration(run)), "coordinates": run.registration.coordinates}
+    content = {"files": stamps, "visits": [one.name for one in visits], "settings": settings,
+               "nodata": build.build_bands(run.source)[0].nodata}  # fmt: skip
+    return code.key(content, PLACED_BY)
+
+
+def placement_to_json(placement: Placement) -> Json:
+    grid = placement.grid
+    fits = [{"fit": None if one.fit is None else asdict(one.fit), "name": one.name, "matrix": list(one.matrix),
+             "problem": one.problem} for one in placement.visits]  # fmt: skip
+    return {"transform": list(grid.transform), "shape": list(grid.shape), "reference": placement.reference, "visits": fits}
+
+
+def placement_from_json(content: Json) -> Placement:
+    from pipelines.registration.figures import Fit
+    from pipelines.registration.placing import Placed, Placement
+
+    grid = Grid(PatientFrame(), tuple(content["transform"]), tuple(content["shape"]))
+    visits = [
+        Placed(one["name"], tuple(one["matrix"]), None if one["fit"] is None else Fit(**one["fit"]), one["problem"])
+        for one in content["visits"]
+    ]
+    return Placement(grid, content["reference"], tuple(visits))
+
+
+# ---------------------------------------------------------------- masks
+
+
+class PatientMasks:
+    """The masks of a patient on the common grid."""
+
+    def __init__(self, files: VisitFiles, patient: str, visits: Sequence[str], grid: Grid, registration: Json):
+        self.files, self.grid, self.visits = files, grid, visits
+        self.patient = patient
+        self.found = {one.name: one for one in files.visits(self.patient)}
+        self.matrices = {one["visit"]: one["matrix"] for one in registration["visits"]}
+
+    def brain(self) -> np.ndarray | None:
+        """is_brain_ZYX"""
+        codes_ZYX = self._of("brain", "the mask of source.brain")
+        return None if codes_ZYX is None else codes_ZYX > 0
+
+    def reference(self) -> np.ndarray | None:
+        """is_change_ZYX"""
+        codes_ZYX = self._of("reference", "the mask of evaluation.reference")
+        return None if codes_ZYX is None else codes_ZYX > 0
+
+    def lesions(self) -> np.ndarray | None:
+        """codes_TZYX"""
+        import numpy as np
+
+        if "lesions" not in self.files.patterns:
+            return None
+        masks = [self._of("lesions", f"the mask of lesions of visit {visit}", visit) for visit in self.visits]
+        if lacking := [visit for visit, mask in zip(self.visits, masks, strict=True) if mask is None]:
+            raise RequestError(f"no mask of lesions (lesions.masks) for visit {lacking[0]}; every visit that is used needs one")
+        return np.stack([mask for mask in masks if mask is not None])
+
+    def _of(self, role: str, label: str, visit: str | None = None) -> np.ndarray | None:
+        from pipelines.sources.visits import grid_of_file, mask_on_grid
+
+        path = self.files.file_of(role, self.patient, None if visit is None else self.found[visit])
+        if path is None:
+            return None
+        near = self.visits if visit is None else [visit]
+        places = [(grid_of_file(self.found[one].path, f"visit-{one}"), self.matrices[one]) for one in near]
+        return mask_on_grid(path, self.grid, label, places)
