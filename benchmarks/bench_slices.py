@@ -99,9 +99,14 @@ def call(*arguments: object) -> str:
 
 
 def with_kills(folder: str, kills: int, longest_s: float) -> tuple[int, int]:
-    """(kills that hit a process at work, processes started) until every slice is done; a kill comes up to `longest_s` into it."""
+    """(kills that hit a process at work, processes started) until every slice is done.
+
+    Each slice is killed equally often, at random moments; `longest_s` is what it takes undisturbed.
+    """
     generator, hits, started = random.Random(0), 0, 0
     waiting = [f"{number}/{SLICES}" for number in range(1, SLICES + 1)]
+    due = {share: (kills + n) // SLICES for n, share in enumerate(waiting)}
+    within_s = longest_s / (1 + max(due.values()))
     while waiting:
         share = generator.choice(waiting)
         started += 1
@@ -109,9 +114,10 @@ def with_kills(folder: str, kills: int, longest_s: float) -> tuple[int, int]:
             assert process.stdout is not None
             process.stdout.readline()
             try:
-                process.wait(generator.uniform(0, longest_s) if hits < kills else None)
+                process.wait(generator.uniform(0, within_s) if due[share] else None)
             except subprocess.TimeoutExpired:
                 process.kill()
+                due[share] -= 1
                 hits += 1
         if process.returncode == 0:
             waiting.remove(share)
