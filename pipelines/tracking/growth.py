@@ -287,7 +287,8 @@ class Check:
     @property
     def errors_M2(self) -> np.ndarray:
         """100 |ln(found / expected)|, about per cent, of the forecast and of no change."""
-        return 100 * np.abs(self.found_M[:, None] - np.stack([self.forecast_M, self.no_change_M], axis=1))
+        errors_M2: np.ndarray = 100 * np.abs(self.found_M[:, None] - np.stack([self.forecast_M, self.no_change_M], axis=1))
+        return errors_M2
 
     def difference(self, level: float) -> tuple[float, float, float]:
         """(mean, low, high) of forecast minus no change; the interval, from pairs, is NaN for fewer than three tracks."""
