@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,9 @@ from pipelines.products.track_plot import OTHER, Colours, size_scale
 from pipelines.tracking.motion import Motion
 from pipelines.tracking.objects import Space
 from pipelines.tracking.table import size_columns
+
+if TYPE_CHECKING:
+    from matplotlib.typing import HashableList
 
 
 def draw_motion(motion: Motion, space: Space, colour_of: Colours, path: Path, heading: str) -> None:
@@ -26,7 +30,7 @@ def draw_motion(motion: Motion, space: Space, colour_of: Colours, path: Path, he
     factor, size_unit = size_scale(float(motion.frames[size].max()), space.unit, "²" if space.axes == 2 else "³")
     with drawing(path, (12.4, 5.6)) as figure:
         figure.suptitle(heading, size=13, weight="bold", x=0.01, ha="left")
-        panels = [["size", "cycle"], ["moved", "cycle"]] if has_cycle else [["size"], ["moved"]]
+        panels: list[HashableList[str]] = [["size", "cycle"], ["moved", "cycle"]] if has_cycle else [["size"], ["moved"]]
         places = figure.subplot_mosaic(panels, width_ratios=[1.6, 1][: len(panels[0])])
         for track_id, own in motion.frames.groupby("track_id"):
             colour = colour_of.get(int(str(track_id)), OTHER)
