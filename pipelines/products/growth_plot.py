@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.dates import ConciseDateFormatter
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from pipelines.products.canvas import INK, MUTED, drawing, tidy, title
 from pipelines.products.track_plot import OTHER, TIME_LABELS, Colours, size_scale
@@ -65,6 +65,9 @@ def _draw_sizes(axes: Axes, growth: Growth, objects: pd.DataFrame, space: Space,
         axes.errorbar([at], [expected], [[expected - low], [high - expected]], fmt="D", color=colour, mfc="white", ms=5,
                       elinewidth=1.2, capsize=2)  # fmt: skip
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel(f"{size.split('_')[0]} [{unit}]")
     _time_axis(axes, column)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,9 @@ from pipelines.products.track_plot import OTHER, Colours, size_scale
 from pipelines.tracking.motion import Motion
 from pipelines.tracking.objects import Space
 from pipelines.tracking.table import size_columns
+
+if TYPE_CHECKING:
+    from matplotlib.typing import HashableList
 
 
 def draw_motion(motion: Motion, space: Space, colour_of: Colours, path: Path, heading: str) -> None:
@@ -26,13 +30,15 @@ def draw_motion(motion: Motion, space: Space, colour_of: Colours, path: Path, he
     factor, size_unit = size_scale(float(motion.frames[size].max()), space.unit, "²" if space.axes == 2 else "³")
     with drawing(path, (12.4, 5.6)) as figure:
         figure.suptitle(heading, size=13, weight="bold", x=0.01, ha="left")
-        places = figure.subplot_mosaic([["size", "cycle"], ["moved", "cycle"]], width_ratios=[1.6, 1])
+        panels: list[HashableList[str]] = [["size", "cycle"], ["moved", "cycle"]] if has_cycle else [["size"], ["moved"]]
+        places = figure.subplot_mosaic(panels, width_ratios=[1.6, 1][: len(panels[0])])
         for track_id, own in motion.frames.groupby("track_id"):
             colour = colour_of.get(int(str(track_id)), OTHER)
             x, y = own[column].to_numpy(), own[size].to_numpy() * factor
             _draw_curve(places["size"], x, y, colour, f"track {track_id}" if int(str(track_id)) in colour_of else "")
             places["moved"].plot(x, own[moved].to_numpy(), ".-", color=colour, ms=4, lw=1.2)
-            _draw_cycle(places["cycle"], own, 100, colour)
+            if has_cycle:
+                _draw_cycle(places["cycle"], own, 100, colour)
         places["size"].set_ylim(bottom=0)
         places["size"].set_ylabel(f"{size.split('_')[0]} [{size_unit}]")
         title(places["size"], "Size")
@@ -41,7 +47,13 @@ def draw_motion(motion: Motion, space: Space, colour_of: Colours, path: Path, he
         places["moved"].set_ylabel(f"displacement [{space.unit}]")
         places["moved"].set_xlabel({"seconds": "seconds since the first frame"}.get(unit, column))
         title(places["moved"], "Centre, from where the region is largest")
-        _finish_cycle(places["cycle"], has_cycle, motion.cycles)
+        if has_cycle:
+            title(places["cycle"], "One cycle")
+            places["cycle"].set(xlim=(0, 1), ylim=(0, 105), xlabel="part of the cycle", ylabel="size [% of the largest]")
+        else:
+            notes = motion.cycles["period_note"]
+            note = f"Period not found: {notes.iloc[0]}." if notes.nunique() == 1 else "No period found."
+            figure.supxlabel(note, size=8, color=MUTED, x=0.01, ha="left")
         for axes in places.values():
             tidy(axes, "both")
 
@@ -55,14 +67,3 @@ def _draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, label: st
 def _draw_cycle(axes: Axes, own: pd.DataFrame, factor: float, colour: str) -> None:
     folded = own[own["phase"].notna()].sort_values("phase")
     axes.plot(folded["phase"].to_numpy(), folded["share_of_largest"].to_numpy() * factor, ".", color=colour, ms=5)
-
-
-def _finish_cycle(axes: Axes, has_cycle: bool, cycles: pd.DataFrame) -> None:
-    title(axes, "One cycle")
-    if has_cycle:
-        axes.set(xlim=(0, 1), ylim=(0, 105), xlabel="part of the cycle", ylabel="size [% of the largest]")
-        return
-    notes = cycles["period_note"]
-    axes.text(0.5, 0.5, f"period not found:\n{notes.iloc[0]}" if notes.nunique() == 1 else "no period found",
-              transform=axes.transAxes, ha="center", va="center", color=MUTED, wrap=True)  # fmt: skip
-    axes.set(xticks=[], yticks=[])

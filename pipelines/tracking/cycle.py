@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, signal, stats
+from scipy import optimize  # not signal, which imports stats
+from scipy.special import stdtrit
 
 LEAST_POINTS = 12
 HARMONICS = 2
@@ -39,7 +40,7 @@ def find_period(time_N: np.ndarray, value_N: np.ndarray, level: float = 0.95) ->
         return f"{len(time_N)} points, fewer than {LEAST_POINTS}"
     step = float(np.median(np.diff(time_N)))
     regular = time_N[0] + step * np.arange(round((time_N[-1] - time_N[0]) / step) + 1)
-    curve = signal.detrend(np.interp(regular, time_N, value_N))
+    curve = without_line(np.interp(regular, time_N, value_N)[None])[0]
     if curve.std() <= 1e-9 * max(float(np.abs(value_N).max()), 1e-300):
         return "the curve is a straight line"
     correlation = autocorrelation(curve[None])[0]
@@ -81,8 +82,18 @@ def noise_like(curve: np.ndarray) -> np.ndarray:
     follow = float(np.clip(autocorrelation(curve[None])[0, 1], 0, 0.99))
     shocks = np.random.default_rng(0).normal(size=(NOISE_SERIES, len(curve)))
     shocks[:, 0] /= np.sqrt(1 - follow**2)  # as if it had begun long before
-    noise: np.ndarray = signal.detrend(signal.lfilter([1.0], [1.0, -follow], shocks, axis=1), axis=1)
-    return noise
+    for point in range(1, len(curve)):
+        shocks[:, point] += follow * shocks[:, point - 1]
+    return without_line(shocks)
+
+
+def without_line(curves_MN: np.ndarray) -> np.ndarray:
+    """The curves less their straight lines by least squares; points at equal distances."""
+    place_N = np.arange(curves_MN.shape[1]) - (curves_MN.shape[1] - 1) / 2
+    slope_M = curves_MN @ place_N / (place_N @ place_N)
+    level_M: np.ndarray = curves_MN.mean(axis=1)
+    left: np.ndarray = curves_MN - level_M[:, None] - slope_M[:, None] * place_N
+    return left
 
 
 def _vertex(values: np.ndarray, at: int) -> float:
@@ -116,5 +127,5 @@ def fit_period(time_N: np.ndarray, value_N: np.ndarray, first: float, level: flo
     follow = float(np.clip(autocorrelation(residual[None])[0, 1], 0, 0.9)) if residual.var() > 1e-18 else 0.0
     freedom = max(len(time_N) - len(values), 1)
     error = np.sqrt(float(covariance[0, 0]) * (1 + follow) / (1 - follow)) if np.isfinite(covariance[0, 0]) else np.inf
-    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * error
+    half = float(stdtrit(freedom, 0.5 + level / 2)) * error
     return Period(period, max(period - half, 0.0), period + half, span / period)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from pipelines.errors import RequestError
 from pipelines.tracking.objects import Space
@@ -157,7 +157,7 @@ class Scatter:
 
     def quantile(self, level: float) -> float:
         """Half the width of an interval in standard deviations (Student's t)."""
-        return float(stats.t.ppf(0.5 + level / 2, self.freedom))
+        return float(stdtrit(self.freedom, 0.5 + level / 2))
 
 
 def scatter_of(lines: Lines) -> Scatter:
@@ -236,7 +236,7 @@ def common_rate(rate_J: np.ndarray, own_J: np.ndarray, prior_K: np.ndarray) -> C
 def spread_variances(interval: float) -> np.ndarray:
     """(K,) variances of rates, equally likely beforehand: `NO_SPREAD` of them 0, the square roots of the others half-normal."""
     quantiles_K = np.maximum((np.arange(SPREADS) + 0.5) / SPREADS - NO_SPREAD, 0) / (1 - NO_SPREAD)
-    spread_K: np.ndarray = RATE_SPREAD / interval * stats.norm.ppf(0.5 + quantiles_K / 2)
+    spread_K: np.ndarray = RATE_SPREAD / interval * ndtri(0.5 + quantiles_K / 2)
     return spread_K**2
 
 
@@ -287,7 +287,8 @@ class Check:
     @property
     def errors_M2(self) -> np.ndarray:
         """100 |ln(found / expected)|, about per cent, of the forecast and of no change."""
-        return 100 * np.abs(self.found_M[:, None] - np.stack([self.forecast_M, self.no_change_M], axis=1))
+        errors_M2: np.ndarray = 100 * np.abs(self.found_M[:, None] - np.stack([self.forecast_M, self.no_change_M], axis=1))
+        return errors_M2
 
     def difference(self, level: float) -> tuple[float, float, float]:
         """(mean, low, high) of forecast minus no change; the interval, from pairs, is NaN for fewer than three tracks."""
@@ -295,7 +296,7 @@ class Check:
         mean, count = float(paired_M.mean()), len(paired_M)
         if count < 3:
             return mean, np.nan, np.nan
-        half = float(stats.t.ppf(0.5 + level / 2, count - 1) * paired_M.std(ddof=1) / np.sqrt(count))
+        half = float(stdtrit(count - 1, 0.5 + level / 2) * paired_M.std(ddof=1) / np.sqrt(count))
         return mean, mean - half, mean + half
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri
 
 from pipelines.tracking.cycle import Period, find_period
 from pipelines.tracking.growth import EDGE_ERROR_PX, outline_errors
@@ -87,7 +87,7 @@ def _motion_of_region(
         **{moved: displaced_N},
         phase=(elapsed_N - elapsed_N[largest]) / period % 1.0,
     )
-    half = stats.norm.ppf(0.5 + level / 2) * np.hypot(errors_N[largest], errors_N[smallest])
+    half = ndtri(0.5 + level / 2) * np.hypot(errors_N[largest], errors_N[smallest])
     left, unit, at_N = size_N[smallest] / size_N[largest], time.unit.name, elapsed_N if is_dated else own[column].to_numpy()
     ends = (found.period, found.low, found.high) if isinstance(found, Period) else (np.nan,) * 3
     row = {
