@@ -111,5 +111,7 @@ def parse_class(text: str) -> SegmentClass:
     parts = [code.split(":", 2) for code in codes]
     if not value.strip().isdigit() or not 0 < len(name) <= 64 or len(codes) not in (0, 2) or any(len(p) != 3 for p in parts):
         raise RequestError(f"--class {text}: expected {FORM}")
-    stated = [Code(code, scheme, meaning) for scheme, code, meaning in parts]
-    return SegmentClass(int(value), name, *stated[:2]) if stated else SegmentClass(int(value), name)
+    if not parts:
+        return SegmentClass(int(value), name)
+    category, kind = (Code(code, scheme, meaning) for scheme, code, meaning in parts)
+    return SegmentClass(int(value), name, category, kind)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flows.seg import Segments, classes_of, write_labels
+from pipelines.errors import RequestError
 from pipelines.tracking.label_series import LabelSeries
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pipelines.sources.dicom_references import ReferencedSeries
 
 SEG, OBJECTS, SR = "seg", "seg-objects", "sr"  # folders of files of one series each, as other programs expect them
+MOST_MEASURED = 5000  # groups of all reports together; highdicom takes some 20 ms for each
 
 
 def write_sr(
@@ -31,11 +33,14 @@ def write_sr(
     """
     from pipelines.products.dicom_sr import classes_of_tracks, write_measurements
 
+    measured = measured_objects(tables.objects, tables.events, tracked.times)
+    if len(measured) > MOST_MEASURED:
+        problem = f"{len(measured)} objects at all times together, and reports hold at most {MOST_MEASURED}"
+        raise RequestError(f"{problem}: leave out small objects with --min-size; objects.csv has them all")
     classes = classes_of_tracks(ids, tracked.labels, classes_of(tracked, segments), referred)
     of_objects = replace(tracked, labels=np.stack(ids).astype(np.uint8))
     record = write_labels(of_objects, referred, folder / OBJECTS, Segments(classes, segments.maker))
     segmentations = [Path(path) for path in record["files"]]
-    measured = measured_objects(tables.objects, tables.events, tracked.times)
     return [*segmentations, *write_measurements(measured, classes, segmentations, referred, folder / SR)]
 
 

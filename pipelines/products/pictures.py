@@ -140,7 +140,7 @@ def flat_widths(maps: Maps) -> str:
         alike = min(alike, float(np.mean(seen >= least)))
         halves.append(shown(float(high) / 2, "number"))
     nominal = f"{100 * maps.interval:g} % interval" if maps.interval else "Interval"
-    where = "all pixels" if alike == 1 else f"{100 * alike:.0f} % of the pixels and narrower in the others"
+    where = "all pixels shown" if alike == 1 else f"{int(100 * alike)} % of the pixels shown, narrower in the others"
     return f"{nominal}, alike in {where}, half width by date: {', '.join(halves)}." if halves else ""
 
 

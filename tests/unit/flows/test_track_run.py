@@ -104,7 +104,7 @@ def check_sr(run: Path, is_volume: bool) -> None:
 SR_ROLES = ("DICOM SEG of single objects", "DICOM SR")
 
 
-def test_a_cine_gives_seg_times_key_images_and_links(tmp_path: Path) -> None:
+def test_a_cine_gives_seg_times_key_images_and_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = ingested(tmp_path, "dicom", Path(str(get_testdata_file("examples_ybr_color.dcm"))))
     (run / "masks").mkdir()
     for t in range(30):
@@ -131,6 +131,10 @@ def test_a_cine_gives_seg_times_key_images_and_links(tmp_path: Path) -> None:
     linked = linked_files(RunFolder(run, ""))
     assert {"tracks", "dicom-seg", "dicom-sr"} <= set(linked)
     assert not [path for path in linked.values() if "deidentified" in str(path)]
+    monkeypatch.setattr("flows.sr.MOST_MEASURED", 29)
+    record = tracked(run / "masks", run)
+    assert "note: no DICOM SR: 30 objects at all times together, and reports hold at most 29" in "\n".join(record["lines"])
+    assert sorted(path.parent.name for path in (run / "track").rglob("*.dcm")) == ["seg"]  # none of the earlier call is left
 
 
 @pytest.mark.parametrize("vendor", ["made", "ge", "philips"])

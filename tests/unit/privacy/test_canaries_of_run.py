@@ -95,8 +95,11 @@ def test_no_planted_value_is_left_by_a_run(left: Left) -> None:
         "steps.jsonl",
         "config.yaml",
         "track/seg/seg.dcm",
+        "track/seg-objects/seg.dcm",
+        "track/sr/sr.dcm",
     ):
         assert (left.path / "runs/echo" / name).is_file()
+    assert "DICOM SR" in (left.path / "runs/echo/report.html").read_text()
     assert cube.attrs["driftline_privacy"] == "read from a de-identified copy"
     assert "path" not in json.loads(cube.attrs["driftline_config"])["source"]
     assert left.call("run", "runs/echo/config.yaml") == 0, left.outputs  # what the run leaves can be run again, without originals

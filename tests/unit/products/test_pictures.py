@@ -68,14 +68,14 @@ def test_intervals_that_are_alike_everywhere_are_told_in_words():
     flat = tuple(Frame(frame.date, np.full((3, 3), 0.4, np.float32)) for frame in frames(2))
     assert (
         flat_widths(Maps("a", "", GRID, (), flat, (None, None), flat, interval=0.9))
-        == "90 % interval, alike in all pixels, half width by date: 0.200, 0.200."
+        == "90 % interval, alike in all pixels shown, half width by date: 0.200, 0.200."
     )
     assert flat_widths(Maps("a", "", GRID, (), flat, (None, None), frames(2))) == ""
     cut = np.full((10, 10), 0.4, np.float32)
     cut[0, :5] = 0.3  # a few pixels whose upper bound would be above 1
     assert (
         flat_widths(Maps("a", "", GRID, (), flat, (None,), (Frame(flat[0].date, cut),)))
-        == "Interval, alike in 95 % of the pixels and narrower in the others, half width by date: 0.200."
+        == "Interval, alike in 95 % of the pixels shown, narrower in the others, half width by date: 0.200."
     )
 
 
