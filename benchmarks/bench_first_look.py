@@ -48,8 +48,8 @@ def look(folder: str, name: str, workers: int) -> None:
     cube = MonitoredCube(dataset, head_snapshot(uri), variable, start_ns, uri)
     detector = Detector(HarmonicModel(), Cusum(), Calibration(8.9), "down")
     made_for = Identity(detector.key, "ndvi", "start", "grid", 256)
-    kind = "processes" if workers > 1 else "threads"
-    advance_all(Monitoring(cube, detector, made_for, f"{folder}/{name}"), Compute(kind, workers))
+    compute = Compute("processes", workers) if workers > 1 else Compute("threads", 1)
+    advance_all(Monitoring(cube, detector, made_for, f"{folder}/{name}"), compute)
 
 
 def call(*arguments: object) -> Costs:
