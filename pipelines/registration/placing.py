@@ -24,8 +24,8 @@ TURNED_MARGIN = 0.02  # of mutual information, by which transforms must fit bett
 class Limits:
     """A visit beyond one of these is badly registered; docs/follow-up.md has the measurements."""
 
-    max_residual_mm: float = 1.5
-    min_edge_overlap: float = 0.4
+    max_residual_mm: float = 1.0
+    min_edge_overlap: float = 0.5
     min_information: float = 1.06
     min_field: float = 0.9
 
