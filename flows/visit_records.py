@@ -35,11 +35,16 @@ def registration_lines(about: Json) -> list[str]:
                 f"{figures['mirrored']:.3f}), edges {figures['edge_overlap']:.2f}, left over {figures['residual_mm']:.2f} mm, "
                 f"{figures['rotation_deg']:.2f} degrees, {figures['field']:.0%} of the brain"
             )
-    return lines
+    return [*lines, *about.get("notes", ())]
 
 
 def about_placement(placement: Placement, how: str) -> Json:
-    return {"how": how, "reference": placement.reference, "visits": [one.to_json() for one in placement.visits]}
+    return {
+        "how": how,
+        "reference": placement.reference,
+        "visits": [one.to_json() for one in placement.visits],
+        "notes": list(placement.notes),
+    }
 
 
 def key_of_placement(run: Any, files: VisitFiles, patient: str, visits: Sequence[Visit]) -> str:
@@ -58,7 +63,13 @@ def placement_to_json(placement: Placement) -> Json:
     grid = placement.grid
     fits = [{"fit": None if one.fit is None else asdict(one.fit), "name": one.name, "matrix": list(one.matrix),
              "problem": one.problem} for one in placement.visits]  # fmt: skip
-    return {"transform": list(grid.transform), "shape": list(grid.shape), "reference": placement.reference, "visits": fits}
+    return {
+        "transform": list(grid.transform),
+        "shape": list(grid.shape),
+        "reference": placement.reference,
+        "visits": fits,
+        "notes": list(placement.notes),
+    }
 
 
 def placement_from_json(content: Json) -> Placement:
@@ -70,7 +81,7 @@ def placement_from_json(content: Json) -> Placement:
         Placed(one["name"], tuple(one["matrix"]), None if one["fit"] is None else Fit(**one["fit"]), one["problem"])
         for one in content["visits"]
     ]
-    return Placement(grid, content["reference"], tuple(visits))
+    return Placement(grid, content["reference"], tuple(visits), tuple(content["notes"]))
 
 
 # ---------------------------------------------------------------- masks
@@ -109,9 +120,11 @@ class PatientMasks:
     def _of(self, role: str, label: str, visit: str | None = None) -> np.ndarray | None:
         from pipelines.sources.visits import grid_of_file, mask_on_grid
 
+        if visit is not None and visit not in self.found:  # the cube keeps it, its files are gone
+            return None
         path = self.files.file_of(role, self.patient, None if visit is None else self.found[visit])
         if path is None:
             return None
-        near = self.visits if visit is None else [visit]
+        near = [one for one in (self.visits if visit is None else [visit]) if one in self.found and one in self.matrices]
         places = [(grid_of_file(self.found[one].path, f"visit-{one}"), self.matrices[one]) for one in near]
         return mask_on_grid(path, self.grid, label, places)
