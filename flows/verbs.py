@@ -170,7 +170,10 @@ def info_lines(cube: Json) -> Iterator[str]:
     shape, is_undated = cube["shape"], cube.get("time_origin") == "unknown"
     yield f"cube:      {cube['uri']}"
     yield f"snapshot:  {cube['snapshot']}, {cube['versions']} version{'s' * (cube['versions'] != 1)}; see `driftline history`"
-    if shape["time"]:
+    if shape["time"] and is_undated and cube.get("registration"):
+        yield f"visits:    {shape['time']}; no file states a date, so how long they are apart is not known"
+        yield f"usable:    {cube['mean_valid_fraction']:.0%} of the voxels on average"
+    elif shape["time"]:
         apart = f", {format_span(cube['median_step_days'])} apart (median)" if cube["median_step_days"] else ""
         ends = f"{format_date(cube['first'])} to {format_date(cube['last'])}"
         ends += " after the first frame (no file states a date)" if is_undated else " UTC"
@@ -186,6 +189,10 @@ def info_lines(cube: Json) -> Iterator[str]:
     yield f"stored:    {cube['dtype']}, chunks {sides[0]} ({', '.join(shape)}), {size}"
     if sides[1]:
         yield f"{'':<11}in objects of {sides[1]}"
+    if cube.get("registration"):
+        from flows.visit_records import registration_lines
+
+        yield from registration_lines(cube["registration"])
     for label, scenes in (("damaged:", cube["damaged"]), ("kept out:", cube["kept_out"]), ("refused:", cube["refused"])):
         if scenes:
             first = scenes[0] if isinstance(scenes[0], str) else f"{scenes[0]['scene_id']}, {scenes[0]['reason']}"

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 LEAST_VISITS = 2
 SWAPPED = "nothing states when the visits were: that two of them were exchanged could not be seen"
-REGISTRATION = "driftline_registration"  # attribute of the cube of a patient
 
 # ---------------------------------------------------------------- what is read
 
@@ -104,8 +103,10 @@ def ingest_visits(context: Invocation) -> Record:
             refused += sites[name].pop("refused")
             lines += sites[name].pop("lines")
         except (RequestError, SceneRefused, StateError) as e:
-            own = list(getattr(e, "driftline_refused", ()))
-            refused += [*own, {"scene_id": name, "reason": "too-few-visits", "detail": str(e)}]
+            refused += [
+                *getattr(e, "driftline_refused", ()),
+                _refusal("", SceneRefused(name, "too-few-visits", f"left out: {e}")),
+            ]
             lines += [f"  {name} is left out: {e}"]
     if not sites:
         raise RequestError("\n".join(["no patient has two visits that can be used", *lines]))
@@ -131,6 +132,7 @@ def ingest_patient(context: Invocation, files: VisitFiles, patient: str) -> Reco
 
     Raises RequestError where fewer than two visits can be used; it carries their refusals.
     """
+    from pipelines.cube.history import REGISTRATION
     from pipelines.cube.ingest import ingest
     from pipelines.sources.visits import UNDATED, PlacedVisit, VisitsSource
 
@@ -138,7 +140,10 @@ def ingest_patient(context: Invocation, files: VisitFiles, patient: str) -> Reco
     visits = files.visits(patient)
     placement, refused = place_patient(context, files, patient, visits)
     problems = {one.name: one.problem for one in placement.visits if one.problem}
-    refused += [SceneRefused(f"visit-{of}", "badly-registered", problem) for of, problem in problems.items()]
+    refused += [
+        SceneRefused(f"visit-{of}", "badly-registered", f"it does not lie on the reference visit: {problem}")
+        for of, problem in problems.items()
+    ]
     matrices = {one.name: one.matrix for one in placement.visits if not one.problem}
     used = tuple(PlacedVisit.of(one, matrices[one.name]) for one in visits if one.name in matrices)
     _require_two(name, [one.id for one in used], refused)
@@ -179,7 +184,7 @@ def place_patient(
     kept = context.folder.registration / f"{name}.json"
     key = key_of_placement(context.run, files, patient, visits)
     if (before := readable(kept)).get("key") == key:
-        return placement_from_json(before["placement"]), [SceneRefused(*one) for one in before["unread"]]
+        return placement_from_json(before["placement"]), [SceneRefused(one[0], *one[1:]) for one in before["unread"]]
 
     def work(_progress: object) -> Placement:
         return _place(context, files, patient, visits, refused)
@@ -211,7 +216,7 @@ def _place(
             refused.append(e)
         except RequestError as e:
             volumes.pop(visit.name)
-            refused.append(SceneRefused(visit.id, "badly-registered", str(e)))
+            refused.append(SceneRefused(visit.id, "badly-registered", f"its transform cannot be used: {e}"))
     if len(volumes) < LEAST_VISITS:
         _require_two(name_of_patient(patient), list(volumes), refused)
     of_grid, of_brain = files.file_of("grid", patient), files.file_of("brain", patient)
@@ -310,7 +315,7 @@ def _refusal(patient: str, e: SceneRefused) -> Record:
 
 
 def _named(patient: str, refused: Sequence[SceneRefused]) -> list[SceneRefused]:
-    return [SceneRefused(f"{patient}/{one.scene_id}", one.reason, one.detail) for one in refused]
+    return [SceneRefused(f"{patient}/{one.scene_id}", *(one.reason, one.detail)) for one in refused]
 
 
 def _where(refused: Sequence[Record], folder: RunFolder) -> list[str]:

@@ -87,7 +87,7 @@ def write_nifti(path: Path, values_ZYX: np.ndarray, grid: Grid) -> Path:
 def write_patient(
     folder: Path, matrices: Sequence[np.ndarray], grids: Sequence[Grid], *, head: Head | None = None, transforms: bool = False
 ) -> Path:
-    """`study1_FLAIR.nii.gz`, ... in a folder, int16; `brain.nii.gz` on the common grid; with `transforms` those, as ITK's text."""
+    """`study1_FLAIR.nii.gz`, ... in a folder, int16; `brain.nii.gz` on the common grid; transforms: also those, in ITK's text."""
     for n, (matrix, grid) in enumerate(zip(matrices, grids, strict=True), 1):
         visit = made_visit(head or Head(), matrix, grid, seed=n)
         write_nifti(folder / f"study{n}_FLAIR.nii.gz", np.round(visit.values_ZYX).astype(np.int16), grid)

@@ -58,6 +58,9 @@ def steps_of(uri: str) -> tuple[Step, ...]:
         return read_steps(zarr.open_group(store.open_repository(uri).readonly_session(store.BRANCH).store, mode="r"))
 
 
+REGISTRATION = "driftline_registration"  # attribute of the cube of a patient's visits: how each lies on the others
+
+
 def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
     """Summary of a cube, ready for JSON: shape, dates with their valid fraction, bands, grid, bytes, snapshot; the ids of
     scenes that are damaged or kept out by `driftline drop`, and what ingest refused and does not read again.
@@ -92,6 +95,7 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
         "grid": _describe_grid(grid),
         "format": cube.attrs["driftline_format"],
         "damaged": cube["scene_id"].values[cube["content_hash"].values == ""].tolist(),
+        "registration": json.loads(cube.attrs.get(REGISTRATION, "null")),
         "kept_out": json.loads(listed.get("dropped", "[]")),
         "refused": json.loads(listed.get("refused", "[]")),
         "dates": dates,

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from pipelines.errors import RequestError
 from pipelines.grid import Grid
 from pipelines.registration.resampling import resample
 from pipelines.registration.rigid import CHECK, Level, register_rigid
@@ -15,6 +16,7 @@ BINS = 64
 EDGE_SHARE = 0.15  # of the voxels within the brain that count as edges
 EDGE_MM = 1.0  # scale of the gradient
 MIRROR = Level(3.0, 2.0, 0.02)  # registration of the mirror image
+LOST = (999.0, 999.0, 180.0)  # mm, mm, degrees: of what no registration finds
 INNER_MM = 3.0  # the boundary of the brain itself is left out: other tissue beside it moves
 
 
@@ -23,13 +25,15 @@ class Fit:
     """How a visit fits the reference visit.
 
     information: normalised mutual information within the brain, 1 (none) to 2. mirrored: the same of the visit's mirror image,
-    registered. edge_overlap: Dice of the strongest edges within the brain. residual_mm: the largest shift at the brain's boundary
-    that a second registration still finds; shift_mm at its centre, rotation_deg in degrees. field: share of the brain that the
-    visit shows. turned_round: information with the inverse of given transforms; None where none are given.
+    registered; settled: of the visit itself after a second registration. edge_overlap: Dice of the strongest edges within the
+    brain. residual_mm: the largest shift at the brain's boundary that the second registration finds; shift_mm at its centre,
+    rotation_deg in degrees. field: share of the brain that the visit shows. turned_round: information with the inverse of given
+    transforms; None where none are given.
     """
 
     information: float
     mirrored: float
+    settled: float
     edge_overlap: float
     residual_mm: float
     shift_mm: float
@@ -57,12 +61,16 @@ def measure_fit(reference: Volume, visit_ZYX: np.ndarray, brain_ZYX: np.ndarray)
     field = float(there_ZYX[brain_ZYX].mean()) if brain_ZYX.any() else 0.0
     seen_ZYX = brain_ZYX & there_ZYX & np.isfinite(reference.values_ZYX)
     if np.count_nonzero(seen_ZYX) < 1000:
-        return Fit(1.0, 1.0, 0.0, np.inf, np.inf, np.inf, field)
-    information, mirrored = compared_information(reference, visit_ZYX, seen_ZYX)
+        return Fit(1.0, 1.0, 1.0, 0.0, *LOST, field)
     edges = edge_overlap(reference.values_ZYX, visit_ZYX, seen_ZYX, grid)
-    left = register_rigid(reference, Volume(visit_ZYX, grid), seen_ZYX, levels=[CHECK], starts=["positions"])
-    residual, shift, rotation = motion_of(left, surface_points(brain_ZYX, grid))
-    return Fit(information, mirrored, edges, residual, shift, rotation, field)
+    left = np.eye(4)
+    try:
+        left = register_rigid(reference, Volume(visit_ZYX, grid), seen_ZYX, levels=[CHECK], starts=["positions"])
+        residual, shift, rotation = motion_of(left, surface_points(brain_ZYX, grid))
+    except RequestError:  # nothing in common
+        residual, shift, rotation = LOST
+    figures = compared_information(reference, visit_ZYX, seen_ZYX, left)
+    return Fit(*figures, edges, residual, shift, rotation, field)
 
 
 def normalised_information(one_ZYX: np.ndarray, other_ZYX: np.ndarray, where_ZYX: np.ndarray) -> float:
@@ -117,11 +125,14 @@ def motion_of(matrix: np.ndarray, points: np.ndarray) -> tuple[float, float, flo
     )
 
 
-def compared_information(reference: Volume, visit_ZYX: np.ndarray, brain_ZYX: np.ndarray) -> tuple[float, float]:
-    """Normalised mutual information of the reference with the visit, and with the visit's mirror image after registration.
+def compared_information(
+    reference: Volume, visit_ZYX: np.ndarray, brain_ZYX: np.ndarray, left: np.ndarray
+) -> tuple[float, float, float]:
+    """Normalised mutual information of the reference with the visit, with its mirror image after registration, and with the visit
+    where a second registration would put it. left (4, 4): what that found.
 
-    The mirror is the sagittal plane through the centre of the brain, as the positions say where left is. Both at the same
-    spacing, since smooth images share more.
+    The mirror is the sagittal plane through the centre of the brain, as the positions say where left is. All at the same spacing,
+    since smooth images share more.
     """
     mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
     mirror[0, 3] = 2 * surface_points(brain_ZYX, reference.grid)[:, 0].mean()
@@ -134,6 +145,7 @@ def compared_information(reference: Volume, visit_ZYX: np.ndarray, brain_ZYX: np
     return (
         normalised_information(small.values_ZYX, visit.values_ZYX, brain),
         normalised_information(small.values_ZYX, fitted_ZYX, brain),
+        normalised_information(small.values_ZYX, resample(visit.values_ZYX, visit.grid, left, small.grid, "linear"), brain),
     )
 
 

@@ -16,6 +16,7 @@ from pipelines.registration.rigid import register_rigid
 from pipelines.registration.volumes import Volume, foreground
 
 How = Literal["given", "rigid", "none"]
+MIRROR_MARGIN = 0.02  # of mutual information, by which the mirror image must fit better
 TURNED_MARGIN = 0.02  # of mutual information, by which transforms must fit better the other way round to be called turned round
 
 
@@ -27,7 +28,6 @@ class Limits:
     min_edge_overlap: float = 0.4
     min_information: float = 1.06
     min_field: float = 0.9
-    mirror_margin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def problem_of(fit: Fit, settings: RegistrationSettings) -> str:
             f"the given transforms fit better the other way round (mutual information {fit.turned_round:.3f}, as stated "
             f"{fit.information:.3f}): set registration.maps: {other}"
         )
-    if fit.mirrored > fit.information + limits.mirror_margin:
+    if fit.mirrored > max(fit.settled, fit.information) + MIRROR_MARGIN:
         return f"the mirror image fits better: left and right are exchanged in this visit or in the reference ({fit.words})"
     beyond = [
         text

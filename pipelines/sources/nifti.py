@@ -161,12 +161,14 @@ def _folder(source: NiftiSource) -> Volumes:
     kept, off = [one for one in seen if _fits(one[2], usual)], [n for n, one in enumerate(seen) if not _fits(one[2], usual)]
     if off and len(kept) == 1:
         raise RequestError(
-            f"the {len(seen)} volumes of the folder have grids (or types, or scales) of their own: each visit keeps its position "
-            "in the scanner, and volumes are not resampled here; register them to one grid first"
+            f"the {len(seen)} volumes of the folder have grids (or types, or scales) of their own, and kind: nifti resamples "
+            "nothing; visits of patients come onto one grid with `kind: visits` (docs/follow-up.md)"
         )
     refused += [
         SceneRefused(
-            f"volume-{n:04d}", "wrong-grid", "it has another grid, type or scale than most; register it to their grid first"
+            f"volume-{n:04d}",
+            "wrong-grid",
+            "it has another grid, type or scale than most; visits of patients come onto one grid with `kind: visits`",
         )
         for n in off
     ]

@@ -17,6 +17,7 @@ from pipelines.sources.dicom_files import is_dicom
 from pipelines.sources.nifti import NiftiSource
 from pipelines.sources.nifti_names import is_nifti
 from pipelines.sources.source import Listing
+from pipelines.sources.visit_proposal import find_visits, propose_visits
 
 FEWEST_TIMES = 4  # one step of context, one ahead: two to learn from, one each for validation and test
 BAND = Band("intensity")
@@ -36,6 +37,9 @@ def propose_volumes(path: Path, name: str, task: str, kind: str, written_as: str
     """The text of a valid config; every guess has a comment. Raises RequestError where nothing can be read."""
     if task != "forecast":
         raise RequestError(f"{path} holds volumes of a patient; `driftline init` proposes forecasts of them, not a {task} run")
+    visits = find_visits(path) if kind == "nifti" and path.is_dir() else None
+    if visits is not None and visits.has_own_grids:
+        return propose_visits(path, name, written_as, visits)
     source: DicomSource | NiftiSource = NiftiSource(path, BAND)
     chosen, others = "", list[str]()
     if kind == "dicom":

@@ -230,7 +230,7 @@ def test_files_off_the_grid_are_refused_and_visits_with_grids_of_their_own_too(t
     listing = NiftiSource(tmp_path, BAND).list_scenes()
     assert (len(listing.scenes), [refusal.reason for refusal in listing.refused]) == (2, ["wrong-grid"])
     (tmp_path / "20200103.nii").unlink()
-    with pytest.raises(RequestError, match="register them to one grid first"):
+    with pytest.raises(RequestError, match="kind: visits"):
         NiftiSource(tmp_path, BAND).list_scenes()
 
 

@@ -1,0 +1,151 @@
+"""Visits of made patients from files to cubes: on one grid, checked, de-identified; what is wrong is left out and named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from flows import stage
+from flows.task import Invocation, open_invocation, remembering_folder
+from flows.verbs import info_lines
+from flows.visits import open_patient, patients_of
+from pipelines.cube.history import describe
+from pipelines.errors import ConfigError, RequestError
+from pipelines.registration.resampling import resample
+from tests.made_visits import Head, brain_on, grid_of, made_visit, rigid, write_nifti, write_patient
+
+pytest.importorskip("SimpleITK")
+pytest.importorskip("nibabel")
+SECOND, MOVED = grid_of((24, 50, 48), (3.5, 3.7, 5.5), (8, -4, 3)), rigid((4, -6, 8), (5, -3, 7))
+GIVEN = {
+    "pattern": "{patient}/study{visit}_FLAIR.nii.gz",
+    "grid": "{patient}/brain.nii.gz",
+    "brain": "{patient}/brain.nii.gz",
+    "transforms": "{patient}/study{visit}_to_common.txt",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "keys"))
+    return tmp_path / "originals"
+
+
+def config(folder: Path, source: dict[str, Any], **sections: object) -> Path:
+    path = Path("follow.yaml")
+    content = {"name": "follow", "task": "follow_up", "source": {"kind": "visits", "path": str(folder), **source}, **sections}
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def ingest(path: Path) -> tuple[Invocation, dict[str, Any]]:
+    context = open_invocation(path)
+    with remembering_folder(context):
+        return context, stage.carry_out(context, "ingest")
+
+
+def test_visits_with_given_transforms_lie_on_the_common_grid_and_a_second_call_changes_nothing(folder: Path) -> None:
+    write_patient(folder / "doe", [np.eye(4), MOVED], [grid_of(), SECOND], transforms=True)
+    write_patient(folder / "roe", [rigid((1, 1, 1)), MOVED], [SECOND, grid_of()], head=Head(5), transforms=True)
+    context, record = ingest(config(folder, GIVEN))
+    assert (record["refused"], len(patients_of(context))) == ([], 2)
+    again, second = ingest(Path("runs/follow/config.yaml"))  # which names the copy alone
+    assert (second["skipped"], second["snapshot"]) == (True, record["snapshot"])
+    for name in patients_of(again):
+        patient = open_patient(again, name)
+        assert patient.grid.is_aligned(grid_of())
+        assert (patient.visits, patient.is_dated, patient.lesions_TZYX) == (("1", "2"), False, None)
+        assert np.array_equal(patient.brain_ZYX, brain_on(grid_of()))
+        head = Head() if abs(patient.images_TZYX[0] - made_visit(Head(), np.eye(4), grid_of()).values_ZYX).mean() < 5 else Head(5)
+        truth_ZYX = made_visit(head, np.eye(4), grid_of(), noise=0).values_ZYX
+        inner_ZYX = brain_on(grid_of((22, 54, 46))) & np.isfinite(patient.images_TZYX).all(axis=0)
+        for image_ZYX in patient.images_TZYX:
+            assert np.abs(image_ZYX - truth_ZYX)[inner_ZYX].mean() < 6
+    lines = "\n".join(info_lines(describe(context.folder.cube_of(name))))
+    assert "how long they are apart is not known" in lines
+    assert "registration: given, onto visit 1\n  visit 2: used, mutual information" in lines
+
+
+def test_a_badly_registered_visit_is_refused_and_the_others_go_on(folder: Path) -> None:
+    wrong = MOVED @ rigid((0, 0, 6))
+    write_patient(folder / "doe", [np.eye(4), MOVED, MOVED], [grid_of(), SECOND, grid_of()], transforms=True)
+    write_patient(folder / "roe", [np.eye(4), MOVED], [grid_of(), SECOND], head=Head(5), transforms=True)
+    for patient, visit in (("doe", 3), ("roe", 2)):
+        from pipelines.registration.transforms import format_transform
+
+        (folder / patient / f"study{visit}_to_common.txt").write_bytes(format_transform(wrong))
+    context, record = ingest(config(folder, GIVEN))
+    reasons = sorted((one["reason"], one["scene_id"].partition("/")[2]) for one in record["refused"])
+    assert reasons == [("badly-registered", "visit-2"), ("badly-registered", "visit-3"), ("too-few-visits", "")]
+    assert all("second registration still moves it" in one["detail"] for one in record["refused"])
+    [name] = patients_of(context)
+    assert open_patient(context, name).visits == ("1", "2")
+    assert json.loads(Path("runs/follow/refused.json").read_text()) == record["refused"]
+
+
+def test_rigid_visits_come_onto_the_grid_of_the_first_and_masks_go_with_them(folder: Path) -> None:
+    home = write_patient(folder / "doe", [np.eye(4), MOVED], [grid_of(), SECOND])
+    spot_ZYX = np.zeros(SECOND.shape, np.uint8)
+    spot_ZYX[10:13, 20:24, 20:25] = 7
+    write_nifti(home / "study2_lesions.nii.gz", spot_ZYX, SECOND)
+    source = {"pattern": "{patient}/study{visit}_FLAIR.nii.gz"}
+    context, record = ingest(config(folder, source))
+    assert record["refused"] == []
+    [name] = patients_of(context)
+    patient = open_patient(context, name)
+    assert patient.grid.is_aligned(grid_of())
+    assert (patient.brain_ZYX, patient.reference_ZYX) == (None, None)
+    from pipelines.sources.visits import mask_on_grid
+
+    matrix = record["sites"][name]["registration"]["visits"][1]["matrix"]
+    mask_ZYX = mask_on_grid(home / "study2_lesions.nii.gz", grid_of(), places=[(SECOND, matrix)])
+    expected_ZYX = np.nan_to_num(resample(spot_ZYX, SECOND, MOVED, grid_of(), "nearest"))
+    assert set(np.unique(mask_ZYX)) == {0, 7}
+    assert 2 * np.count_nonzero((mask_ZYX > 0) & (expected_ZYX > 0)) > 1.8 * np.count_nonzero(expected_ZYX)
+
+
+def test_dates_are_moved_and_their_distance_stays(folder: Path) -> None:
+    home = write_patient(folder, [np.eye(4), MOVED], [grid_of(), SECOND])
+    (home / "study1_FLAIR.nii.gz").rename(home / "doe_20190301.nii.gz")
+    (home / "study2_FLAIR.nii.gz").rename(home / "doe_20200115.nii.gz")
+    context, record = ingest(config(folder, {"pattern": "doe_{date:%Y%m%d}.nii.gz"}))
+    [name] = patients_of(context)
+    patient = open_patient(context, name)
+    assert patient.is_dated
+    assert patient.times[1] - patient.times[0] == np.timedelta64(320, "D")
+    assert patient.times[0] < np.datetime64("2019-03-01")
+    assert not any("exchanged" in note for note in record["notes"])
+
+
+def test_no_name_and_no_date_of_a_patient_is_in_what_the_run_leaves(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = write_patient(folder / "Doe_Jane_1970", [np.eye(4), MOVED], [grid_of(), SECOND], transforms=True)
+    first = home / "study1_to_common.txt"
+    first.write_text("# Doe Jane\n" + first.read_text().split("\n", 1)[1])
+    with pytest.raises(RequestError) as e:
+        ingest(config(folder, GIVEN))
+    assert "Doe" not in str(e.value)
+    first.write_text("#Insight Transform File V1.0\n# Doe Jane\n" + first.read_text().split("\n", 1)[1])
+    (home / "study1_FLAIR.json").write_text('{"PatientName": "Doe^Jane"}')
+    ingest(config(folder, GIVEN))
+    left = [path for path in Path("runs").rglob("*") if path.is_file()]
+    assert not [path for path in left if "Doe" in str(path) or b"Doe" in path.read_bytes() or b"1970" in path.read_bytes()]
+    assert "Doe" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"pattern": "{patient}/nothing{visit}.nii.gz"}, "fits none of the"),
+    ({"pattern": "{patient}/study_FLAIR.nii.gz"}, "nothing in the pattern tells the visits apart"),
+    ({"pattern": "{patient}/study{vist}_FLAIR.nii.gz"}, "did you mean {visit}"),
+    ({"brain": "{patient}/mask.nii.gz"}, "the pattern fits no file"),
+    ({"transforms": "{patient}/to_common.txt"}, "every visit would have the same file"),
+    ({"patients": ["roe"]}, "1 of source.patients are not among"),
+])  # fmt: skip
+def test_a_config_that_finds_nothing_is_refused_at_its_key(folder: Path, change: dict[str, Any], said: str) -> None:
+    write_patient(folder / "doe", [np.eye(4), MOVED], [grid_of(), SECOND], transforms=True)
+    with pytest.raises(ConfigError, match=said) as e:
+        open_invocation(config(folder, {**GIVEN, **change}))
+    assert "doe" not in str(e.value).replace(str(folder), "")

@@ -1,0 +1,103 @@
+"""Visits of made heads whose positions are known: found again, and refused where they are wrong."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from pipelines.grid import Grid
+from pipelines.registration.placing import Placement, RegistrationSettings, place_visits
+from pipelines.registration.rigid import register_rigid
+from pipelines.registration.volumes import Volume, surface_points
+from tests.made_visits import Head, brain_on, grid_of, made_visit, rigid
+
+pytest.importorskip("SimpleITK")
+SECOND = grid_of((24, 50, 48), (3.5, 3.7, 5.5), (8, -4, 3))
+MOVED = rigid((4, -6, 8), (5, -3, 7))
+
+
+def place(volumes: Mapping[str, Volume], how: str = "rigid", given: Mapping[str, np.ndarray] | None = None) -> Placement:
+    settings = RegistrationSettings(how)  # type: ignore[arg-type]
+    return place_visits(volumes, given or {}, grid_of() if how == "given" else None, brain_on, settings)
+
+
+def first() -> Volume:
+    return made_visit(Head(), np.eye(4), grid_of())
+
+
+def second(matrix: np.ndarray = MOVED, head: Head | None = None) -> Volume:
+    return made_visit(head or Head(), matrix, SECOND, seed=2)
+
+
+def furthest(found: np.ndarray, truth: np.ndarray, grid: Grid) -> float:
+    """The largest distance in mm at the boundary of the brain."""
+    points, apart = surface_points(brain_on(grid), grid), found - truth
+    return float(np.linalg.norm(points @ apart[:3, :3].T + apart[:3, 3], axis=1).max())
+
+
+@pytest.mark.parametrize("moved", [MOVED, rigid((-12, 9, -7), (-8, 10, -10)), rigid()])
+def test_a_movement_is_found_to_a_third_of_a_millimetre_and_every_time_the_same(moved: np.ndarray) -> None:
+    one, other = first(), second(moved)
+    found = register_rigid(one, other, brain_on(one.grid))
+    assert furthest(found, moved, one.grid) < 0.3
+    assert np.array_equal(found, register_rigid(one, other, brain_on(one.grid)))
+
+
+def test_what_is_registered_is_used_with_its_figures() -> None:
+    placed = place({"1": first(), "2": second()})
+    one, other = placed.visits
+    assert (placed.reference, one.fit, one.problem, other.problem) == ("1", None, "", "")
+    assert other.fit is not None
+    assert (other.fit.residual_mm < 0.5, other.fit.field > 0.99, other.fit.edge_overlap > 0.7) == (True, True, True)
+    assert other.fit.information > other.fit.mirrored + 0.1
+
+
+def test_the_way_in_which_axes_are_stored_changes_nothing() -> None:
+    visit = second()
+    flipped = Volume(visit.values_ZYX[:, ::-1, ::-1].copy(), SECOND.flipped("x").flipped("y"))
+    found = place({"1": first(), "2": flipped}).visits[1]
+    assert found.problem == ""
+    assert furthest(found.matrix_44, MOVED, grid_of()) < 0.3
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    (rigid((0, 0, 5)), "a second registration still moves it by"),
+    (rigid((2, 0, 0)), "a second registration still moves it by"),
+    (rigid(degrees_xyz=(0, 0, 3)), "a second registration still moves it by"),
+    (rigid((0, 0, 70)), "it shows"),
+])  # fmt: skip
+def test_a_transform_that_is_off_is_refused_with_what_is_left(wrong: np.ndarray, said: str) -> None:
+    problem = place({"1": first(), "2": second()}, "given", {"1": np.eye(4), "2": MOVED @ wrong}).visits[1].problem
+    assert said in problem
+    assert "mutual information" in problem
+
+
+def test_transforms_that_map_the_other_way_are_named() -> None:
+    """Both visits are moved from the common space, so that a wrong direction moves each twice."""
+    head, back = Head(), rigid((-5, 6, 4), (-4, 6, -3))
+    volumes = {"1": made_visit(head, back, grid_of()), "2": second()}
+    turned = {"1": np.linalg.inv(back), "2": np.linalg.inv(MOVED)}
+    assert "set registration.maps: to_common" in place(volumes, "given", turned).visits[1].problem
+    assert place(volumes, "given", {"1": back, "2": MOVED}).visits[1].problem == ""
+
+
+def test_exchanged_left_and_right_is_called_so() -> None:
+    visit = second()
+    mirrored = Volume(visit.values_ZYX[:, :, ::-1].copy(), SECOND)
+    assert "mirror image fits better" in place({"1": first(), "2": mirrored}).visits[1].problem
+
+
+def test_another_person_is_refused() -> None:
+    assert place({"1": first(), "2": second(head=Head(9))}).visits[1].problem
+
+
+def test_of_three_visits_the_one_that_fits_no_other_is_refused_even_if_it_is_the_first() -> None:
+    third = made_visit(Head(), rigid((-3, 2, 1), (2, 2, 2)), SECOND, seed=3)
+    placed = place({"1": made_visit(Head(9), np.eye(4), grid_of()), "2": second(), "3": third})
+    assert placed.reference == "2"
+    assert [bool(one.problem) for one in placed.visits] == [True, False, False]
+    assert placed.grid == SECOND
+
+
+def test_a_visit_without_a_transform_is_not_used() -> None:
+    assert "no transform" in place({"1": first(), "2": second()}, "given", {"1": np.eye(4)}).visits[1].problem
