@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from configs.load import config_hash
 from configs.tasks import follow_up as config
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from flows.planning import Extent, PlannedStep
     from pipelines.follow_up.analysis import FollowedPatient
     from pipelines.follow_up.decisions import Decision
-    from pipelines.follow_up.patient import Patient
 
+Done = TypeVar("Done")
 DECISIONS = "decisions"  # folder of a run
 RESEARCH = "For research only, not for diagnosis: every lesion here is a proposal, and a reader has to look at it."
 NO_REFERENCE = "No reference of changes is given (evaluation.reference): how well change is found here is not known."
@@ -94,49 +94,31 @@ class FollowUp(Task):
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         """Proposal and simple differencing against the reference, with thresholds chosen on other patients."""
-        from pipelines.follow_up.analysis import score_patient
-        from pipelines.follow_up.calibration import (
-            choose_thresholds,
-            count_methods,
-            fix_threshold,
-            held_out_thresholds,
-            qualities,
-        )
+        from pipelines.follow_up.analysis import count_patient, try_thresholds
+        from pipelines.follow_up.calibration import choose_thresholds, fix_threshold, held_out_thresholds
         from pipelines.follow_up.conclusion import conclude
-        from pipelines.follow_up.measures import axial_axis
 
         run, do, settings = context.run, partial(context.steps.do, "evaluate"), config.build_settings(context.run)
         known: dict[str, Any] = {}
-
-        def score(patient: Patient) -> Any:
-            assert patient.reference_ZYX is not None, "patients without a reference are left out before"
-            scores = score_patient(patient, settings)
-            return qualities(scores, patient.reference_ZYX, patient.voxel_ml, settings.change, axial_axis(patient.grid))
-
-        def count(patient: Patient, thresholds: Mapping[str, float]) -> Any:
-            assert patient.reference_ZYX is not None, "patients without a reference are left out before"
-            scores, axis = score_patient(patient, settings), axial_axis(patient.grid)
-            return count_methods(scores, patient.reference_ZYX, patient.voxel_ml, thresholds, settings.change, axis)
-
         for name in visits.patients_of(context):
             patient = visits.open_patient(context, name)
             if patient.reference_ZYX is None or not patient.reference_ZYX.any():
                 context.steps.log(f"evaluate: {name} has no reference of changes, or an empty one, and is not measured")
                 continue
-            known[name] = do(f"try thresholds on {name}", lambda _, one=patient: score(one))
+            known[name] = do(f"try thresholds on {name}", alone(partial(try_thresholds, patient, settings)))
         if not known:
             raise RequestError(
                 "no patient that is used has a reference with changes; correct evaluation.reference, or take it out"
             )
         thresholds = fix_threshold(held_out_thresholds(known, list(known)), run.change.threshold)
         shipped = fix_threshold({"": choose_thresholds(known)}, run.change.threshold)[""]
-        counts = {
-            name: do(f"score {name}", lambda _, one=name: count(visits.open_patient(context, one), thresholds[one]))
-            for name in known
-        }
+        counts = {}
+        for name in known:
+            work = partial(count_patient, visits.open_patient(context, name), thresholds[name], settings)
+            counts[name] = do(f"score {name}", alone(work))
         is_fixed = run.change.threshold is not None
-        work = partial(conclude, counts, thresholds, config.build_asked(run), shipped, is_fixed=is_fixed)
-        evaluation = do("compare", lambda _: work())
+        judge = partial(conclude, counts, thresholds, config.build_asked(run), shipped, is_fixed=is_fixed)
+        evaluation = do("compare", alone(judge))
         return evaluation, {"snapshot": require(context.folder, "ingest")["snapshot"], "model_hash": ""}
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
@@ -152,15 +134,16 @@ class FollowUp(Task):
         best: tuple[float, FollowedPatient] | None = None
         for name in visits.patients_of(context):
             work = partial(self.follow, context, name, threshold_of(run, evaluation, name), decisions, building)
-            found = do(f"follow {name}", lambda _, one=work: one())
+            found = do(f"follow {name}", alone(work))
             facts[name] = found[1]
             amount = sum(row["change_ml"] for row in found[1]["largest"])
             best = (amount, found[0]) if best is None or amount > best[0] else best
         assert best is not None, "an ingest leaves a patient at least"
-        do("draw the lesions that change most", lambda _: draw_quicklook([best[1]], building.pictures / "quicklook.png"))
+        draw = partial(draw_quicklook, [best[1]], building.pictures / "quicklook.png")
+        do("draw the lesions that change most", alone(draw))
         strangers = [one for one in decisions if one.patient not in facts]
         lineage = FollowUpLineage(run.name, ingested["snapshot"], config_hash(run), code_version(), len(decisions))
-        do("write the index", lambda _: write_follow_up_index(facts, lineage, strangers, building.products))
+        do("write the index", alone(partial(write_follow_up_index, facts, lineage, strangers, building.products)))
         notes = [f"{name}: {note}" for name, one in facts.items() for note in one["notes"]]
         notes += [f"{name}: a decision finds no lesion: {text}" for name, one in facts.items() for text in one["unmatched"]]
         if strangers:
@@ -235,6 +218,11 @@ class FollowUp(Task):
 
 
 # ---------------------------------------------------------------- parts
+
+
+def alone(work: Callable[[], Done]) -> Callable[[object], Done]:
+    """`work` as a step that shows no progress."""
+    return lambda _progress: work()
 
 
 def threshold_of(run: FollowUpRun, evaluation: Evaluation | None, name: str) -> float:

@@ -93,13 +93,15 @@ def _sums(
     own = lesions_of(found_ZYX, voxel_ml)
 
     def voxels(mask: np.ndarray) -> np.ndarray:
-        return np.bincount(place_ZYX[mask], minlength=count + 1)[1:]
+        sums: np.ndarray = np.bincount(place_ZYX[mask], minlength=count + 1)[1:]
+        return sums
 
     def per_place(label_ZYX: np.ndarray, values_N: np.ndarray) -> np.ndarray:
         number_N = np.arange(1, len(values_N) + 1)
         labels, first = np.unique(label_ZYX, return_index=True)
         place_N = place_ZYX.ravel()[first[np.searchsorted(labels, number_N)]]
-        return np.bincount(place_N, weights=values_N, minlength=count + 1)[1:]
+        sums: np.ndarray = np.bincount(place_N, weights=values_N, minlength=count + 1)[1:]
+        return sums
 
     hit, right = detected(lesions_ZYX, own), detected(own, lesions_ZYX)
     columns = (
@@ -140,11 +142,13 @@ def lesion_f1(sums: np.ndarray) -> np.ndarray:
 
 def false_lesions(sums: np.ndarray) -> np.ndarray:
     """Found lesions that are not true."""
-    return sums[..., 5] - sums[..., 6]
+    false: np.ndarray = sums[..., 5] - sums[..., 6]
+    return false
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.divide(a, b, out=np.full(np.broadcast(a, b).shape, np.nan), where=b > 0)
+    ratio: np.ndarray = np.divide(a, b, out=np.full(np.broadcast(a, b).shape, np.nan), where=b > 0)
+    return ratio
 
 
 STATISTICS: dict[str, Statistic] = {

@@ -5,13 +5,15 @@ Patient -> score_patient -> (threshold) -> follow_patient -> FollowedPatient -> 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from pipelines.follow_up.agreement import Counts
+from pipelines.follow_up.calibration import Quality, count_methods, qualities
 from pipelines.follow_up.change_score import (
     BrightSettings,
     ChangeScores,
@@ -114,6 +116,20 @@ def score_patient(patient: Patient, settings: FollowUpSettings) -> list[ChangeSc
     images, visits = patient.images_TZYX, patient.visits
     pairs = [(images[n : n + 2], visits[n : n + 2]) for n in range(len(images) - 1)]
     return [score_change(pair, brain, patient.grid.spacing, settings.change, names) for pair, names in pairs]
+
+
+def try_thresholds(patient: Patient, settings: FollowUpSettings) -> Quality:
+    """How well change of a patient with a reference is found with every threshold that is tried. Raises RequestError."""
+    assert patient.reference_ZYX is not None, "only patients with a reference are asked for"
+    scores, axis = score_patient(patient, settings), axial_axis(patient.grid)
+    return qualities(scores, patient.reference_ZYX, patient.voxel_ml, settings.change, axis)
+
+
+def count_patient(patient: Patient, thresholds: Mapping[str, float], settings: FollowUpSettings) -> Counts:
+    """Agreement of both methods with the reference of a patient. Raises RequestError."""
+    assert patient.reference_ZYX is not None, "only patients with a reference are asked for"
+    scores, axis = score_patient(patient, settings), axial_axis(patient.grid)
+    return count_methods(scores, patient.reference_ZYX, patient.voxel_ml, thresholds, settings.change, axis)
 
 
 def follow_patient(

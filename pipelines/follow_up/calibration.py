@@ -9,7 +9,7 @@ import numpy as np
 from pipelines.follow_up.agreement import Counts, count_agreement, dice, lesion_f1
 from pipelines.follow_up.change_score import METHODS, ChangeScores, ChangeSettings, changed
 
-DEFAULTS = {"proposal": 3.5, "differencing": 5.0}  # where no patient has a reference; see docs/follow-up.md
+DEFAULTS = {"proposal": 3.5, "differencing": 6.0}  # where no patient has a reference; see docs/follow-up.md
 TRIED = {
     "proposal": (2.5, 2.75, 3.0, 3.25, 3.5, 3.75, 4.0, 4.5, 5.0),
     "differencing": (3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.0),
@@ -36,7 +36,7 @@ def found_change(
 ) -> np.ndarray:
     """Where any interval has change by a method, bool on the whole grid."""
     masks = [changed(one, method, threshold, settings, axis) != 0 for one in scores]
-    return np.any(masks, axis=0)
+    return np.asarray(np.any(masks, axis=0))
 
 
 def choose_thresholds(known: Mapping[str, Quality]) -> dict[str, float]:

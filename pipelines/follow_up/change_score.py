@@ -23,6 +23,7 @@ from pipelines.tracking.objects import label_objects
 METHODS = ("proposal", "differencing")
 SPHERE = np.pi / 6
 HALF, LEAST_BRIGHT_MM = 0.5, 3.0
+LEAST_SPREAD = 0.01  # of a difference, in robust deviations of the brain: less is rounding, in two copies of one image
 CAPPED, QUIET = 3.0, 0.3  # of a difference in its own spread: what counts of it as usual nearby; the least that is
 
 
@@ -73,10 +74,10 @@ def score_change(
     before, after = (standardise(image[box], inside, visit) for image, visit in zip(images_2ZYX, visits, strict=True))
     centre, spread = centre_and_spread((after - before)[inside])
     difference = np.where(inside, after - before - centre, 0).astype(np.float32)
-    plain = difference / max(spread, 1e-6)
+    plain = difference / max(spread, LEAST_SPREAD)
     weight = inside.astype(np.float32)
     smoothed = smooth(difference, weight, settings.smooth_mm, spacing_mm)
-    smoothed /= max(centre_and_spread(smoothed[inside])[1], 1e-6)
+    smoothed /= max(centre_and_spread(smoothed[inside])[1], LEAST_SPREAD)
     usual = smooth(np.clip(smoothed, -CAPPED, CAPPED) ** 2, weight, settings.noise_mm, spacing_mm)
     brightness = np.maximum(*(smooth(image, weight, settings.smooth_mm, spacing_mm) for image in (before, after)))
     depth_mm = ndimage.distance_transform_edt(inside, sampling=spacing_mm)
@@ -98,6 +99,14 @@ def changed(scores: ChangeScores, method: str, threshold: float, settings: Chang
             sure = touching(signed > settings.keep_share * threshold, sure)
         found[drop_short(sure, spacing, settings.least_mm, axis)] = sign
     return scores.whole(found)
+
+
+def in_plane(spacing_mm: Sequence[float]) -> np.ndarray:
+    """A cross of three voxels in the two finest axes, (3, 3, 3) bool."""
+    cross: np.ndarray = ndimage.generate_binary_structure(3, 1)
+    axis = int(np.argmax(spacing_mm))
+    cross[tuple(slice(None) if n != axis else [0, 2] for n in range(3))] = False
+    return cross
 
 
 def drop_few(mask_ZYX: np.ndarray, least: float) -> np.ndarray:
@@ -139,7 +148,7 @@ class BrightSettings:
 
     smooth_mm: float = 0.8
     around_mm: float = 8.0
-    edge_mm: float = 6.0
+    edge_mm: float = 9.0
     bright: float = 1.75
     contrast: float = 1.25
 
@@ -162,6 +171,6 @@ def bright_lesions(
     found = may_be & (image > settings.bright) & (image - around > settings.contrast)
     left = may_be & (image > HALF * settings.bright) & (image - around > HALF * settings.contrast)
     whole = np.zeros((2, *brain_ZYX.shape), bool)
-    whole[0][box] = drop_few(found, SPHERE * LEAST_BRIGHT_MM**3 / np.prod(spacing_mm) / 2)
-    whole[1][box] = left
+    whole[0][box] = drop_few(found, SPHERE * LEAST_BRIGHT_MM**3 / float(np.prod(spacing_mm)) / 2)
+    whole[1][box] = ndimage.binary_opening(left, in_plane(spacing_mm))  # no thin rims
     return whole[0], whole[1]

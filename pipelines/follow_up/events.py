@@ -4,8 +4,8 @@ Lesions of two visits are linked where they overlap, or lie close (`match_mm`); 
 through a third one, are one row. A row with more lesions before than after is merging, with fewer splitting, whatever the volumes
 do; all else is judged by the change of volume.
 
-What is left of a lesion, or was there before it, is none if it is shorter than `least_mm` and has less than a tenth of the
-volume: such a lesion is disappearing, or new.
+What is left of a lesion, or was there before it, is none if it has less than a tenth of the volume and less than 0.03 ml (a
+sphere of 4 mm): such a lesion is disappearing, or new.
 
 A change of volume counts if it is larger than `change_share` (30 %) and than what the outline of a lesion leaves open: each voxel
 at its edge is cut by the outline, and is counted as a whole or not at all. That is an error of up to half a voxel, of variance
@@ -30,11 +30,11 @@ from pipelines.errors import RequestError
 from pipelines.follow_up.measures import Measures, axial_axis, axial_diameters, measure
 from pipelines.grid import Grid
 from pipelines.tracking.objects import Space, describe_objects, label_objects
-from pipelines.tracking.tracks import Matches, TrackSettings, match_objects
+from pipelines.tracking.tracks import TrackSettings, match_objects, overlaps
 
 EVENTS = ("new", "enlarging", "shrinking", "stable", "disappearing", "merging", "splitting")
 BOUNDARY_DEVIATIONS = 2.0
-REMNANT = 0.1  # of the volume at the other visit
+REMNANT, REMNANT_ML = 0.1, 0.03  # of the volume at the other visit, and at most
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class FollowedLesions:
             if change.interval == interval:
                 tables[0][list(change.numbers_before)] = code
                 tables[1][list(change.numbers_after)] = code
-        return np.maximum(tables[0][before], tables[1][after])
+        return np.asarray(np.maximum(tables[0][before], tables[1][after]))
 
 
 def follow_lesions(codes_TZYX: np.ndarray, grid: Grid, settings: EventSettings) -> FollowedLesions:
@@ -129,13 +129,13 @@ def follow_lesions(codes_TZYX: np.ndarray, grid: Grid, settings: EventSettings) 
     visits = [LabelledVisit(labels[0], tuple(range(1, last + 1)))]
     changes: list[LesionChange] = []
     for interval, label in enumerate(labels[1:]):
-        matches = link(visits[-1].label_ZYX, label, grid, settings)
+        follows, links = link(visits[-1].label_ZYX, label, grid, settings)
         own = []
         for c in range(int(label.max())):
-            last += c not in matches.follows
-            own.append(visits[-1].numbers[matches.follows[c]] if c in matches.follows else last)
+            last += c not in follows
+            own.append(visits[-1].numbers[follows[c]] if c in follows else last)
         visits.append(LabelledVisit(label, tuple(own)))
-        changes += Rows(grid, settings, visits[-2], visits[-1], interval).of(matches)
+        changes += Rows(grid, settings, visits[-2], visits[-1], interval).of(links)
     return FollowedLesions(tuple(changes), np.stack([visit.numbered for visit in visits]))
 
 
@@ -178,12 +178,21 @@ class LabelledVisit:
         return [axial_diameters(index_ND, spacing, axis)[0] >= least for index_ND in own]
 
 
-def link(before_ZYX: np.ndarray, after_ZYX: np.ndarray, grid: Grid, settings: EventSettings) -> Matches:
-    """Which lesions are one, by overlap and closeness (`pipelines.tracking`)."""
+def link(
+    before_ZYX: np.ndarray, after_ZYX: np.ndarray, grid: Grid, settings: EventSettings
+) -> tuple[dict[int, int], list[tuple[int, int]]]:
+    """(after -> before of lesions that keep their number, all pairs (before, after) that are linked), zero-based.
+
+    By overlap and closeness, as `pipelines.tracking` matches objects.
+    """
     space = Space.of_grid(grid)
-    shapes = [describe_objects(label, space) for label in (before_ZYX, after_ZYX)]
+    before, after = (describe_objects(label, space) for label in (before_ZYX, after_ZYX))
     asked = TrackSettings(farthest=settings.match_mm, least_overlap=settings.least_overlap)
-    return match_objects(shapes[0], shapes[1], before_ZYX, after_ZYX, asked)
+    follows = match_objects(before, after, before_ZYX, after_ZYX, asked).follows
+    pairs_K2, shared_K = overlaps(before_ZYX, after_ZYX)
+    smaller_K = np.minimum(before.pixels_N[pairs_K2[:, 0]], after.pixels_N[pairs_K2[:, 1]])
+    overlapping = pairs_K2[shared_K >= settings.least_overlap * smaller_K].tolist()
+    return follows, [*((p, c) for c, p in follows.items()), *((p, c) for p, c in overlapping)]
 
 
 @dataclass(frozen=True)
@@ -196,11 +205,11 @@ class Rows:
     after: LabelledVisit
     interval: int
 
-    def of(self, matches: Matches) -> list[LesionChange]:
+    def of(self, links: Sequence[tuple[int, int]]) -> list[LesionChange]:
         """A row for each group of linked lesions of which one is long enough, by number."""
         long_before, long_after = (visit.are_long(self.grid, self.settings.least_mm) for visit in (self.before, self.after))
         rows = []
-        for before, after in groups_of(matches, len(self.before.numbers), len(self.after.numbers)):
+        for before, after in groups_of(links, len(self.before.numbers), len(self.after.numbers)):
             parts = sum(long_before[p] for p in before), sum(long_after[c] for c in after)
             if any(parts):
                 rows.append(self.row(before, after, parts))
@@ -217,16 +226,15 @@ class Rows:
             return replace(row, event="new" if sizes[0] is None else "disappearing")
         change, floor = sizes[1].voxels / sizes[0].voxels - 1, boundary_floor(sizes[0], sizes[1])
         event = judge(change, floor, parts, self.settings.change_share)
-        if not all(parts) and not REMNANT <= change + 1 <= 1 / REMNANT:
+        is_remnant = min(sizes[0].volume_ml, sizes[1].volume_ml) < REMNANT_ML
+        if is_remnant and not REMNANT <= change + 1 <= 1 / REMNANT:
             event = "new" if change > 0 else "disappearing"
         is_confluent = min(len(before), len(after)) > 1
         return replace(row, event=event, change=change, floor=floor, is_confluent=is_confluent)
 
 
-def groups_of(matches: Matches, count_before: int, count_after: int) -> list[tuple[list[int], list[int]]]:
+def groups_of(links: Sequence[tuple[int, int]], count_before: int, count_after: int) -> list[tuple[list[int], list[int]]]:
     """(lesions before, lesions after) of each group of lesions that are linked, directly or through others; zero-based."""
-    links = [(p, c) for c, p in matches.follows.items()]
-    links += [*matches.merged.items(), *((p, c) for c, p in matches.split.items())]
     total = count_before + count_after
     rows, columns = [p for p, _ in links], [count_before + c for _, c in links]
     graph = coo_matrix((np.ones(len(links), bool), (rows, columns)), (total, total))

@@ -63,7 +63,7 @@ def foreground(images_TZYX: np.ndarray) -> np.ndarray:
     from skimage.filters import threshold_otsu
     from skimage.measure import label
 
-    is_seen = np.isfinite(images_TZYX).all(axis=0)
+    is_seen: np.ndarray = np.isfinite(images_TZYX).all(axis=0)
     if not is_seen.any():
         return is_seen
     mean_ZYX = np.where(is_seen, np.where(is_seen, images_TZYX, 0).mean(axis=0), 0)
@@ -72,4 +72,5 @@ def foreground(images_TZYX: np.ndarray) -> np.ndarray:
     sizes[0] = 0
     largest = parts == int(sizes.argmax())
     filled = [ndimage.binary_fill_holes(slice_YX) for slice_YX in largest]
-    return np.asarray(np.stack(filled) & is_seen)
+    found: np.ndarray = np.stack(filled) & is_seen
+    return found

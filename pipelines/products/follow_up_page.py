@@ -67,13 +67,13 @@ def write_patient_page(
 def patient_sentence(found: FollowedPatient) -> str:
     """What changed, in one sentence.
 
-    E.g. `patient01: 4 lesions new, 1 disappearing, 16 stable; 0.48 ml of lesions at study1, 3.58 ml at study2.`
+    E.g. `P12: 4 lesions new, 16 stable, 1 disappearing; 0.48 ml of lesions at visit 1, 3.58 ml at visit 2.`
     """
     events = [(event, count) for event, count in found.events.items() if count]
     first = [f"{counted(events[0][1], 'lesion')} {events[0][0]}"] if events else ["no lesions"]
     text = ", ".join([*first, *(f"{count} {event}" for event, count in events[1:])])
     visits, volumes = found.patient.visits, found.volumes_ml
-    shown = f"{volumes[0]:.2f} ml of lesions at {visits[0]}, {volumes[-1]:.2f} ml at {visits[-1]}"
+    shown = f"{volumes[0]:.2f} ml of lesions at visit {visits[0]}, {volumes[-1]:.2f} ml at visit {visits[-1]}"
     return f"{found.patient.name}: {text}; {shown}."
 
 
@@ -81,7 +81,7 @@ def describe_decision(one: Decision) -> str:
     """A decision in words, for what finds no lesion."""
     place = ", ".join(f"{mm:.1f}" for mm in one.place_mm)
     called = f", then {one.event}" if one.event else ""
-    return f"{one.kind} the lesion at ({place}) mm from {one.visits[0]} to {one.visits[1]}{called}"
+    return f"{one.kind} the lesion at ({place}) mm from visit {one.visits[0]} to {one.visits[1]}{called}"
 
 
 def registration_table(about: Mapping[str, Any]) -> dict[str, Any]:

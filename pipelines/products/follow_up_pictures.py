@@ -56,7 +56,7 @@ def _draw_row(found: FollowedPatient, one: DecidedLesion, row: np.ndarray) -> No
         row[n].imshow(_turned(picture, flips), cmap="gray", vmin=low, vmax=high, aspect=spacing[0] / spacing[1])
         if masks[n][index].any():
             row[n].contour(_turned(masks[n][index][part].astype(float), flips), [0.5], colors=colour, linewidths=1.3)
-        row[n].set_title(visit, size=7.5, color=MUTED, pad=2)
+        row[n].set_title(f"visit {visit}", size=7.5, color=MUTED, pad=2)
     score = np.moveaxis(found.score_IZYX[change.interval], axis, 0)[index][part]
     row[2].imshow(_turned(score, flips), cmap="RdBu_r", vmin=-6, vmax=6, aspect=spacing[0] / spacing[1])
     row[2].set_title("change (red: brighter)", size=7.5, color=MUTED, pad=2)
@@ -110,7 +110,7 @@ def draw_volumes(found: FollowedPatient, path: Path) -> None:
             sizes = [0.0 if size is None else size.volume_ml for size in (one.change.before, one.change.after)]
             axes.plot([one.change.interval, one.change.interval + 1], sizes, color=COLOURS[one.change.event], lw=1.1, alpha=0.8)
         axes.plot(visits, found.volumes_ml, color=INK, lw=2.2, marker="o", ms=5)
-        axes.set_xticks(visits, [str(visit) for visit in found.patient.visits])
+        axes.set_xticks(visits, [f"visit {visit}" for visit in found.patient.visits])
         axes.set_ylabel("volume [ml]")
         axes.set_ylim(bottom=0)
         axes.set_title("All lesions (thick) and those that change most (thin, colour of the event)", size=8.5, loc="left")
