@@ -141,26 +141,31 @@ def decide(
 
 def nearest(followed: FollowedLesions, grid: Grid, interval: int, place_mm: Place) -> int | None:
     """The position in `changes` of the lesion that comes nearest to a place, within `REACH_MM`; of equal ones the one whose
-    centroid is nearer; None where there is none."""
-    centre_zyx = (grid.to_index(place_mm) - 0.5)[::-1]
-    reach = np.ceil(REACH_MM / np.array(grid.spacing)).astype(int) + 1
-    corner = np.maximum(np.round(centre_zyx).astype(int) - reach, 0)
-    part = tuple(
-        slice(first, max(first, round(centre) + extra + 1))
-        for first, centre, extra in zip(corner, centre_zyx, reach, strict=True)
-    )
-    near = followed.numbers_TZYX[(slice(interval, interval + 2), *part)]
-    index = np.argwhere(near > 0)
-    if not len(index):
-        return None
-    away_N = np.linalg.norm(grid.to_world((index[:, 1:] + corner)[:, ::-1] + 0.5) - place_mm, axis=1)
-    numbers = near[tuple(index.T)]
+    centroid is nearer; None where there is none. The centroid belongs to a lesion, also where it is bent around it."""
+    numbers, visits, away_N = voxels_near(followed, grid, interval, place_mm)
     best: tuple[float, float, int] | None = None
     for n, change in enumerate(followed.changes):
         if change.interval != interval:
             continue
-        is_own = np.where(index[:, 0] == 0, np.isin(numbers, change.numbers_before), np.isin(numbers, change.numbers_after))
-        if is_own.any() and (away := float(away_N[is_own].min())) <= REACH_MM:
-            candidate = round(away, 3), float(np.linalg.norm(np.subtract(change.place_mm, place_mm))), n
+        is_own = np.where(visits == 0, np.isin(numbers, change.numbers_before), np.isin(numbers, change.numbers_after))
+        from_centroid = float(np.linalg.norm(np.subtract(change.place_mm, place_mm)))
+        away = min(from_centroid, float(away_N[is_own].min(initial=np.inf)))
+        if away <= REACH_MM:
+            candidate = round(away, 3), from_centroid, n
             best = candidate if best is None else min(best, candidate)
     return None if best is None else best[2]
+
+
+def voxels_near(
+    followed: FollowedLesions, grid: Grid, interval: int, place_mm: Place
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(lesion, visit 0 or 1, distance in mm) of each lesion's voxel in a box around a place, (N,) each."""
+    centre_zyx = (grid.to_index(place_mm) - 0.5)[::-1]
+    reach = np.ceil(REACH_MM / np.array(grid.spacing)).astype(int) + 1
+    corner = np.maximum(np.round(centre_zyx).astype(int) - reach, 0)
+    ends = np.maximum(np.round(centre_zyx).astype(int) + reach + 1, corner)
+    part = tuple(slice(int(first), int(end)) for first, end in zip(corner, ends, strict=True))
+    near = followed.numbers_TZYX[(slice(interval, interval + 2), *part)]
+    index = np.argwhere(near > 0)
+    place_N3 = grid.to_world((index[:, 1:] + corner)[:, ::-1] + 0.5)
+    return near[tuple(index.T)], index[:, 0], np.linalg.norm(place_N3 - place_mm, axis=1)

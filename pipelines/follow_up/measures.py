@@ -46,7 +46,7 @@ def measure(mask_ZYX: np.ndarray, grid: Grid, corner_zyx: tuple[int, ...] = (0, 
         >>> mask = np.zeros((4, 9, 9), bool)
         >>> mask[1, 2, 3:7] = True
         >>> found = measure(mask, grid)
-        >>> found.volume_ml, found.axial_mm, found.place_mm
+        >>> round(found.volume_ml, 3), found.axial_mm, found.place_mm
         (0.012, 4.0, (4.5, 2.0, 3.0))
     """
     index_ND = np.argwhere(mask_ZYX)
