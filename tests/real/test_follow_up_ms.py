@@ -1,7 +1,6 @@
 """Two patients with multiple sclerosis: the proposal against simple differencing, and the whole run."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,10 +19,7 @@ def test_the_proposal_beats_simple_differencing_on_both_patients(
     source = shared_data("medical/ms-lesions")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PREFECT_API_URL", "")
-    for folder in sorted(source.iterdir()):
-        if folder.is_dir():
-            shutil.copytree(folder, tmp_path / "data" / "ms-lesions" / folder.name)
-    result = CliRunner().invoke(app, ["run", str(CONFIG), "--json"])
+    result = CliRunner().invoke(app, ["run", str(CONFIG), "--set", f"source.path={source}", "--json"])
     assert result.exit_code == 0, result.output
     summary = json.loads(Path("runs/ms-follow-up/summary.json").read_text())
     patients = summary["evaluation"]["patients"]
