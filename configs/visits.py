@@ -94,9 +94,9 @@ class RegistrationConfig(Strict):
         description="of images; bspline is cubic: sharper, and beyond the range of its neighbours at edges. Masks: nearest",
     )
     max_residual_mm: float = Field(
-        1.5, gt=0, description="largest shift at the boundary of the brain that a second registration may still find"
+        1.0, gt=0, description="largest shift at the boundary of the brain that a second registration may still find"
     )
-    min_edge_overlap: float = Field(0.4, ge=0, le=1, description="least Dice of the steepest edges of visit and reference")
+    min_edge_overlap: float = Field(0.5, ge=0, le=1, description="least Dice of the steepest edges of visit and reference")
     min_information: float = Field(1.06, ge=1, le=2, description="least normalised mutual information with the reference")
     min_field: float = Field(0.9, ge=0, le=1, description="least share of the brain that a visit shows")
 

@@ -35,11 +35,16 @@ def registration_lines(about: Json) -> list[str]:
                 f"{figures['mirrored']:.3f}), edges {figures['edge_overlap']:.2f}, left over {figures['residual_mm']:.2f} mm, "
                 f"{figures['rotation_deg']:.2f} degrees, {figures['field']:.0%} of the brain"
             )
-    return lines
+    return [*lines, *about.get("notes", ())]
 
 
 def about_placement(placement: Placement, how: str) -> Json:
-    return {"how": how, "reference": placement.reference, "visits": [one.to_json() for one in placement.visits]}
+    return {
+        "how": how,
+        "reference": placement.reference,
+        "visits": [one.to_json() for one in placement.visits],
+        "notes": list(placement.notes),
+    }
 
 
 def key_of_placement(run: Any, files: VisitFiles, patient: str, visits: Sequence[Visit]) -> str:
@@ -58,7 +63,13 @@ def placement_to_json(placement: Placement) -> Json:
     grid = placement.grid
     fits = [{"fit": None if one.fit is None else asdict(one.fit), "name": one.name, "matrix": list(one.matrix),
              "problem": one.problem} for one in placement.visits]  # fmt: skip
-    return {"transform": list(grid.transform), "shape": list(grid.shape), "reference": placement.reference, "visits": fits}
+    return {
+        "transform": list(grid.transform),
+        "shape": list(grid.shape),
+        "reference": placement.reference,
+        "visits": fits,
+        "notes": list(placement.notes),
+    }
 
 
 def placement_from_json(content: Json) -> Placement:
@@ -70,7 +81,7 @@ def placement_from_json(content: Json) -> Placement:
         Placed(one["name"], tuple(one["matrix"]), None if one["fit"] is None else Fit(**one["fit"]), one["problem"])
         for one in content["visits"]
     ]
-    return Placement(grid, content["reference"], tuple(visits))
+    return Placement(grid, content["reference"], tuple(visits), tuple(content["notes"]))
 
 
 # ---------------------------------------------------------------- masks

@@ -29,7 +29,7 @@ from flows.visit_records import (
     placement_to_json,
     registration_lines,
 )
-from pipelines.errors import MissingInput, RequestError, SceneRefused, StateError
+from pipelines.errors import CubeMismatch, MissingInput, RequestError, SceneRefused, StateError
 from pipelines.files import write_json
 from pipelines.grid import Grid
 from pipelines.wording import counted
@@ -92,20 +92,25 @@ def ingest_visits(context: Invocation) -> Record:
     Visits that cannot be used are refused; a patient of whom fewer than two are left is left out, and the others go on.
     Raises RequestError if no patient can be used.
     """
+    from pipelines.registration.transforms import require_simpleitk
+
+    require_simpleitk()
     files, notes, left_out = visits_to_read(context)
     refused = [_refusal("", one) for one in left_out]
     sites: dict[str, Record] = {}
-    lines: list[str] = []
+    lines = list(format_refusals(left_out, None))
     for patient in files.names():
         name = name_of_patient(patient)
         try:
             sites[name] = ingest_patient(context, files, patient)
             refused += sites[name].pop("refused")
             lines += sites[name].pop("lines")
+        except CubeMismatch as e:
+            raise CubeMismatch(f"{e}; or remove this cube: `driftline ingest` makes it anew") from e
         except (RequestError, SceneRefused, StateError) as e:
             refused += [
                 *getattr(e, "driftline_refused", ()),
-                _refusal("", SceneRefused(name, "too-few-visits", f"left out: {e}")),
+                _refusal("", SceneRefused(name, "left-out", f"not used: {e}")),
             ]
             lines += [f"  {name} is left out: {e}"]
     if not sites:
@@ -160,7 +165,7 @@ def ingest_patient(context: Invocation, files: VisitFiles, patient: str) -> Reco
     report = context.steps.do("ingest", f"write the visits of {name}", work)
     written = [*report.added, *report.replaced, *report.unchanged]
     _require_two(name, written, list(report.refused))
-    lines = [f"  {name}: {format_report(report)}", *(f"  {line}" for line in registration_lines(about))]
+    lines = [f"  {name}: {format_report(report)}", *(f"    {line}" for line in registration_lines(about))]
     lines += [*format_findings(report, run.cube.on_missing), *format_refusals(_named(name, report.refused), None)]
     return {
         "snapshot": report.snapshot,
@@ -198,11 +203,10 @@ def place_patient(
 def _place(
     context: Invocation, files: VisitFiles, patient: str, visits: Sequence[Visit], refused: list[SceneRefused]
 ) -> Placement:
-    from pipelines.registration.placing import place_visits
-    from pipelines.registration.transforms import read_transform, require_simpleitk
+    from pipelines.registration.placing import copies_among, place_visits
+    from pipelines.registration.transforms import read_transform
     from pipelines.sources.visits import grid_of_file, load_visit, mask_on_grid
 
-    require_simpleitk()
     settings, nodata = build_registration(context.run), build.build_bands(context.run.source)[0].nodata
     volumes: dict[str, Volume] = {}
     given: dict[str, np.ndarray] = {}
@@ -220,6 +224,8 @@ def _place(
     if len(volumes) < LEAST_VISITS:
         _require_two(name_of_patient(patient), list(volumes), refused)
     of_grid, of_brain = files.file_of("grid", patient), files.file_of("brain", patient)
+    if lacking := [role for role, path in (("grid", of_grid), ("brain", of_brain)) if role in files.patterns and path is None]:
+        raise RequestError(f"there is no file of source.{lacking[0]} that can be used")
     try:
         grid = None if of_grid is None else grid_of_file(of_grid, "the file of source.grid")
     except SceneRefused as e:
@@ -228,7 +234,8 @@ def _place(
     def brain_on(common: Grid) -> np.ndarray | None:
         return None if of_brain is None else mask_on_grid(of_brain, common, "the mask of source.brain") > 0
 
-    return place_visits(volumes, given, grid, brain_on, settings, context.steps.log)
+    placement = place_visits(volumes, given, grid, brain_on, settings, context.steps.log)
+    return replace(placement, notes=tuple(copies_among(volumes)))
 
 
 def _require_two(patient: str, usable: Sequence[str], refused: Sequence[SceneRefused]) -> None:

@@ -80,7 +80,10 @@ REASONS = {
         "a visit does not lie on the others of its patient: its figures are beyond the limits, or it has no transform",
         "look at the figures (docs/follow-up.md); correct the transform, or take the visit out",
     ),
-    "too-few-visits": Reason("a patient of whom fewer than two visits can be used", "see why the others were refused"),
+    "left-out": Reason(
+        "a patient of whom fewer than two visits can be used, or whose grid or mask cannot",
+        "see why visits were refused; the other patients are ingested",
+    ),
     "several-series": Reason(
         "a folder that is a sample holds several series, or its series lies in several folders", "give each series a folder"
     ),

@@ -46,8 +46,8 @@ def lesions_section(patients: Mapping[str, Json], largest: list[Json], products:
         {
             "patient": name,
             **facts["events"],
-            "before": facts["volume_before_ml"],
-            "after": facts["volume_after_ml"],
+            "before": f"{facts['volume_before_ml']:.3f}",
+            "after": f"{facts['volume_after_ml']:.3f}",
             "confirmed": facts["decided"]["confirmed"],
             "moved": facts["decided"]["moved"],
             "rejected": facts["decided"]["rejected"],
@@ -57,8 +57,8 @@ def lesions_section(patients: Mapping[str, Json], largest: list[Json], products:
     columns = [
         Column("patient", "patient", "text"),
         *(Column(event, event, "whole") for event in EVENTS),
-        Column("before", "lesions at the first visit [ml]"),
-        Column("after", "at the last [ml]"),
+        Column("before", "lesions at the first visit [ml]", "text"),
+        Column("after", "at the last [ml]", "text"),
         *(Column(name, name, "whole") for name in ("confirmed", "moved", "rejected")),
     ]
     note = f"A row of a table is a lesion and a pair of visits. Decisions of readers are read from {decisions}."
@@ -95,13 +95,13 @@ def agreement_section(evaluation: Evaluation) -> Section:
         {
             "patient": name,
             "method": NAMES[method],
-            "threshold": details["thresholds"][name][method],
+            "threshold": f"{details['thresholds'][name][method]:.2f}",
             **{key: _shown(figures[method][key], key) for key in FIGURES},
         }
         for name, figures in details["patients"].items()
         for method in METHODS
     ]
-    columns = [Column("patient", "patient", "text"), Column("method", "method", "text"), Column("threshold", "threshold")]
+    columns = [Column("patient", "patient", "text"), Column("method", "method", "text"), Column("threshold", "threshold", "text")]
     columns += [Column(key, title, "text") for key, title in FIGURES.items()]
     reference = [{"patient": name, **one} for name, one in details["reference"].items()]
     known = [Column("patient", "patient", "text"), Column("lesions", "lesions of the reference", "whole")]

@@ -88,7 +88,7 @@ def normalised_information(one_ZYX: np.ndarray, other_ZYX: np.ndarray, where_ZYX
 
 def _binned(values: np.ndarray) -> np.ndarray:
     low, high = np.percentile(values, [0.5, 99.5]) if len(values) else (0.0, 1.0)
-    return np.clip((values - low) / max(high - low, 1e-12) * BINS, 0, BINS - 1).astype(np.int64)
+    return np.asarray(np.clip((values - low) / max(high - low, 1e-12) * BINS, 0, BINS - 1), np.int64)
 
 
 def _entropy(shares: np.ndarray) -> float:

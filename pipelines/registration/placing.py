@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -24,8 +24,8 @@ TURNED_MARGIN = 0.02  # of mutual information, by which transforms must fit bett
 class Limits:
     """A visit beyond one of these is badly registered; docs/follow-up.md has the measurements."""
 
-    max_residual_mm: float = 1.5
-    min_edge_overlap: float = 0.4
+    max_residual_mm: float = 1.0
+    min_edge_overlap: float = 0.5
     min_information: float = 1.06
     min_field: float = 0.9
 
@@ -63,11 +63,12 @@ class Placed:
 
 @dataclass(frozen=True)
 class Placement:
-    """All visits of a patient, in order; `reference` is the name of the one that the others are compared with."""
+    """All visits of a patient, in order; `reference` is the name of the one that the others are compared with. notes: doubts."""
 
     grid: Grid
     reference: str
     visits: tuple[Placed, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def good(self) -> int:
@@ -101,6 +102,15 @@ def place_visits(
         log(f"most visits do not fit visit {reference}")
     assert best is not None, "a patient without visits is refused before"
     return best
+
+
+def copies_among(volumes: Mapping[str, Volume]) -> Iterator[str]:
+    """A line for each visit that has the voxels of an earlier one."""
+    names = list(volumes)
+    for k, name in enumerate(names):
+        for other in names[:k]:
+            if np.array_equal(volumes[name].values_ZYX, volumes[other].values_ZYX, equal_nan=True):
+                yield f"WARNING: visits {other} and {name} have the same voxels: one file is a copy of the other"
 
 
 def _place_on(

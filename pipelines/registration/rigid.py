@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.errors import RequestError
 from pipelines.registration.transforms import require_simpleitk
 from pipelines.registration.volumes import Volume, coarser, foreground, mask_to_itk, to_itk
 
@@ -64,12 +65,10 @@ def register_rigid(
         found, value = _one_level(fixed, moving, mask_ZYX, begun, levels[0])
         if found is not None and value < least:
             best, least = found, value
-    for level in levels[1:] if best is not None else ():
-        best = _one_level(fixed, moving, mask_ZYX, best, level)[0] or best
     if best is None:
-        from pipelines.errors import RequestError
-
         raise RequestError("the two volumes show nothing in common, wherever the search starts")
+    for level in levels[1:]:
+        best = _one_level(fixed, moving, mask_ZYX, best, level)[0] or best
     return matrix_of(best)
 
 
@@ -94,7 +93,7 @@ def _one_level(
     method.SetGlobalDefaultNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(BINS)
     method.SetMetricFixedMask(mask_to_itk(mask.values_ZYX >= HALF, mask.grid))
-    counted = max(1, np.count_nonzero(mask.values_ZYX >= HALF))
+    counted = max(1, int(np.count_nonzero(mask.values_ZYX >= HALF)))
     method.SetMetricSamplingStrategy(method.RANDOM)  # off the centres of voxels, where interpolation would favour whole voxels
     method.SetMetricSamplingPercentage(min(1.0, SAMPLES / counted), SEED)
     method.SetInterpolator(sitk.sitkLinear)

@@ -81,7 +81,7 @@ def foreground(volume: Volume) -> np.ndarray:
     filled_ZYX = labels_ZYX == 1 + int(sizes.argmax())
     for plane_YX in filled_ZYX:
         plane_YX[:] = ndimage.binary_fill_holes(plane_YX)
-    return filled_ZYX
+    return np.asarray(filled_ZYX, bool)
 
 
 def surface_points(mask_ZYX: np.ndarray, grid: Grid, most: int = 2000) -> np.ndarray:

@@ -136,7 +136,7 @@ def mask_on_grid(
         raise RequestError(f"{label} could be on the voxels of {len(fitting)} visits: resample it to the common grid")
     matrix = np.array(fitting[0] if fitting else STILL).reshape(4, 4)
     moved_ZYX = resample(codes_ZYX, header.grid, matrix, grid, "nearest")
-    found_ZYX = np.nan_to_num(moved_ZYX, nan=0).astype(np.int32)
+    found_ZYX = np.asarray(np.nan_to_num(moved_ZYX, nan=0), np.int32)
     if codes_ZYX.any() and not found_ZYX.any():
         raise RequestError(f"{label} lies outside of the common grid: it is in another space; resample it to the common grid")
     return found_ZYX

@@ -80,7 +80,7 @@ def test_a_badly_registered_visit_is_refused_and_the_others_go_on(folder: Path) 
         (folder / patient / f"study{visit}_to_common.txt").write_bytes(format_transform(wrong))
     context, record = ingest(config(folder, GIVEN))
     reasons = sorted((one["reason"], one["scene_id"].partition("/")[2]) for one in record["refused"])
-    assert reasons == [("badly-registered", "visit-2"), ("badly-registered", "visit-3"), ("too-few-visits", "")]
+    assert reasons == [("badly-registered", "visit-2"), ("badly-registered", "visit-3"), ("left-out", "")]
     assert all("second registration still moves it" in one["detail"] for one in record["refused"])
     [name] = patients_of(context)
     assert open_patient(context, name).visits == ("1", "2")
