@@ -6,7 +6,7 @@ Patient -> score_patient -> (threshold) -> follow_patient -> FollowedPatient -> 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -27,12 +27,14 @@ from pipelines.follow_up.events import EVENTS, EventSettings, FollowedLesions, c
 from pipelines.follow_up.intensity import foreground
 from pipelines.follow_up.measures import Measures, axial_axis, side_of
 from pipelines.follow_up.patient import Patient
+from pipelines.wording import counted
 
 Row = dict[str, Any]
 REJECTED = len(EVENTS) + 1  # the code of lesions that a reader rejected
 CODES = {**dict(enumerate(EVENTS, start=1)), REJECTED: "rejected"}
 NO_BRAIN = "no brain mask is given: skull and scalp count as brain, and false changes there are to be expected"
 DAY = np.timedelta64(1, "D")
+LEAST_SEEN = 0.5  # share of a lesion's voxels that both visits show
 
 
 @dataclass(frozen=True)
@@ -151,11 +153,27 @@ def follow_patient(
             for image, visit in zip(patient.images_TZYX, patient.visits, strict=True)
         ]
         codes = lesions_by_change(bright[0][0], np.stack([left for _, left in bright]), change_IZYX)
-    followed = follow_lesions(codes, patient.grid, settings.events)
+    followed, unseen = keep_seen(follow_lesions(codes, patient.grid, settings.events), patient.images_TZYX)
+    if unseen:
+        notes.append(f"left out because a visit shows less than half of it: {counted(unseen, 'lesion')}")
     lesions, unmatched = decide(followed, patient.grid, patient.name, patient.visits, decisions)
     score_IZYX = np.stack([one.whole(one.scores["proposal"]) for one in scores])
     found = (tuple(lesions), tuple(unmatched), is_given, tuple(notes))
     return FollowedPatient(patient, threshold, change_IZYX, score_IZYX, followed, *found)
+
+
+def keep_seen(followed: FollowedLesions, images_TZYX: np.ndarray) -> tuple[FollowedLesions, int]:
+    """(the rows of which both visits show at least half, how many others there are): what is not shown has not disappeared."""
+    is_lesion_ZYX = (followed.numbers_TZYX > 0).any(axis=0)
+    if np.isfinite(images_TZYX[:, is_lesion_ZYX]).all():
+        return followed, 0
+    kept = []
+    for change in followed.changes:
+        pair_2ZYX = images_TZYX[change.interval : change.interval + 2]
+        before, after = followed.masks(change)
+        if np.isfinite(pair_2ZYX[:, before | after]).all(axis=0).mean() >= LEAST_SEEN:
+            kept.append(change)
+    return replace(followed, changes=tuple(kept)), len(followed.changes) - len(kept)
 
 
 # ---------------------------------------------------------------- rows of the table

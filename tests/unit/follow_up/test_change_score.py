@@ -71,6 +71,16 @@ def test_lesions_that_are_given_are_followed_in_place_of_a_proposal() -> None:
     assert (found.is_given, found.events["enlarging"], found.volumes_ml) == (True, 0, [0, 0])  # rejected: counts no more
 
 
+def test_a_lesion_that_a_visit_does_not_show_has_not_disappeared() -> None:
+    first, second = sphere(A, 0.3) | sphere(C, 0.3), sphere(A, 0.3)
+    patient = patient_of([first, second])
+    patient.images_TZYX[1][sphere(C, 2.0)] = np.nan
+    given = type(patient)(**{**vars(patient), "lesions_TZYX": np.stack([first, second]).astype(np.uint8)})
+    found = follow_patient(given, score_patient(given, SETTINGS), DEFAULTS["proposal"], SETTINGS)
+    assert [one.change.event for one in found.lesions] == ["stable"]
+    assert found.notes == ("left out because a visit shows less than half of it: 1 lesion",)
+
+
 def test_thresholds_of_a_patient_do_not_depend_on_its_own_reference() -> None:
     methods = {
         "proposal": (2.5, 2.75, 3.0, 3.25, 3.5, 3.75, 4.0, 4.5, 5.0),
