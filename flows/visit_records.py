@@ -120,9 +120,11 @@ class PatientMasks:
     def _of(self, role: str, label: str, visit: str | None = None) -> np.ndarray | None:
         from pipelines.sources.visits import grid_of_file, mask_on_grid
 
+        if visit is not None and visit not in self.found:  # the cube keeps it, its files are gone
+            return None
         path = self.files.file_of(role, self.patient, None if visit is None else self.found[visit])
         if path is None:
             return None
-        near = self.visits if visit is None else [visit]
+        near = [one for one in (self.visits if visit is None else [visit]) if one in self.found and one in self.matrices]
         places = [(grid_of_file(self.found[one].path, f"visit-{one}"), self.matrices[one]) for one in near]
         return mask_on_grid(path, self.grid, label, places)

@@ -29,7 +29,7 @@ from flows.visit_records import (
     placement_to_json,
     registration_lines,
 )
-from pipelines.errors import CubeMismatch, MissingInput, RequestError, SceneRefused, StateError
+from pipelines.errors import ArtefactDamaged, CubeMismatch, MissingInput, RequestError, SceneRefused, StateError, StorageFull
 from pipelines.files import write_json
 from pipelines.grid import Grid
 from pipelines.wording import counted
@@ -107,6 +107,8 @@ def ingest_visits(context: Invocation) -> Record:
             lines += sites[name].pop("lines")
         except CubeMismatch as e:
             raise CubeMismatch(f"{e}; or remove this cube: `driftline ingest` makes it anew") from e
+        except (StorageFull, ArtefactDamaged):
+            raise
         except (RequestError, SceneRefused, StateError) as e:
             refused += [
                 *getattr(e, "driftline_refused", ()),
@@ -139,6 +141,7 @@ def ingest_patient(context: Invocation, files: VisitFiles, patient: str) -> Reco
     """
     from pipelines.cube.history import REGISTRATION
     from pipelines.cube.ingest import ingest
+    from pipelines.sources.file_names import natural_key
     from pipelines.sources.visits import UNDATED, PlacedVisit, VisitsSource
 
     run, name = context.run, name_of_patient(patient)
@@ -165,12 +168,13 @@ def ingest_patient(context: Invocation, files: VisitFiles, patient: str) -> Reco
     report = context.steps.do("ingest", f"write the visits of {name}", work)
     written = [*report.added, *report.replaced, *report.unchanged]
     _require_two(name, written, list(report.refused))
+    kept = report.missing if run.cube.on_missing == "keep" else ()
     lines = [f"  {name}: {format_report(report)}", *(f"    {line}" for line in registration_lines(about))]
     lines += [*format_findings(report, run.cube.on_missing), *format_refusals(_named(name, report.refused), None)]
     return {
         "snapshot": report.snapshot,
         "is_new": report.is_new,
-        "visits": [one.name for one in visits if one.id in written],
+        "visits": [one.removeprefix("visit-") for one in sorted({*written, *kept}, key=natural_key)],
         "is_dated": files.is_dated,
         "registration": about,
         "refused": [_refusal(name, one) for one in report.refused],

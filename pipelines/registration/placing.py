@@ -97,9 +97,9 @@ def place_visits(
         found = _place_on(reference, volumes, given, grid, brain_on, settings)
         if best is None or found.good > best.good:
             best = found
-        if 2 * best.good > len(names):
+        if 2 * best.good >= len(names):
             break
-        log(f"most visits do not fit visit {reference}")
+        log(f"most visits do not fit visit {reference}; the next one is tried as the reference")
     assert best is not None, "a patient without visits is refused before"
     return best
 

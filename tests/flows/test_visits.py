@@ -87,6 +87,19 @@ def test_a_badly_registered_visit_is_refused_and_the_others_go_on(folder: Path) 
     assert json.loads(Path("runs/follow/refused.json").read_text()) == record["refused"]
 
 
+def test_a_visit_whose_files_are_gone_stays_in_the_cube_and_a_new_one_is_added(folder: Path) -> None:
+    home = write_patient(folder / "doe", [np.eye(4)] * 3, [grid_of()] * 3, transforms=True)
+    late = (home / "study3_FLAIR.nii.gz").rename(folder.parent / "late.nii.gz")
+    context, _ = ingest(config(folder, GIVEN))
+    late.rename(home / "study3_FLAIR.nii.gz")
+    (home / "study2_FLAIR.nii.gz").unlink()
+    context, record = ingest(config(folder, GIVEN))
+    [name] = patients_of(context)
+    patient = open_patient(context, name)
+    assert patient.visits == tuple(record["sites"][name]["visits"]) == ("1", "2", "3")
+    assert patient.brain_ZYX is not None
+
+
 def test_rigid_visits_come_onto_the_grid_of_the_first_and_masks_go_with_them(folder: Path) -> None:
     home = write_patient(folder / "doe", [np.eye(4), MOVED], [grid_of(), SECOND])
     spot_ZYX = np.zeros(SECOND.shape, np.uint8)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.grid import Grid
-from pipelines.registration.placing import Placement, RegistrationSettings, place_visits
+from pipelines.registration.placing import Placement, RegistrationSettings, copies_among, place_visits
 from pipelines.registration.rigid import register_rigid
 from pipelines.registration.volumes import Volume, surface_points
 from tests.made_visits import Head, brain_on, grid_of, made_visit, rigid
@@ -35,7 +35,7 @@ def furthest(found: np.ndarray, truth: np.ndarray, grid: Grid) -> float:
     return float(np.linalg.norm(points @ apart[:3, :3].T + apart[:3, 3], axis=1).max())
 
 
-@pytest.mark.parametrize("moved", [MOVED, rigid((-12, 9, -7), (-8, 10, -10)), rigid()])
+@pytest.mark.parametrize("moved", [rigid((-12, 9, -7), (-8, 10, -10)), rigid()])
 def test_a_movement_is_found_to_a_third_of_a_millimetre_and_every_time_the_same(moved: np.ndarray) -> None:
     one, other = first(), second(moved)
     found = register_rigid(one, other, brain_on(one.grid))
@@ -101,3 +101,8 @@ def test_of_three_visits_the_one_that_fits_no_other_is_refused_even_if_it_is_the
 
 def test_a_visit_without_a_transform_is_not_used() -> None:
     assert "no transform" in place({"1": first(), "2": second()}, "given", {"1": np.eye(4)}).visits[1].problem
+
+
+def test_two_files_with_the_same_voxels_are_named() -> None:
+    [line] = copies_among({"1": first(), "2": second(), "3": first()})
+    assert "visits 1 and 3 have the same voxels" in line
