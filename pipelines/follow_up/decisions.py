@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from pipelines.errors import MissingInput, RequestError
-from pipelines.follow_up.events import FollowedLesions, LesionChange
+from pipelines.follow_up.events import EVENTS, FollowedLesions, LesionChange
 from pipelines.grid import Grid
 from pipelines.wording import harmless
 
@@ -29,7 +29,7 @@ WORDS: dict[str, str] = {"confirm": "confirmed", "reject": "rejected", "move": "
 COLUMNS = ("patient", "from_visit", "to_visit", "x_mm", "y_mm", "z_mm", "event", "decision", "new_x_mm", "new_y_mm", "new_z_mm")
 NEEDED = tuple(name for name in COLUMNS if name not in ("event", "new_x_mm", "new_y_mm", "new_z_mm"))
 REACH_MM = 3.0
-MOST_BYTES = 10_000_000
+MOST_BYTES, MOST_TEXT = 10_000_000, 80  # of a file, characters of a text in it
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,9 @@ def _decision(row: Mapping[str, str | None], line: str) -> Decision:
         raise RequestError(f"{line}: decision is {harmless(text['decision'], 40)!r}; expected {', '.join(KINDS)}")
     place = _place(text, ("x_mm", "y_mm", "z_mm"), line)
     new = _place(text, ("new_x_mm", "new_y_mm", "new_z_mm"), line) if kind == "move" else None
-    return Decision(text["patient"], (text["from_visit"], text["to_visit"]), place, kind, new, text["event"], line)
+    visits = harmless(text["from_visit"], MOST_TEXT), harmless(text["to_visit"], MOST_TEXT)
+    event = text["event"] if text["event"] in EVENTS else ""
+    return Decision(harmless(text["patient"], MOST_TEXT), visits, place, kind, new, event, line)
 
 
 def _place(text: Mapping[str, str], names: Sequence[str], line: str) -> Place:
