@@ -65,7 +65,7 @@ def test_every_input_of_every_task_is_known() -> None:
             task: [("source", "mask_file"), ("source", "path"), ("source", "cube"), ("labels", "path"), ("model", "use")]
             for task in ("classify", "regress", "detect")
         },
-        "follow_up": [("source", "path")],
+        "follow_up": [("source", "path"), ("decisions",)],
     }
 
 
