@@ -81,9 +81,10 @@ def _decision(row: Mapping[str, str | None], line: str) -> Decision:
         raise RequestError(f"{line}: decision is {harmless(text['decision'], 40)!r}; expected {', '.join(KINDS)}")
     place = _place(text, ("x_mm", "y_mm", "z_mm"), line)
     new = _place(text, ("new_x_mm", "new_y_mm", "new_z_mm"), line) if kind == "move" else None
-    visits = harmless(text["from_visit"], MOST_TEXT), harmless(text["to_visit"], MOST_TEXT)
+    # what finds no lesion is repeated in tables and pages: no text there but what driftline itself writes
+    before, after = (name if name.isascii() and name.isdigit() else "?" for name in (text["from_visit"], text["to_visit"]))
     event = text["event"] if text["event"] in EVENTS else ""
-    return Decision(harmless(text["patient"], MOST_TEXT), visits, place, kind, new, event, line)
+    return Decision(harmless(text["patient"], MOST_TEXT), (before, after), place, kind, new, event, line)
 
 
 def _place(text: Mapping[str, str], names: Sequence[str], line: str) -> Place:
