@@ -11,11 +11,14 @@ from pydantic import Field
 
 from configs import sites
 from configs.paths import BELOW_SOURCE
+from configs.privacy import OF_VOLUMES
 from configs.run import Run
 from configs.schema import Finding, InputPath, Name, Sections, Strict, UtcDate, check_crs, missing_file
 from configs.sites import SitesSource, check_label_path
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pipelines.grid import Grid
     from pipelines.samples.label_codes import LabelSettings
     from pipelines.samples.labels import Labels, Span
@@ -36,7 +39,9 @@ class ColumnsConfig(Strict):
 class ClassLabelsConfig(Strict):
     """What is known of which place and time."""
 
-    kind: Literal["points", "polygons", "raster"] = Field(description="CSV with a point a line; GPKG or GeoJSON; GeoTIFF")
+    kind: Literal["points", "polygons", "raster"] = Field(
+        description="CSV with a point a line; GPKG or GeoJSON; GeoTIFF, of volumes NIfTI"
+    )
     path: InputPath = Field(description="the file")
     columns: ColumnsConfig = ColumnsConfig()
     crs: str = Field("EPSG:4326", description="of the coordinates of points")
@@ -44,7 +49,10 @@ class ClassLabelsConfig(Strict):
     codes: dict[int, Name] = Field({}, description="code of a label raster -> class; other codes are unlabelled")
     band: int = Field(1, ge=1, description="number of the band of a label raster")
     on_cube_grid: bool = Field(False, description="a label raster without georeferencing, whose pixels are those of the cube")
-    start: UtcDate | None = Field(None, description="labels within `start` and `stop` count; the span of those without their own")
+    start: UtcDate | None = Field(
+        None,
+        description="labels within `start` and `stop` count; the span of those without their own; of volumes default: all times",
+    )
     stop: UtcDate | None = Field(None, description="the day after the last one")
     classes: list[str] = Field([], description="classes that count, in this order; default: all, sorted by name")
     min_dates: int = Field(3, ge=1, description="labels with fewer usable dates in their span are dropped")
@@ -57,7 +65,12 @@ class ClassLabelsConfig(Strict):
             )
         if (self.start is None) != (self.stop is None):
             yield Finding(("labels", "start"), "`start` and `stop` are given together or not at all")
-        if self.kind == "raster" and self.start is None:
+        is_of_volumes = getattr(sections.get("source"), "kind", "") in OF_VOLUMES
+        if is_of_volumes and self.kind != "raster":
+            yield Finding(
+                ("labels", "kind"), f"{self.kind} have a place on Earth, and volumes have none", "kind: raster, a NIfTI file"
+            )
+        if self.kind == "raster" and self.start is None and not is_of_volumes:
             yield Finding(("labels", "start"), "a label raster has no dates of its own", "set labels.start and labels.stop")
         if self.start and self.stop and self.start >= self.stop:
             yield Finding(("labels", "stop"), "the span ends before it begins")
@@ -148,11 +161,20 @@ def build_span(section: Spanned) -> Span | None:
     return Span(np.datetime64(section.start, "s"), np.datetime64(section.stop, "s"))
 
 
-def read_labels(asked: ClassLabelsConfig, grid: Grid, classes: Sequence[str] = ()) -> Labels:
-    """Every label on the cube's grid; `classes`: of a trained model. Raises MissingInput, RequestError."""
+def read_labels(asked: ClassLabelsConfig, grid: Grid, classes: Sequence[str] = (), times_T: np.ndarray | None = None) -> Labels:
+    """Every label on the cube's grid; `classes`: of a trained model. `times_T`: the cube's, the span of volumes without one.
+
+    Raises MissingInput, RequestError.
+    """
+    from pipelines.samples.class_samples import whole_span
+    from pipelines.samples.label_volumes import read_label_volume
     from pipelines.samples.labels import Fields, read_points, read_polygons, read_raster, resolve_labels
 
     span, fields = build_span(asked), Fields(**asked.columns.model_dump())
+    if grid.is_volume:
+        span = span or (None if times_T is None else whole_span(times_T))
+        assert span is not None, "volumes come with their times"
+        return resolve_labels(read_label_volume(Path(asked.path), asked.codes, grid, span), grid, classes or asked.classes, span)
     match asked.kind:
         case "points":
             given = read_points(Path(asked.path), fields, asked.crs, grid, span)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from configs.privacy import OF_VOLUMES
 from configs.run import ModelConfig
 from configs.schema import Finding, Sections
 
@@ -146,14 +147,15 @@ class AutoModel(ModelConfig):
 
 
 PIXEL_KINDS = ("gru", "lstm", "rnn", "l_tae")
+RECURRENT_UNETS = ("unet_convgru", "unet_convlstm", "unet_dcrn")
 PAIR_NETWORKS = ("fc_siam_diff", "fc_siam_conc", "fc_ef")  # those that compare exactly two dates
 CHANGE_NETWORKS = ("siamese_dcrn", "l_unet", *PAIR_NETWORKS)  # those of `task: change`
 
 
 class ClassModel(ModelConfig):
-    """The network of a class map. Per pixel: gru, lstm, rnn, l_tae. Over space too: u_tae, unet_*.
+    """The network of a class map. Per pixel or voxel: gru, lstm, rnn, l_tae. Over space too: u_tae, unet_*.
 
-    Those of `task: change` tell two classes apart.
+    Those of `task: change` tell two classes of images apart.
     """
 
     kind: Literal[
@@ -167,9 +169,17 @@ class ClassModel(ModelConfig):
     heads: int = Field(4, ge=1, description="of the attention of l_tae and u_tae; divides the channels")
     dropout: float = Field(0.2, ge=0, lt=1, description="share of channels dropped in training")
     recurrence: Literal["convlstm", "convgru", "dcrn"] = Field("convlstm", description="of siamese_dcrn, across the dates")
+    kernel: Literal[1, 3, 5] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,  # of runs of before there was a choice
+        description="of the recurrent layer of unet_*; default 3, of volumes 1, whose halo does not grow with the dates",
+    )
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         yield from super().check(sections)
+        if self.kind in CHANGE_NETWORKS and getattr(sections.get("source"), "kind", "") in OF_VOLUMES:
+            remedy = "gru or lstm (each voxel's curve), unet_convgru or u_tae (over space too)"
+            yield Finding(("model", "kind"), f"{self.kind} is for images, and the source has volumes", remedy)
         widths = {"l_tae": [self.hidden], "u_tae": self.widths}.get(self.kind, [])
         if any(width % self.heads or width % 2 for width in widths):
             yield Finding(("model", "heads"), f"{self.heads} heads do not divide {widths} channels into even parts")
@@ -179,6 +189,8 @@ class ClassModel(ModelConfig):
         """What `models.segmenter.rebuild_network` takes, without the variables and classes of the data."""
         own: dict[str, dict[str, Any]]
         own = {"l_tae": {"heads": self.heads}, "u_tae": {"heads": self.heads}, "siamese_dcrn": {"recurrence": self.recurrence}}
+        if self.kernel is not None:
+            own |= {kind: {"kernel": self.kernel} for kind in RECURRENT_UNETS}
         size = {"hidden": self.hidden} if self.kind in PIXEL_KINDS else {"widths": list(self.widths)}
         return {"kind": self.kind, "dropout": self.dropout, **size, **own.get(self.kind, {})}
 

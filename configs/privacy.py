@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipelines.privacy.settings import PrivacySettings
 
 OF_PLACES = ("netcdf", "folder", "stack", "memory", "sites")  # kinds of source
+OF_VOLUMES = ("nifti", "dicom")  # those that can have volumes
 OF_NOBODY = ("idx", "moving_digits", "windows")  # of samples: digits, and windows of a cube
 COPIED: dict[str, dict[str, object]] = {  # kinds that are read from a copy; what of their keys is of the originals alone
     "dicom": {},
@@ -42,6 +43,7 @@ NAMES_OF_FILES = (  # keys of a source that may name a patient
     "path", "clip", "pattern", "times", "mask_file", "series", "patients", "grid", "transforms", "brain",
 )  # fmt: skip
 COPY = "deidentified"  # folder of the de-identified copy in that of a run
+LABEL_VOLUME = "labels.nii.gz"  # copy of the labels of volumes in the folder of a run
 Bounds = tuple[int, int]
 OfRun = TypeVar("OfRun", bound="Run | PairRun")
 
@@ -206,6 +208,8 @@ def without_originals(run: OfRun) -> OfRun:
     if source.kind == "images":
         own |= {"pattern": NUMBERED if "{frame}" in source.pattern else DATED, "times": TIMES if source.times else None}
     changed["source"] = source.model_copy(update={"path": str(copy), **own})
+    if source.kind in OF_VOLUMES and labels is not None:
+        changed["labels"] = labels.model_copy(update={"path": str(copy.with_name(LABEL_VOLUME))})
     if source.kind == "files" and labels is not None:
         changed["labels"] = labels.model_copy(update={"kind": "table", "path": str(copy / LABELS)})
     return cast("OfRun", run.model_copy(update=changed))

@@ -1,8 +1,8 @@
 """Losses over labelled pixels of several classes, float32 scalars.
 
-Shapes: `logit_BKHW`; `target_B1HW`, the number of the class, anything where `weight_B1HW` is 0. The weight is that of the pixel
-(0: not labelled) times that of its class. A batch without labels gives a gradient of 0, never NaN. Written with products, which
-are deterministic on every device, unlike gathers.
+Shapes: `logit_BKHW`; `target_B1HW`, the number of the class, anything where `weight_B1HW` is 0; `HW`: all axes of space.
+The weight is that of the pixel (0: not labelled) times that of its class. A batch without labels gives a gradient of 0, never
+NaN. Written with products, which are deterministic on every device, unlike gathers.
 """
 
 from functools import partial
@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from models.contract import over_space
 from models.losses import FOCUS, Loss, change_loss, weighted_mean
 
 TWO_CLASS_LOSSES = ("dice_focal", "lovasz")
@@ -48,8 +49,9 @@ def dice(logit_BKHW: Tensor, target_B1HW: Tensor, weight_B1HW: Tensor) -> Tensor
     """1 - the mean over classes of soft Dice (Milletari et al. 2016, arXiv:1606.04797), all pixels of a batch one set."""
     p_BKHW, truth_BKHW = torch.softmax(logit_BKHW.float(), dim=1), _one_hot(target_B1HW, logit_BKHW.shape[1])
     weight = weight_B1HW.float()
-    overlap_K = (weight * p_BKHW * truth_BKHW).sum((0, 2, 3))
-    both_K = (weight * (p_BKHW.square() + truth_BKHW)).sum((0, 2, 3))
+    others = (0, *range(2, p_BKHW.ndim))
+    overlap_K = (weight * p_BKHW * truth_BKHW).sum(others)
+    both_K = (weight * (p_BKHW.square() + truth_BKHW)).sum(others)
     return 1 - ((2 * overlap_K + SMOOTH) / (both_K + SMOOTH)).mean()
 
 
@@ -61,5 +63,5 @@ def _log_p(logit_BKHW: Tensor, target_B1HW: Tensor) -> Tensor:
 
 def _one_hot(target_B1HW: Tensor, classes: int) -> Tensor:
     """float32 (B, K, H, W)."""
-    numbers_K11 = torch.arange(classes, device=target_B1HW.device)[:, None, None]
+    numbers_K11 = over_space(torch.arange(classes, device=target_B1HW.device), target_B1HW.ndim - 2)
     return (target_B1HW == numbers_K11).float()

@@ -7,7 +7,7 @@ Member i has the mean and standard deviation of its own training pixels, and sof
 arXiv:1706.04599; the bias is 0 unless a decision is chosen), both fitted on blocks that it did not learn from. The segmenter's
 probability is the members' mean.
 
-Shapes: B batch, T dates, C variables, K classes, H rows, W columns, M members.
+Shapes: B batch, T dates, C variables, K classes, H rows, W columns (of volumes slices, rows, columns), M members.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.blocks.segment import SegmentNetwork
+from models.blocks.segment import YEAR_DAYS, SegmentNetwork
 from models.change_detector import KINDS as CHANGE_KINDS
 from models.checkpoint import Checkpoint
-from models.contract import Description, Ensemble, seeded
+from models.contract import Description, Ensemble, over_space, seeded
 from models.networks.change_as_classes import ChangeAsClasses, ChangeAsClassesConfig
 from models.networks.l_tae import LTAE, LTAEConfig
 from models.networks.pixel_recurrent import PixelRecurrent, PixelRecurrentConfig
@@ -39,7 +39,7 @@ class Segmenter(Ensemble):
     decision_MK: Tensor
 
     def __init__(self, members: Sequence[SegmentNetwork], classes: Sequence[str]):
-        super().__init__(members)
+        super().__init__(members, members[0].config.axes)
         bands = {member.config.bands for member in members}
         if len(bands) != 1 or {member.config.classes for member in members} != {len(classes)}:
             raise ValueError(f"expected members for the same variables and {len(classes)} classes")
@@ -74,8 +74,10 @@ class Segmenter(Ensemble):
         self.decision_MK[i] = torch.as_tensor(np.asarray(weight_K, np.float32))
 
     def logits(self, i: int, x_BTCHW: Tensor, valid_BTHW: Tensor, years_BT: Tensor) -> Tensor:
-        """logit_BKHW of member i, not calibrated; `x_BTCHW` in physical values."""
-        mean, std = (one[i][:, None, None].to(x_BTCHW.device) for one in (self.mean_MC, self.std_MC))
+        """logit_BKHW of member i, not calibrated; `x_BTCHW` in physical values, `years_BT` of 365.25 days."""
+        mean, std = (over_space(one[i], self.axes).to(x_BTCHW.device) for one in (self.mean_MC, self.std_MC))
+        if (year_days := self.networks[i].config.year_days) != YEAR_DAYS:
+            years_BT = years_BT * (YEAR_DAYS / year_days)
         logit_BKHW: Tensor = self.members[i]((x_BTCHW - mean) / std, valid_BTHW, years_BT)
         return logit_BKHW
 

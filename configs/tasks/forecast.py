@@ -14,7 +14,14 @@ from configs.build import build_variables
 from configs.networks import AUTO, AutoModel, ConvLSTMModel, HistoryModel, Model, ModelOrAuto, build_network
 from configs.run import CubeRun, StartedTraining, VariableConfig
 from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate
-from configs.tasks.forecast_baselines import DEFAULT_BASELINES, MOVING_BASELINES, WITHOUT_COVARIATES, Baseline, build_corrected
+from configs.tasks.forecast_baselines import (
+    DEFAULT_BASELINES,
+    MOVING_BASELINES,
+    OWN_BASELINES,
+    WITHOUT_COVARIATES,
+    Baseline,
+    build_corrected,
+)
 from configs.tasks.forecast_covariates import CovariatesConfig
 from configs.tasks.forecast_prediction import PredictionConfig
 from configs.tasks.forecast_probabilities import check_probabilities
@@ -322,6 +329,7 @@ Method = Baseline | Literal["model", "combination"]
 # baselines that forecast a training window from other dates than its own: their errors of all the past make the intervals
 FROM_THE_PAST: tuple[Baseline, ...] = (
     "persistence", "climatology", "same_date_last_year", "median_anomaly", "decaying_anomaly", "harmonic", *MOVING_BASELINES,
+    *OWN_BASELINES,
 )  # fmt: skip
 
 

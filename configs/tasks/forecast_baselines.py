@@ -35,11 +35,14 @@ Baseline = Literal[
     "optical_flow",
     "moving_field",
     "boosting_without_covariates",
+    "context_mean",
+    "context_trend",
 ]
+OWN_BASELINES: tuple[Baseline, ...] = ("context_mean", "context_trend")  # of series without a season
 MOVING_BASELINES: tuple[Baseline, ...] = ("translation", "optical_flow", "moving_field")
 WITHOUT_COVARIATES: Baseline = "boosting_without_covariates"
 DEFAULT_BASELINES: tuple[Baseline, ...] = tuple(
-    name for name in get_args(Baseline) if name not in (*MOVING_BASELINES, WITHOUT_COVARIATES)
+    name for name in get_args(Baseline) if name not in (*MOVING_BASELINES, WITHOUT_COVARIATES, *OWN_BASELINES)
 )
 BOOSTED_WINDOWS = 480  # at most, evenly spread over blocks and dates
 
@@ -137,9 +140,14 @@ def build_simple(name: str, windows: Callable[[], Iterable[WindowArrays]]) -> Fo
     """A baseline of few numbers or none, fitted on `windows()`."""
     from models.baselines.last_season import MedianAnomaly, SameDateLastYear
     from models.baselines.moving_field import MovingField
+    from models.baselines.own_series import ContextMean, ContextTrend
     from models.baselines.pointwise import HarmonicRegression
 
     match name:
+        case "context_mean":
+            return ContextMean()
+        case "context_trend":
+            return ContextTrend()
         case "harmonic":
             return HarmonicRegression()
         case "translation":

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from configs.compute import STAGING, Staging
 from configs.labels import ClassLabelsConfig, SiteRasters
-from configs.networks import CHANGE_NETWORKS, PAIR_NETWORKS, PIXEL_KINDS, ClassModel
-from configs.privacy import OF_PLACES
+from configs.networks import CHANGE_NETWORKS, PAIR_NETWORKS, PIXEL_KINDS, RECURRENT_UNETS, ClassModel
+from configs.privacy import OF_PLACES, OF_VOLUMES
 from configs.run import CubeRun, TrainingDefaults, VariableConfig
 from configs.schema import Finding, Fraction, Name, Sections, Seed, Strict, UtcDate, check_must_equal
 from configs.sites import PairsConfig, SitesSource
@@ -28,8 +28,8 @@ ReferenceName = Literal["random_forest", "nearest_mean_curve"]
 
 
 class ClassSplitConfig(Strict):
-    """Blocks of N x N pixels, whole, in folds; each fold is tested by networks that were not trained on it. Of several sites each
-    is a fold."""
+    """Blocks of N x N pixels (N x N x N voxels), whole, in folds; each fold is tested by networks that were not trained on it. Of
+    several sites each is a fold."""
 
     block_px: int = Field(8, ge=1, description="side of a block; 1 splits by pixel, which neighbours give away")
     folds: int = Field(5, ge=2, le=20, description="parts of the blocks; one network each")
@@ -62,7 +62,9 @@ class ClassTraining(TrainingDefaults):
         "most_likely", description="the class of a pixel; largest_f1: by weights with the largest mean F1 of all classes but "
         "the commonest on the blocks that validate (of two classes: a threshold)",
     )  # fmt: skip
-    window_px: int = Field(16, ge=4, description="side of the crops of networks over space")
+    window_px: int = Field(
+        16, ge=4, description="side of the crops of networks over space; of volumes they have all slices of thin ones"
+    )
     windows: int = Field(512, ge=1, description="windows an epoch; labels repeat, differently augmented, where they are fewer")
     augment: ClassAugmentConfig = ClassAugmentConfig()
     epochs: int = Field(30, ge=1, description="at most")
@@ -102,15 +104,15 @@ class ClassPrediction(Strict):
     start: UtcDate | None = Field(None, description="of the span that is mapped; default: the latest one of the labels")
     stop: UtcDate | None = Field(None, description="the day after the last one")
     min_area_px: int = Field(1, ge=1, description="patches of fewer pixels become no polygon")
-    tile_px: int = Field(256, ge=16, description="side of the tiles: less memory, the same result")
+    tile_px: int = Field(256, ge=16, description="side of the tiles, of volumes at most 40: less memory, the same result")
     staging: Staging = STAGING
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         kind = getattr(sections.get("source"), "kind", "")
-        if kind and kind not in OF_PLACES:
-            remedy = "follow masks of its frames or volumes: `driftline track MASKS --run runs/NAME`"
+        if kind and kind not in (*OF_PLACES, *OF_VOLUMES):
+            remedy = "follow masks of its frames: `driftline track MASKS --run runs/NAME`"
             yield Finding(
-                ("source", "kind"), f"{kind} has no place on Earth, and class maps are published of places only", remedy
+                ("source", "kind"), f"{kind} has frames without a place, and class maps are of places and of volumes", remedy
             )
         if (self.start is None) != (self.stop is None):
             yield Finding(("prediction", "start"), "`start` and `stop` are given together or not at all")
@@ -144,11 +146,17 @@ def name_variables(run: SegmentRun) -> list[VariableConfig]:
     return run.variables or [VariableConfig(name=band.name, bands=[band.name]) for band in run.source.bands]
 
 
-def build_learner(run: SegmentRun, bands: int, classes: tuple[str, ...], number: int) -> Segmenter:
-    """An untrained segmenter of one network, the one of that number."""
+def build_learner(
+    run: SegmentRun, bands: int, classes: tuple[str, ...], number: int, axes: int = 2, year_days: float = 365.25
+) -> Segmenter:
+    """An untrained segmenter of one network, the one of that number; `axes` of space, `year_days`: as of `ClassSamples`."""
     from models.segmenter import build_segmenter
 
-    return build_segmenter({**run.model.description, "bands": bands}, classes, 1, run.training.seed * 100 + number)
+    own = {"kernel": 1} if axes == 3 and run.model.kind in RECURRENT_UNETS else {}
+    of_data: dict[str, Any] = {"bands": bands}
+    if run.model.kind not in CHANGE_NETWORKS:  # which are for images and have no sense of time
+        of_data |= {"axes": axes, "year_days": year_days}
+    return build_segmenter({**own, **run.model.description, **of_data}, classes, 1, run.training.seed * 100 + number)
 
 
 def build_recipe(run: SegmentRun) -> ClassRecipe:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs import build, labels
 from configs.load import config_hash
+from configs.privacy import OF_PLACES, without_originals
 from configs.sites import build_sites, has_sites
 from configs.tasks import segment as config
 from configs.tasks.segment import SegmentRun
@@ -17,7 +18,18 @@ from flows import sites
 from flows.folder import RunFolder, code_version, require
 from flows.staged import make_share, without_staging
 from flows.task import Building, Findings, Invocation, Record, TrainedTask, ingest_scenes
-from flows.tasks.segment_cubes import cubes_of, cubes_to_map, label_digests, load_model, map_cubes, map_work, open_samples, save
+from flows.tasks.segment_cubes import (
+    cubes_of,
+    cubes_to_map,
+    label_digests,
+    load_model,
+    map_cubes,
+    map_work,
+    open_samples,
+    require_mappable,
+    save,
+    side_of_tiles,
+)
 from pipelines.errors import RequestError
 from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.products.section import Section
@@ -73,15 +85,16 @@ class Segment(TrainedTask):
         else:
             extent = measure(run, folder, until, reads_source=reads_source, ingested=ingested)
         classes = ("a", "b")  # how many there are costs nothing
-        network = config.build_learner(run, len(config.name_variables(run)), classes, 0)
+        network = config.build_learner(run, len(config.name_variables(run)), classes, 0, len(extent.shape))
         side, chosen = config.build_recipe(run).windows.window_px, run.training
+        crop = [min(side, size) for size in extent.shape]
         members = (extent.sites if by_site else run.split.folds) * run.split.networks
         known = labels.build_span(run.labels) if isinstance(run.labels, labels.ClassLabelsConfig) else None
         learnt, shown = extent.dates_in(known), extent.dates_in(labels.build_span(run.prediction) or known)
         start, flop_s = partial(estimate, machine=extent.machine), SEGMENT_FLOP_S * extent.machine.training
-        window = 3 * network.flops((1, learnt, network.bands, side, side))
+        window = 3 * network.flops((1, learnt, network.bands, *crop))
         trained = window * chosen.windows * chosen.epochs * members / flop_s
-        mapped = network.flops((1, shown, network.bands, *extent.shape_yx)) * members / flop_s
+        mapped = network.flops((1, shown, network.bands, *extent.shape)) * members / flop_s
         scored = mapped * 8 + learnt * REFERENCES_S / extent.machine.numerics
         disk, memory = learnt * extent.pixels * (network.bands * 4 + 1) / 1e6, 50.0
         steps = {
@@ -98,12 +111,13 @@ class Segment(TrainedTask):
         """Also raises RequestError for other labels."""
         made_from = require(context.folder, "train").get("made_from", {}) if stage != "train" else {}
         if made_from and made_from.get("label files") != label_digests(context):
-            problem = f"{context.run.labels.path} has changed since the model was trained"
+            name = context.run.labels.path if context.run.source.kind in OF_PLACES else "the label volume"
+            problem = f"{name} has changed since the model was trained"
             raise RequestError(f"{problem}; run `driftline train CONFIG` first, or put it back")
         super().check(context, stage)
 
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
-        folder, content = context.folder, context.run.model_dump(mode="json")
+        folder, content = context.folder, without_originals(context.run).model_dump(mode="json")
         if stage == "train":
             sections = {section: content[section] for section in TRAINED_FROM}
             return {"snapshot": require(folder, "ingest")["snapshot"], **sections, "label files": label_digests(context)}
@@ -119,7 +133,9 @@ class Segment(TrainedTask):
     def ingest(self, context: Invocation) -> Record:
         run = context.run
         if not has_sites(run):
-            return ingest_scenes(context)
+            record = ingest_scenes(context)
+            require_mappable(context.folder.cube_uri, record["snapshot"])
+            return record
         used = used_by(run) is not None
         file_of = partial(labels.label_file, run, run.labels, predicted=run.prediction.sites, is_used=used)
         known = sites.SiteLabels(labels.build_label_settings(run.labels), file_of, least_dates=1)
@@ -141,9 +157,9 @@ class Segment(TrainedTask):
             context.steps.log(f"labels: {line}")
         bands, classes = samples.images[0].x_TCHW.shape[1], samples.labels.classes
         config.check_network(run.model, len(classes), {len(one.years_T) for one in samples.images})
-        build_learner = partial(config.build_learner, run, bands, classes)
+        build_learner = partial(config.build_learner, run, bands, classes, axes=samples.axes, year_days=samples.year_days)
         learners, reports = train_folds(samples, build_learner, recipe, folder.networks, do, key)
-        model, tile_px, decision = join_members(learners), run.prediction.tile_px, run.training.decision
+        model, tile_px, decision = join_members(learners), side_of_tiles(run, samples), run.training.decision
         found = do("calibrate", lambda _: calibrate(samples, model, recipe, tile_px, decision))
         model_hash = do("save the model", lambda _: save(self, context, model, snapshot))
         return {
@@ -168,7 +184,7 @@ class Segment(TrainedTask):
         trained, model = require(context.folder, "train"), load_model(context, "evaluate")
         samples, asked, seed = open_samples(context, "evaluate", model.classes), config.build_asked(run), run.training.seed
         references = build.build_class_references(run.evaluation.references, len(model.classes), seed)
-        known, tile_px = (samples, model, references, asked.most_labels, seed), run.prediction.tile_px
+        known, tile_px = (samples, model, references, asked.most_labels, seed), side_of_tiles(run, samples)
         methods = ClassComparison(config.MODEL, *known, tile_px, is_own)
         predicted = do("score the folds", lambda _: methods.score(methods.all_P, None))
         by_dates = do("score with fewer dates", partial(score_early, samples, methods.score, STATISTICS[asked.measure], seed))
@@ -185,6 +201,7 @@ class Segment(TrainedTask):
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """The maps of the span, or of the sites, that are asked for, by the mean of all networks."""
         from pipelines.products.class_products import ClassProducts, write_class_maps
+        from pipelines.products.class_volumes import write_class_volumes
 
         run, folder, model = context.run, context.folder, load_model(context, "predict")
         trained = require(folder, "train")
@@ -202,9 +219,13 @@ class Segment(TrainedTask):
             code_version=code_version(),
         )
         maps = map_cubes(context, model)
+        of_volumes = {name: one for name, one in maps.items() if one.grid.is_volume}
         write = partial(write_class_maps, maps, settings, building.products, building.pictures, folder.path)
+        if of_volumes:
+            write = partial(write_class_volumes, of_volumes[""], settings, building.products, building.pictures)
         about = context.steps.do("predict", "write products and pictures", lambda _: write())
-        message = f"{counted(len(maps), 'class map')}: {counted(about['patches'], 'patch', 'patches')}"
+        patches = f": {counted(about['patches'], 'patch', 'patches')}" if "patches" in about else ""
+        message = f"{counted(len(maps), 'class map')}{patches}"
         return {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], "message": message, **about}
 
     def predict_slice(self, context: Invocation, evaluation: Evaluation | None, share: Slice) -> SliceDone:
@@ -218,14 +239,16 @@ class Segment(TrainedTask):
         from pipelines.products.tables import cube_facts
 
         run, folder = context.run, context.folder
-        trained, areas = require(folder, "train"), predicted.get("areas", ())
-        products = [folder.path / name for name in predicted.get("products", ()) if name.endswith(("class.tif", ".gpkg"))]
-        lines = [("map" if path.suffix == ".tif" else "patches", path) for path in products[: 2 if has_sites(run) else None]]
+        trained, sizes = require(folder, "train"), {key: predicted[key] for key in ("areas", "volumes") if key in predicted}
+        kinds = {"class.tif": "map", ".gpkg": "patches", "class.nii.gz": "map", "viewer.html": "viewer"}
+        products = [(kind, folder.path / name) for name in predicted.get("products", ()) for end, kind in kinds.items()
+                    if name.endswith(end)]  # fmt: skip
+        lines = products[: 2 if has_sites(run) else None]
         named, cubes = trained.get("labels", {}), cubes_of(context)
         facts = {name: cube_facts(*cube) for name, cube in cubes.items()}
         return Findings(
-            sentence=class_sentence(run.name, areas, predicted.get("span", ""), evaluation),
-            found={"areas": list(areas), **{key: predicted[key] for key in ("patches", "observed", "span")}} if predicted else {},
+            sentence=class_sentence(run.name, next(iter(sizes.values()), ()), predicted.get("span", ""), evaluation),
+            found={key: predicted[key] for key in (*sizes, "patches", "observed", "span") if key in predicted},
             largest=tuple(predicted.get("largest", ())),
             computed={"labels": named["sentence"]} if named else {},
             cube=facts if has_sites(run) else next(iter(facts.values())),

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs import build
-from configs.labels import build_span, read_labels
+from configs.labels import ClassLabelsConfig, build_span, read_labels
+from configs.privacy import OF_VOLUMES, without_originals
 from configs.sites import has_sites
 from configs.tasks import segment as config
 from flows import code, sites
 from flows.folder import RunFolder, fingerprints, load_checkpoint, require
 from flows.staged import make, staging_of
 from flows.task import Invocation, TrainedTask
+from pipelines.errors import MissingInput, RequestError
 from pipelines.wording import counted
 
 if TYPE_CHECKING:
+    from configs.tasks.segment import SegmentRun
     from models.segmenter import Segmenter
     from pipelines.inference.class_map import Mapped, MapWork
     from pipelines.products.class_products import MappedCube
@@ -27,6 +30,23 @@ if TYPE_CHECKING:
     from pipelines.samples.site_samples import SiteImages
 
 DECODED_BY = ("pipelines.samples.site_samples",)
+
+
+def require_mappable(uri: str, snapshot: str) -> None:
+    """Raises RequestError for a cube of frames without a position, which are neither of a place nor of a volume."""
+    from pipelines.cube.store import grid_of, open_cube
+
+    grid = grid_of(open_cube(uri, snapshot))
+    if not (grid.is_on_earth or grid.is_volume):
+        remedy = "follow masks of its frames: `driftline track MASKS --run runs/NAME`"
+        raise RequestError(f"class maps are of places and of volumes, and these are frames without a position: {remedy}")
+
+
+def side_of_tiles(run: SegmentRun, samples: ClassSamples) -> int:
+    """Of score and calibration, as of the map."""
+    from pipelines.inference.class_map import tile_side
+
+    return tile_side(samples.images[0].shape, run.prediction.tile_px)
 
 
 def cubes_of(context: Invocation) -> dict[str, tuple[str, str]]:
@@ -70,10 +90,10 @@ def _mapped(context: Invocation, site: str, cube: tuple[str, str], model: Segmen
         files = site_files(context)[site]
         whole = site_images(context).open(site, files)
         decoded = DecodedSpan(str(files.decoded.absolute()), files.made_from)
-        return Mapped(whole.span, len(whole.years_T), whole.shape_yx, decoded)
+        return Mapped(whole.span, len(whole.years_T), whole.shape, decoded)
     variables, labels = build.build_variables(config.name_variables(run)), None
     if not has_sites(run) and run.labels is not None:
-        labels = read_labels(run.labels, grid_of(dataset), model.classes)
+        labels = read_labels(labels_of(context), grid_of(dataset), model.classes, dataset["time"].values)
     asked = None if has_sites(run) else build_span(run.prediction)
     return mapped_span(dataset, cube, asked, labels, variables)
 
@@ -91,7 +111,8 @@ def map_cubes(context: Invocation, model: Segmenter) -> dict[str, MappedCube]:
     for site, cube in cubes.items():
         dataset, labels = open_cube(*cube), no_labels()
         if not has_sites(run) and run.labels is not None:
-            labels = read_labels(run.labels, grid_of(dataset), model.classes).pixels_in(found[site].span)
+            known = read_labels(labels_of(context), grid_of(dataset), model.classes, dataset["time"].values)
+            labels = known.pixels_in(found[site].span)
         maps[site] = MappedCube(found[site], dataset, cube[1], labels)
     return maps
 
@@ -111,13 +132,36 @@ def open_samples(context: Invocation, stage: str, classes: tuple[str, ...] = ())
         return samples
     ((uri, snapshot),) = cubes_of(context).values()
     dataset = open_cube(uri, snapshot)
-    labels = do("read the labels", lambda _: read_labels(run.labels, grid_of(dataset), classes))
+    times_T, given = dataset["time"].values, labels_of(context, renews=True)
+    labels = do("read the labels", lambda _: read_labels(given, grid_of(dataset), classes, times_T))
     variables = build.build_variables(config.name_variables(run))
     split = run.split.model_dump(include={"block_px", "folds", "seed"})
     made_from = {"snapshot": snapshot, "code": code.digest(DECODED_BY)}
     work = partial(class_samples.open_samples, dataset, labels, variables, min_dates=run.labels.min_dates, **split)
     samples = do(reading, lambda show: work(folder=context.folder.samples, made_from=made_from, progress=show))
     return samples
+
+
+def labels_of(context: Invocation, *, renews: bool = False) -> ClassLabelsConfig:
+    """The labels of a run over one cube; of a patient's volumes a copy without text, made where there is none or it `renews`.
+
+    Raises MissingInput, and RequestError for a file that is no NIfTI volume.
+    """
+    from pipelines.privacy.nifti import clean_nifti
+    from pipelines.privacy.settings import PrivacyRefusal
+
+    run = context.run
+    kept: ClassLabelsConfig = without_originals(run).labels
+    given = Path(run.labels.path)
+    if run.source.kind not in OF_VOLUMES or Path(kept.path) == given or (Path(kept.path).is_file() and not renews):
+        return kept
+    if not given.is_file():
+        raise MissingInput("there is no label volume at labels.path; correct it")
+    try:
+        clean_nifti(given, Path(kept.path))
+    except PrivacyRefusal as e:
+        raise RequestError(f"the labels cannot be used: {e.detail}; save them as one NIfTI file (.nii or .nii.gz)") from None
+    return kept
 
 
 def site_images(context: Invocation) -> SiteImages:
@@ -144,9 +188,15 @@ def label_digests(context: Invocation) -> Any:
 
 
 def load_model(context: Invocation, stage: str) -> Segmenter:
+    """Raises RequestError for a model of images where the cube has volumes, and the other way round."""
     from models.segmenter import SEGMENTER
+    from pipelines.cube.store import grid_of, open_cube
 
     model: Segmenter = context.steps.do(stage, "load the model", lambda _: load_checkpoint(SEGMENTER.load, context.folder)[0])
+    dims = grid_of(open_cube(*next(iter(cubes_of(context).values())))).dims
+    if model.axes != len(dims):
+        kind = "volumes" if model.axes == 3 else "images"
+        raise RequestError(f"the model is for {kind}, and the cube has the axes {', '.join(dims)}: take another model")
     return model
 
 

@@ -49,6 +49,15 @@ def context_days(days_N: Tensor, context_T: Tensor) -> Tensor:
     return inside + step * ((position - known[-1]).clamp(min=0) - (known[0] - position).clamp(min=0))
 
 
+def mean_of_usable(x_NCHW: Tensor, valid_NHW: Tensor, usable_N: Tensor) -> Tensor:
+    """(C, H, W): the mean of a pixel's valid values on usable dates, 0 without any."""
+    total, count = torch.zeros_like(x_NCHW[0]), torch.zeros_like(x_NCHW[0, 0])
+    for n in torch.nonzero(usable_N).flatten().tolist():
+        total += x_NCHW[n] * valid_NHW[n]
+        count += valid_NHW[n]
+    return total / count.clamp(min=1)
+
+
 @dataclass(frozen=True)
 class Persistence(Pointwise):
     """The last valid value of the context for every lead; without one the mean of usable dates, else 0."""
@@ -56,11 +65,7 @@ class Persistence(Pointwise):
     def forecast(
         self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
     ) -> Tensor:
-        total, count = torch.zeros_like(x_NCHW[0]), torch.zeros_like(x_NCHW[0, 0])
-        for n in torch.nonzero(usable_N).flatten().tolist():
-            total += x_NCHW[n] * valid_NHW[n]
-            count += valid_NHW[n]
-        last_CHW = total / count.clamp(min=1)
+        last_CHW = mean_of_usable(x_NCHW, valid_NHW, usable_N)
         for x_CHW, valid_HW in zip(*context_arrays(x_NCHW, valid_NHW, context_T), strict=True):
             last_CHW = torch.where(valid_HW, x_CHW, last_CHW)
         return last_CHW.expand(len(target_days_K), *last_CHW.shape).clone()

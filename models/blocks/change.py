@@ -8,6 +8,8 @@ Features are normalised over the channels of each pixel (`PixelNorm`). Group, in
 statistics of the tile. Batch norm uses those of few windows from few cities, half of them around change, which do not hold in
 another city, and differ between training and prediction. Without a norm 200 steps of FC-EF left a higher training loss.
 
+Of volumes the convolutions are 3 x 3 x 3, and sizes halve and double in the plane of a slice alone: slices are few and thick.
+
 Shapes: B batch, T dates, C bands, H rows, W columns, E input channels of an encoder, D channels of a scale.
 """
 
@@ -21,8 +23,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name the field uses
 from torch import Tensor, nn
 
-from models.cells.recurrent_stack import RecurrentStack, State
-from models.contract import Description, Network, layer_flops
+from models.cells.recurrent_stack import CONVOLUTIONS as CONVOLUTION_OF
+from models.cells.recurrent_stack import DROPOUTS, RecurrentStack, State
+from models.contract import Description, Network, layer_flops, over_space
 
 CONVOLUTIONS = 2  # 3 x 3, per scale on the way down and per scale on the way up
 NORM_FLOOR = 1e-3  # added to the mean square, so that values near 0 are not amplified
@@ -46,20 +49,27 @@ class UNetShaped(Network):
     def scales(self) -> int: ...
 
     @property
+    def axes(self) -> int:
+        """Of space: 2, or 3 of volumes."""
+        return 2
+
+    @property
     def stride_px(self) -> tuple[int, ...]:
-        return (2 ** (self.scales - 1),) * 2
+        return *(1,) * (self.axes - 2), *(2 ** (self.scales - 1),) * 2
 
     def halo_px(self, steps: int) -> tuple[int, ...]:
         """Radius of the receptive field for a series of `steps` dates, a multiple of `stride_px`."""
-        return (receptive_radius(self.scales, self.lateral_cells(steps)),) * 2
+        lateral = self.lateral_cells(steps)
+        across = CONVOLUTIONS * (2 * self.scales - 1) + lateral  # slices, which no scale halves
+        return *(across,) * (self.axes - 2), *(receptive_radius(self.scales, lateral),) * 2
 
     def lateral_cells(self, dates: int) -> int:
         """Radius, in cells of a scale, of the layers between encoder and decoder; 0: there are none."""
         return 0
 
-    def padded_pixels(self, shape_yx: Sequence[int]) -> int:
+    def padded_pixels(self, shape: Sequence[int]) -> int:
         """Pixels of a window, sides rounded up to multiples of `stride_px`."""
-        return math.prod(side + -side % stride for side, stride in zip(shape_yx, self.stride_px, strict=True))
+        return math.prod(side + -side % stride for side, stride in zip(shape, self.stride_px, strict=True))
 
 
 class ChangeNetwork(UNetShaped):
@@ -142,16 +152,17 @@ class PixelNorm(nn.Module):
 
     def forward(self, x_BDHW: Tensor) -> Tensor:
         scale_B1HW = torch.rsqrt(x_BDHW.square().mean(dim=1, keepdim=True) + NORM_FLOOR)
-        return x_BDHW * scale_B1HW * self.gain_D[:, None, None] + self.bias_D[:, None, None]
+        axes = x_BDHW.ndim - 2
+        return x_BDHW * scale_B1HW * over_space(self.gain_D, axes) + over_space(self.bias_D, axes)
 
 
 class ConvolutionBlock(nn.Module):
-    """`CONVOLUTIONS` times 3 x 3 convolution, norm and ReLU, then spatial dropout."""
+    """`CONVOLUTIONS` times 3 x 3 (x 3) convolution, norm and ReLU, then spatial dropout."""
 
-    def __init__(self, inputs: int, outputs: int, dropout: float):
+    def __init__(self, inputs: int, outputs: int, dropout: float, axes: int = 2):
         super().__init__()
-        widths = [inputs, *[outputs] * CONVOLUTIONS]
-        self.layers = nn.ModuleList(nn.Conv2d(widths[i], outputs, 3, padding=1) for i in range(CONVOLUTIONS))
+        widths, convolution = [inputs, *[outputs] * CONVOLUTIONS], CONVOLUTION_OF[axes]
+        self.layers = nn.ModuleList(convolution(widths[i], outputs, 3, padding=1) for i in range(CONVOLUTIONS))
         for name, parameter in self.layers.named_parameters():  # He et al. 2015, arXiv:1502.01852, for a ReLU after a convolution
             if name.endswith("weight"):
                 nn.init.kaiming_normal_(parameter, nonlinearity="relu")
@@ -163,22 +174,22 @@ class ConvolutionBlock(nn.Module):
     def forward(self, x_BEHW: Tensor) -> Tensor:
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x_BEHW = F.relu(norm(layer(x_BEHW)))
-        return F.dropout2d(x_BEHW, self.dropout, self.training)
+        return DROPOUTS[x_BEHW.ndim - 2](x_BEHW, self.dropout, self.training)
 
 
 class Encoder(nn.Module):
-    """A block per scale, with 2 x 2 max pooling before each but the first."""
+    """A block per scale, with 2 x 2 max pooling (of each slice) before each but the first."""
 
-    def __init__(self, inputs: int, widths: Sequence[int], dropout: float):
+    def __init__(self, inputs: int, widths: Sequence[int], dropout: float, axes: int = 2):
         super().__init__()
         before = [inputs, *widths[:-1]]
-        self.blocks = nn.ModuleList(ConvolutionBlock(before[i], width, dropout) for i, width in enumerate(widths))
+        self.blocks = nn.ModuleList(ConvolutionBlock(before[i], width, dropout, axes) for i, width in enumerate(widths))
 
     def forward(self, x_BEHW: Tensor) -> list[Tensor]:
         """Features of every scale, finest first; scale s has (B, widths[s], H / 2^s, W / 2^s)."""
         features: list[Tensor] = []
         for s, block in enumerate(self.blocks):
-            x_BEHW = block(x_BEHW if s == 0 else F.max_pool2d(x_BEHW, 2))
+            x_BEHW = block(x_BEHW if s == 0 else pooled(x_BEHW))
             features.append(x_BEHW)
         return features
 
@@ -193,12 +204,12 @@ class Decoder(nn.Module):
     pixel; the one of change begins at `CHANGED_PRIOR`, those of several classes at equal probabilities.
     """
 
-    def __init__(self, inputs: Sequence[int], widths: Sequence[int], dropout: float, outputs: int = 1):
+    def __init__(self, inputs: Sequence[int], widths: Sequence[int], dropout: float, outputs: int = 1, axes: int = 2):
         super().__init__()
         scales = len(widths)
         deeper = [*widths[1:-1], inputs[-1]] if scales > 1 else []
-        self.blocks = nn.ModuleList(ConvolutionBlock(deeper[s] + inputs[s], widths[s], dropout) for s in range(scales - 1))
-        self.head = nn.Conv2d(widths[0] if scales > 1 else inputs[0], outputs, 1)
+        self.blocks = nn.ModuleList(ConvolutionBlock(deeper[s] + inputs[s], widths[s], dropout, axes) for s in range(scales - 1))
+        self.head = CONVOLUTION_OF[axes](widths[0] if scales > 1 else inputs[0], outputs, 1)
         nn.init.normal_(self.head.weight, std=0.01)
         assert self.head.bias is not None
         nn.init.constant_(self.head.bias, math.log(CHANGED_PRIOR / (1 - CHANGED_PRIOR)) if outputs == 1 else 0.0)
@@ -215,14 +226,23 @@ class Decoder(nn.Module):
 
 
 def doubled(x_BDHW: Tensor) -> Tensor:
-    """(B, D, 2 H, 2 W), every pixel four times. Uses shapes only: its gradient is a sum, deterministic on every device."""
-    batch, depth, height, width = x_BDHW.shape
-    return x_BDHW[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2).reshape(batch, depth, 2 * height, 2 * width)
+    """(B, D, 2 H, 2 W), every pixel four times, of volumes each slice so.
+
+    Uses shapes only: its gradient is a sum, deterministic on every device.
+    """
+    *before, height, width = x_BDHW.shape
+    four = x_BDHW[..., :, None, :, None].expand(*before, height, 2, width, 2)
+    return four.reshape(*before, 2 * height, 2 * width)
+
+
+def pooled(x_BDHW: Tensor) -> Tensor:
+    """(B, D, H / 2, W / 2), the largest of four pixels, of volumes each slice so."""
+    return F.max_pool2d(x_BDHW, 2) if x_BDHW.ndim == 4 else F.max_pool3d(x_BDHW, (1, 2, 2))
 
 
 def padded(x: Tensor, stride_px: tuple[int, ...]) -> Tensor:
-    """`x` (..., H, W) with zeros below and to the right, up to the next multiples of `stride_px` (y, x)."""
-    below, right = -x.shape[-2] % stride_px[0], -x.shape[-1] % stride_px[1]
+    """`x` (..., H, W) with zeros below and to the right, up to the next multiples of `stride_px` ([z,] y, x)."""
+    below, right = -x.shape[-2] % stride_px[-2], -x.shape[-1] % stride_px[-1]
     return F.pad(x, (0, right, 0, below)) if below or right else x
 
 

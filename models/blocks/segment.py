@@ -3,29 +3,38 @@
 `forward(x_BTCHW, valid_BTHW, years_BT) -> logit_BKHW`. Time is years since the begin of the span: the calendar year would name
 the season. What is not valid is 0 and marked, and a date without valid pixels has no effect, so sequences can be cut short.
 
-Shapes: B batch, T dates, C variables, E = C + 1 channels with the mark, K classes, P pixels, D hidden, H rows, W columns.
+Shapes: B batch, T dates, C variables, E = C + 1 channels with the mark, K classes, P pixels, D hidden, H rows, W columns (of
+volumes slices, rows, columns).
 """
 
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from models.blocks.change import Decoder, Encoder, UNetShaped, padded
-from models.contract import Description, Network, Pointwise
+from models.blocks.change import Decoder, Encoder, UNetShaped, padded, pooled
+from models.contract import Description, Network
+
+YEAR_DAYS = 365.25
 
 
 @dataclass(frozen=True)
 class SegmentConfig:
-    """What every network of class maps needs to be rebuilt; `kind` names the network."""
+    """What every network of class maps needs to be rebuilt; `kind` names the network.
+
+    axes: of space, 3 of volumes. year_days: how many days are a year to the network; of series of seconds and minutes their
+    length, since in a true year all their times would be 0.
+    """
 
     kind: str
     bands: int
     classes: int
     dropout: float = 0.1
+    axes: int = field(default=2, kw_only=True)
+    year_days: float = field(default=YEAR_DAYS, kw_only=True)
 
 
 class SegmentNetwork(Network):
@@ -40,8 +49,9 @@ class SegmentNetwork(Network):
         """logit_BKHW. `x_BTCHW` is standardised, `valid_BTHW` bool, `years_BT` since the begin of the span."""
 
     def describe(self) -> Description:
-        """See `models.segmenter.rebuild_network`."""
-        return asdict(self.config)
+        """See `models.segmenter.rebuild_network`. Of images in years without the two keys that came later."""
+        usual = {"axes": 2, "year_days": YEAR_DAYS}
+        return {name: value for name, value in asdict(self.config).items() if name not in usual or value != usual[name]}
 
 
 def marked_frames(x_BTCHW: Tensor, valid_BTHW: Tensor) -> Tensor:
@@ -50,21 +60,28 @@ def marked_frames(x_BTCHW: Tensor, valid_BTHW: Tensor) -> Tensor:
     return torch.cat([torch.where(seen_BT1HW, x_BTCHW, 0), seen_BT1HW.to(x_BTCHW.dtype)], dim=2)
 
 
-class PixelNetwork(Pointwise, SegmentNetwork):
+class PixelNetwork(SegmentNetwork):
     """Every pixel by itself: `classify` gets rows of pixels."""
+
+    @property
+    def stride_px(self) -> tuple[int, ...]:
+        return (1,) * self.config.axes
+
+    def halo_px(self, steps: int) -> tuple[int, ...]:
+        return (0,) * self.config.axes
 
     @abstractmethod
     def classify(self, frames_PTE: Tensor, seen_PT: Tensor, years_PT: Tensor) -> Tensor:
         """logit_PK."""
 
     def forward(self, x_BTCHW: Tensor, valid_BTHW: Tensor, years_BT: Tensor) -> Tensor:
-        batch, dates, _, height, width = x_BTCHW.shape
-        frames_PTE = marked_frames(x_BTCHW, valid_BTHW).permute(0, 3, 4, 1, 2).flatten(0, 2)
-        seen_PT = valid_BTHW.permute(0, 2, 3, 1).flatten(0, 2)
-        years_PT = years_BT[:, None].expand(batch, height * width, dates).flatten(0, 1).to(x_BTCHW.dtype)
+        batch, dates, _, *space = x_BTCHW.shape
+        frames_PTE = marked_frames(x_BTCHW, valid_BTHW).movedim((1, 2), (-2, -1)).flatten(0, -3)
+        seen_PT = valid_BTHW.movedim(1, -1).flatten(0, -2)
+        years_PT = years_BT[:, None].expand(batch, math.prod(space), dates).flatten(0, 1).to(x_BTCHW.dtype)
         logit_PK = self.classify(frames_PTE, seen_PT, years_PT)
-        logit_BHWK: Tensor = logit_PK.unflatten(0, (batch, height, width))
-        return logit_BHWK.permute(0, 3, 1, 2)
+        logit_BHWK: Tensor = logit_PK.unflatten(0, (batch, *space))
+        return logit_BHWK.movedim(-1, 1)
 
 
 @dataclass(frozen=True)
@@ -79,8 +96,8 @@ class ScaledNetwork(UNetShaped, SegmentNetwork):
 
     def __init__(self, config: ScaledConfig):
         super().__init__(config)
-        self.encoder = Encoder(config.bands + 1, config.widths, config.dropout)
-        self.decoder = Decoder(config.widths, config.widths, config.dropout, config.classes)
+        self.encoder = Encoder(config.bands + 1, config.widths, config.dropout, config.axes)
+        self.decoder = Decoder(config.widths, config.widths, config.dropout, config.classes, config.axes)
 
     @abstractmethod
     def join_dates(self, features: Sequence[Tensor], seen: Sequence[Tensor], years_BT: Tensor) -> Sequence[Tensor]:
@@ -94,18 +111,22 @@ class ScaledNetwork(UNetShaped, SegmentNetwork):
     def scales(self) -> int:
         return len(self.config.widths)
 
+    @property
+    def axes(self) -> int:
+        return self.config.axes
+
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        batch, dates, pixels = *shape[:2], self.padded_pixels(shape[-2:])
+        batch, dates, pixels = *shape[:2], self.padded_pixels(shape[3:])
         each = dates * self.encoder.flops(pixels) + self.joining_flops(pixels, dates) + self.decoder.flops(pixels)
         return batch * each
 
     def forward(self, x_BTCHW: Tensor, valid_BTHW: Tensor, years_BT: Tensor) -> Tensor:
-        batch, dates, _, height, width = x_BTCHW.shape
+        batch, dates, (height, width) = *x_BTCHW.shape[:2], x_BTCHW.shape[-2:]
         frames = marked_frames(padded(x_BTCHW, self.stride_px), padded(valid_BTHW, self.stride_px)).flatten(0, 1)
         features = [one.unflatten(0, (batch, dates)) for one in self.encoder(frames)]
         seen, mark = [], frames[:, -1:]
         for scale in range(len(features)):
-            mark = mark if scale == 0 else nn.functional.max_pool2d(mark, 2)
+            mark = mark if scale == 0 else pooled(mark)
             seen.append(mark.unflatten(0, (batch, dates)))
         logit_BKHW: Tensor = self.decoder(self.join_dates(features, seen, years_BT.to(x_BTCHW.dtype)))
         return logit_BKHW[..., :height, :width]

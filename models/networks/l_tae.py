@@ -3,6 +3,7 @@
 Shapes as in `models.blocks.segment`; G heads. Each head weights the dates for its own share of the channels.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,9 +30,9 @@ class LTAE(PixelNetwork):
         self.head = nn.Linear(config.hidden, config.classes)
 
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        batch, dates, _, height, width = shape
+        batch, dates, _, *space = shape
         after = layer_flops(self.body, pixels=0, rows=1) + layer_flops(self.head, pixels=0, rows=1)
-        return batch * height * width * (dates * self.attention.linear_flops() + after)
+        return batch * math.prod(space) * (dates * self.attention.linear_flops() + after)
 
     def classify(self, frames_PTE: Tensor, seen_PT: Tensor, years_PT: Tensor) -> Tensor:
         values_PTD, weight_PTG = self.attention(frames_PTE, seen_PT, years_PT)

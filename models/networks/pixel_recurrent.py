@@ -4,6 +4,7 @@ Cho et al. 2014, arXiv:1406.1078 (GRU); Hochreiter & Schmidhuber 1997 (LSTM); El
 Körner 2018, arXiv:1802.02080. A date that is not valid leaves the state as it is. Shapes as in `models.blocks.segment`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,9 +36,9 @@ class PixelRecurrent(PixelNetwork):
         self.head = nn.Linear(config.hidden, config.classes)
 
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        batch, dates, _, height, width = shape
+        batch, dates, _, *space = shape
         step = 2 * (self.cell.weight_ih.numel() + self.cell.weight_hh.numel())
-        return batch * height * width * (dates * step + layer_flops(self, pixels=0, rows=1))
+        return batch * math.prod(space) * (dates * step + layer_flops(self, pixels=0, rows=1))
 
     def classify(self, frames_PTE: Tensor, seen_PT: Tensor, years_PT: Tensor) -> Tensor:
         inputs_PTE = torch.cat([frames_PTE, years_PT[..., None]], dim=-1)

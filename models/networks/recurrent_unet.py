@@ -2,7 +2,7 @@
 
 Rußwurm & Körner 2018, arXiv:1802.02080 (convolutional recurrence over satellite series), with the encoder and decoder of a U-Net
 (Ronneberger et al. 2015, arXiv:1505.04597) around it. A cell without valid pixels on a date keeps its state and does not count in
-the mean. Shapes as in `models.blocks.segment`.
+the mean. Shapes as in `models.blocks.segment`; of volumes all convolutions are 3-D, and no scale halves the slices.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class RecurrentUNet(ScaledNetwork):
 
     def __init__(self, config: RecurrentUNetConfig):
         super().__init__(config)
-        self.bottleneck = STACKS[config.kind](config.widths[-1], [config.widths[-1]], config.kernel)
+        self.bottleneck = STACKS[config.kind](config.widths[-1], [config.widths[-1]], config.kernel, axes=config.axes)
 
     def lateral_cells(self, dates: int) -> int:
         """One convolution a date; two of a ConvGRU, whose candidate reads the reset state, after the first date."""

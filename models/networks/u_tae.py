@@ -9,6 +9,7 @@ weighs nothing at its own scale.
 Shapes as in `models.blocks.segment`; G heads.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from models.blocks.change import doubled
 from models.blocks.segment import ScaledConfig, ScaledNetwork, TimeAttention
+from models.cells.recurrent_stack import CONVOLUTIONS
 from models.contract import layer_flops
 
 
@@ -33,7 +35,7 @@ class UTAE(ScaledNetwork):
         if any(width % config.heads for width in config.widths):
             raise ValueError(f"the heads must divide every width, got {config.heads} heads and widths {config.widths}")
         self.attention = TimeAttention(config.widths[-1], config.widths[-1], config.heads)
-        self.joins = nn.ModuleList(nn.Conv2d(width, width, 1) for width in config.widths)
+        self.joins = nn.ModuleList(CONVOLUTIONS[config.axes](width, width, 1) for width in config.widths)
 
     def joining_flops(self, pixels: int, dates: int) -> int:
         scales = len(self.config.widths)
@@ -41,12 +43,12 @@ class UTAE(ScaledNetwork):
         return attention + sum(layer_flops(join, pixels >> 2 * s) for s, join in enumerate(self.joins))
 
     def join_dates(self, features: Sequence[Tensor], seen: Sequence[Tensor], years_BT: Tensor) -> Sequence[Tensor]:
-        batch, dates, _, height, width = features[-1].shape
-        rows_PTD = features[-1].permute(0, 3, 4, 1, 2).flatten(0, 2)
-        seen_PT = seen[-1][:, :, 0].permute(0, 2, 3, 1).flatten(0, 2) > 0
-        years_PT = years_BT[:, None].expand(batch, height * width, dates).flatten(0, 1)
+        batch, dates, _, *space = features[-1].shape
+        rows_PTD = features[-1].movedim((1, 2), (-2, -1)).flatten(0, -3)
+        seen_PT = seen[-1][:, :, 0].movedim(1, -1).flatten(0, -2) > 0
+        years_PT = years_BT[:, None].expand(batch, math.prod(space), dates).flatten(0, 1)
         values_PTD, weight_PTG = self.attention(rows_PTD, seen_PT, years_PT)
-        weight, values = (one.unflatten(0, (batch, height, width)).permute(0, 3, 4, 1, 2) for one in (weight_PTG, values_PTD))
+        weight, values = (one.unflatten(0, (batch, *space)).movedim((-2, -1), (1, 2)) for one in (weight_PTG, values_PTD))
         joined: list[Tensor] = []
         for s in reversed(range(len(features))):
             features_BTDHW = values if s == len(features) - 1 else features[s]

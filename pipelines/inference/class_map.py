@@ -1,6 +1,7 @@
 """A segmenter over whole rasters, tile by tile: class and confidence of every pixel (docs/design/033).
 
-Shapes: T dates, C variables, K classes, H rows, W columns, M members. A tile sees its whole halo, so tiles are the whole.
+Of volumes the probability of every class is kept, too. Shapes: T dates, C variables, K classes, H rows, W columns (of volumes
+slices, rows, columns), M members. A tile sees its whole halo, so tiles are the whole.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import xarray as xr
 
-from pipelines.cube.store import open_cube
+from pipelines.cube.store import open_cube, space_dims
 from pipelines.errors import RequestError
 from pipelines.inference.regions import Plane, Record, Regions
 from pipelines.inference.staged_work import Piece, check_worker, cut_regions, to_file
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 VERSION = 1  # of the meaning of the staged bytes; part of the key
 CLASS, CONFIDENCE = Plane("class", "|u1"), Plane("confidence", "<f4")
 NOT_OBSERVED = 0  # code of a pixel without a usable date; class k has the code k + 1
+VOLUME_TILE_PX = 40  # as many voxels as a tile of 256 of an image has pixels
 
 
 class SegmentModel(Protocol):
@@ -53,7 +55,7 @@ class SegmentModel(Protocol):
 class ClassMap:
     """`class_HW` uint8 (codes, NOT_OBSERVED where no date is usable), `confidence_HW` float32 (NaN there), as memory maps.
 
-    `pixels_MK`: how many pixels each member alone gives to each class.
+    `pixels_MK`: how many pixels each member alone gives to each class. `probability_KHW`: of volumes, that of each class.
     """
 
     span: Span
@@ -61,6 +63,7 @@ class ClassMap:
     class_HW: np.ndarray
     confidence_HW: np.ndarray
     pixels_MK: np.ndarray
+    probability_KHW: tuple[np.ndarray, ...] = ()
 
 
 Read = Callable[[Box], SpanImages]  # the images of a window, in memory
@@ -112,7 +115,7 @@ class Mapped:
 
     span: Span
     dates: int
-    shape_yx: tuple[int, int]
+    shape: tuple[int, ...]
     source: SpanSource
 
 
@@ -125,10 +128,15 @@ def mapped_span(
     """
     times_T = dataset["time"].values
     span = asked or (labels.latest if labels else whole_span(times_T))
-    shape_yx, dates = (dataset.sizes["y"], dataset.sizes["x"]), int(span.holds(times_T).sum())
+    shape, dates = tuple(dataset.sizes[dim] for dim in space_dims(dataset)), int(span.holds(times_T).sum())
     if not dates:
         raise RequestError(f"the cube has no date from {span.text}; set prediction.start and prediction.stop")
-    return Mapped(span, dates, shape_yx, CubeSpan(absolute(cube[0]), cube[1], span, variables))
+    return Mapped(span, dates, shape, CubeSpan(absolute(cube[0]), cube[1], span, variables))
+
+
+def tile_side(shape: tuple[int, ...], tile_px: int) -> int:
+    """The side of tiles where `tile_px` is asked for: of volumes at most `VOLUME_TILE_PX`."""
+    return min(tile_px, VOLUME_TILE_PX) if len(shape) == 3 else tile_px
 
 
 @dataclass(frozen=True)
@@ -159,10 +167,17 @@ class MapWork:
         about = {"version": VERSION, "model": self.made_by, "tile_px": self.tile_px, "device": self.device}
         found = {}
         for name, one in self.mapped.items():
-            key = key_of(**about, shape=one.shape_yx, **one.source.describe())
-            folder, parts = f"{self.folder}/maps/{name or 'map'}", cut_regions(one.shape_yx, self.tile_px)
-            found[name] = Regions(folder, key, (CLASS, CONFIDENCE), one.shape_yx, parts)
+            key = key_of(**about, shape=one.shape, **one.source.describe())
+            folder, parts = f"{self.folder}/maps/{name or 'map'}", cut_regions(one.shape, self.side_of(one))
+            found[name] = Regions(folder, key, self.planes_of(one), one.shape, parts)
         return found
+
+    def side_of(self, mapped: Mapped) -> int:
+        return tile_side(mapped.shape, self.tile_px)
+
+    def planes_of(self, mapped: Mapped) -> tuple[Plane, ...]:
+        classes = range(len(self.model.decision_of(0))) if len(mapped.shape) == 3 else ()
+        return CLASS, CONFIDENCE, *(Plane(f"probability_{k}", "<f4") for k in classes)
 
     def open(self) -> Callable[[Piece], Record]:
         check_worker(self, self.device)
@@ -191,10 +206,16 @@ def map_region(work: MapWork, piece: Piece, read: Read) -> Record:
     mapped, model, regions = work.mapped[piece.raster], work.model, work.rasters[piece.raster]
     halo_px = model.halo_px(mapped.dates)
     with regions.writing(piece.region) as writer:
-        for tile in piece.region.cut(work.tile_px):
-            window = window_around(tile, halo_px, mapped.shape_yx, model.stride_px)
-            class_HW, confidence_HW, pixels_MK = map_tile(model, read(window), tile.within(window), work.device)
-            writer.write(tile, {CLASS: class_HW, CONFIDENCE: confidence_HW})
+        for tile in piece.region.cut(work.side_of(mapped)):
+            window = window_around(tile, halo_px, mapped.shape, model.stride_px)
+            images, inside = read(window), tile.within(window)
+            p_MKHW = probabilities(model, images, inside, work.device)
+            class_HW, confidence_HW, pixels_MK = decide(model, p_MKHW, images, inside)
+            planes = {CLASS: class_HW, CONFIDENCE: confidence_HW}
+            is_seen_HW = class_HW != NOT_OBSERVED
+            for plane, p_HW in zip(regions.planes[2:], p_MKHW.mean(axis=0), strict=False):
+                planes[plane] = np.where(is_seen_HW, p_HW, np.nan)
+            writer.write(tile, planes)
             writer.add({f"pixels {m} {k}": int(count) for (m, k), count in np.ndenumerate(pixels_MK)})
     return regions.record(piece.region)
 
@@ -203,11 +224,24 @@ def map_tile(
     model: SegmentModel, images: SpanImages, inside: tuple[slice, ...], device: str = ""
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(class_HW, confidence_HW, pixels_MK), as `ClassMap` has them, of the part `inside` of a window's images."""
-    members, is_seen_HW = range(len(model.members)), images.valid_THW[:, *inside].any(axis=0)
+    return decide(model, probabilities(model, images, inside, device), images, inside)
+
+
+def probabilities(model: SegmentModel, images: SpanImages, inside: tuple[slice, ...], device: str = "") -> np.ndarray:
+    """p_MKHW float32, calibrated, by each member of the part `inside`."""
+    members = range(len(model.members))
     arrays = [one[None].to(device or "cpu") for one in tensors_of(images.x_TCHW, images.valid_THW, images.years_T)]
     logits = [model.member_logits(i, arrays[0], arrays[1], arrays[2])[0].cpu().numpy()[:, *inside] for i in members]
-    p_MKHW = np.stack([_calibrated_image(model, i, logit_KHW) for i, logit_KHW in zip(members, logits, strict=True)])
-    weighted_MKHW = p_MKHW * np.stack([model.decision_of(i) for i in members])[:, :, None, None]
+    return np.stack([_calibrated_image(model, i, logit_KHW) for i, logit_KHW in zip(members, logits, strict=True)])
+
+
+def decide(
+    model: SegmentModel, p_MKHW: np.ndarray, images: SpanImages, inside: tuple[slice, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `map_tile`, from the probabilities of the members."""
+    is_seen_HW, axes = images.valid_THW[:, *inside].any(axis=0), p_MKHW.ndim - 2
+    weight_MK = np.stack([model.decision_of(i) for i in range(len(model.members))])
+    weighted_MKHW = p_MKHW * weight_MK.reshape(*weight_MK.shape, *[1] * axes)
     chosen_HW, classes = weighted_MKHW.mean(axis=0).argmax(axis=0), p_MKHW.shape[1]
     alone = [one_KHW.argmax(axis=0)[is_seen_HW] for one_KHW in weighted_MKHW]
     confidence_HW = np.take_along_axis(p_MKHW.mean(axis=0), chosen_HW[None], axis=0)[0]
@@ -225,8 +259,10 @@ def finished_maps(work: MapWork, folder: Path) -> dict[str, ClassMap]:
         pixels_MK = np.zeros((len(work.model.members), len(work.model.decision_of(0))), np.int64)
         for m, k in names:
             pixels_MK[m, k] = sum(int(record.facts[f"pixels {m} {k}"]) for record in records)
-        class_HW, confidence_HW = (to_file(regions, plane, folder / "maps" / (name or "map")) for plane in regions.planes)
-        found[name] = ClassMap(work.mapped[name].span, work.mapped[name].dates, class_HW, confidence_HW, pixels_MK)
+        planes = [to_file(regions, plane, folder / "maps" / (name or "map")) for plane in regions.planes]
+        class_HW, confidence_HW, *probability_KHW = planes
+        mapped = work.mapped[name]
+        found[name] = ClassMap(mapped.span, mapped.dates, class_HW, confidence_HW, pixels_MK, tuple(probability_KHW))
     return found
 
 
@@ -240,7 +276,7 @@ def window_around(tile: Box, halo_px: tuple[int, ...] | None, shape: tuple[int, 
     """Raises RequestError for a network without a finite halo, unless one tile is the whole raster."""
     if halo_px is None and tile.shape != tuple(shape):
         raise RequestError(f"this network needs the whole raster at once: set prediction.tile_px to at least {max(shape)}")
-    return window_of(tile, halo_px or (0, 0), shape, stride_px)
+    return window_of(tile, halo_px or (0,) * len(shape), shape, stride_px)
 
 
 def tensors_of(x_TCHW: np.ndarray, valid_THW: np.ndarray, years_T: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:

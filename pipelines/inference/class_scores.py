@@ -19,6 +19,7 @@ from pipelines.learning.intervals import Statistic
 from pipelines.learning.shortcuts import Audit, Classifier, audit_shortcuts
 from pipelines.progress import Progress
 from pipelines.samples.class_samples import AT_ONCE, ClassSamples, SpanImages, common_steps, series_features
+from pipelines.samples.labels import Place
 from pipelines.tiles import Box
 
 if TYPE_CHECKING:
@@ -96,41 +97,46 @@ def score_labels(
     logit_PK = np.zeros((len(p), len(samples.labels.classes)), np.float32)
     for s, images in enumerate(samples.images):
         own = np.flatnonzero(samples.labels.span_P[p] == s)
-        is_pointwise = model.halo_px(len(images.years_T)) == (0, 0) and model.stride_px == (1, 1)
+        halo_px = model.halo_px(len(images.years_T))
+        is_pointwise = halo_px is not None and not any(halo_px) and set(model.stride_px) == {1}
         parts = _series_of(samples, p, own, images) if is_pointwise else _tiles_of(samples, p, own, images, model, tile_px)
-        for here, (x_TCHW, valid_THW, years_T), rows, columns in parts:
+        for here, (x_TCHW, valid_THW, years_T), place in parts:
             if cut is not None:
                 valid_THW[cut:] = False
             logit_KHW = model.member_logits(member, x_TCHW[None], valid_THW[None], years_T[None])[0].numpy()
-            logit_PK[here] = logit_KHW[:, rows, columns].T
+            logit_PK[here] = logit_KHW[:, *place].T
     return logit_PK
 
 
-Part = tuple[np.ndarray, "tuple[Tensor, Tensor, Tensor]", np.ndarray, np.ndarray]  # labels, images, and where they are in these
+Part = tuple[np.ndarray, "tuple[Tensor, Tensor, Tensor]", Place]  # labels, images, and where they are in these
 
 
 def _series_of(samples: ClassSamples, p: np.ndarray, own: np.ndarray, images: SpanImages) -> Iterator[Part]:
     """The series of labels, side by side as the columns of an image of one row."""
+    along = [1] * (samples.axes - 1)
     for here in np.split(own, np.arange(AT_ONCE, len(own), AT_ONCE)):
         if len(here):
-            rows, columns = samples.labels.row_P[p[here]], samples.labels.column_P[p[here]]
-            x_TC1P, valid_T1P = images.x_TCHW[:, :, rows, columns][:, :, None], images.valid_THW[:, rows, columns][:, None]
-            yield here, tensors_of(x_TC1P, valid_T1P, images.years_T), np.zeros(len(here), np.int64), np.arange(len(here))
+            place = samples.labels.place(p[here])
+            x_TCP, valid_TP = images.x_TCHW[:, :, *place], images.valid_THW[:, *place]
+            arrays = x_TCP.reshape(*x_TCP.shape[:2], *along, -1), valid_TP.reshape(len(valid_TP), *along, -1)
+            zeros = [np.zeros(len(here), np.int64) for _ in along]
+            yield here, tensors_of(*arrays, images.years_T), (*zeros, np.arange(len(here)))
 
 
 def _tiles_of(
     samples: ClassSamples, p: np.ndarray, own: np.ndarray, images: SpanImages, model: SegmentModel, tile_px: int
 ) -> Iterator[Part]:
     """Tiles that hold labels, with their halo."""
-    row_P, column_P, halo_px = samples.labels.row_P[p[own]], samples.labels.column_P[p[own]], model.halo_px(len(images.years_T))
-    for tile in Box.whole(images.shape_yx).cut(tile_px):
-        is_here = (row_P >= tile.rows.start) & (row_P < tile.rows.stop) & (column_P >= tile.columns.start)
-        is_here &= column_P < tile.columns.stop
+    place, halo_px = samples.labels.place(p[own]), model.halo_px(len(images.years_T))
+    for tile in Box.whole(images.shape).cut(tile_px):
+        spans = zip(place, tile.start, tile.stop, strict=True)
+        is_here = np.all([(axis_P >= start) & (axis_P < stop) for axis_P, start, stop in spans], axis=0)
         if is_here.any():
-            window = window_around(tile, halo_px, images.shape_yx, model.stride_px)
+            window = window_around(tile, halo_px, images.shape, model.stride_px)
             part = images.part(window)
             arrays = tensors_of(part.x_TCHW, part.valid_THW, part.years_T)
-            yield own[is_here], arrays, row_P[is_here] - window.start[0], column_P[is_here] - window.start[1]
+            inside = zip(place, window.start, strict=True)
+            yield own[is_here], arrays, tuple(axis_P[is_here] - start for axis_P, start in inside)
 
 
 # ---------------------------------------------------------------- references
@@ -218,7 +224,7 @@ def audit_labels(
 
 
 def metadata_of(samples: ClassSamples, p: np.ndarray) -> dict[str, np.ndarray]:
-    """What is known of the labels `p` beside their images, for the shortcut audit; (P,) or (P, 2) float64.
+    """What is known of the labels `p` beside their images, for the shortcut audit; (P,) or (P, axes) float64.
 
     Size is the number of dates and the raster's sides; site the number of the cube.
     """
@@ -227,7 +233,7 @@ def metadata_of(samples: ClassSamples, p: np.ndarray) -> dict[str, np.ndarray]:
     of_year_S = np.array(
         [(span.start.astype("datetime64[D]") - span.start.astype("datetime64[Y]")).astype(np.int64) for span in labels.spans]
     )
-    size_S = np.array([(len(one.years_T), *one.shape_yx) for one in images], np.float64)
+    size_S = np.array([(len(one.years_T), *one.shape) for one in images], np.float64)
     sites = list(dict.fromkeys(one.site for one in images))
     site_S = np.array([sites.index(one.site) for one in images], np.float64)
     missing_P = [1 - valid_T.mean() if len(valid_T) else 1.0 for _, valid_T, _ in samples.series(p)]
@@ -235,7 +241,7 @@ def metadata_of(samples: ClassSamples, p: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "date": start_S[span_P],
         "season": of_year_S[span_P],
-        "position": np.stack([labels.row_P[p], labels.column_P[p]], axis=1).astype(np.float64),
+        "position": np.stack(labels.place(p), axis=1).astype(np.float64),
         "size": size_S[span_P],
         "missing share": np.array(missing_P),
         "site": site_S[span_P],

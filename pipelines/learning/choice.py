@@ -24,8 +24,8 @@ COMBINED_WITHIN, MOST_WITHIN = 0.5, 0.2  # over the root of the validation dates
 LEAST_METHODS = 3  # the network and two baselines: with one baseline the choice is between the two
 EQUAL_WITHIN = 0.01  # of the mean error: forecasts that nowhere differ by more are one forecast
 SIMPLEST_FIRST = (
-    "persistence", "climatology", "same_date_last_year", "median_anomaly", "decaying_anomaly", "harmonic", "translation",
-    "optical_flow", "moving_field", "boosting_without_covariates", "gradient_boosting",
+    "persistence", "context_mean", "context_trend", "climatology", "same_date_last_year", "median_anomaly", "decaying_anomaly",
+    "harmonic", "translation", "optical_flow", "moving_field", "boosting_without_covariates", "gradient_boosting",
 )  # fmt: skip
 NOT_COMBINED = ("boosting_without_covariates",)  # it is there to show what covariates are worth
 

@@ -80,7 +80,11 @@ def conclude(
         "split": dict(split),
         "confidence": asked.confidence,
     }
-    notes = [*limits_of(samples, reached, asked.confidence), *early_notes(by_dates, asked), *capped_notes(samples, asked)]
+    notes = [
+        *limits_of(samples, reached, asked.confidence),
+        *early_notes(by_dates, asked, is_volume=samples.axes == 3),
+        *capped_notes(samples, asked),
+    ]
     notes += audit.notes if audit else ()
     methods = {name: flat_figures(one) for name, one in described.items()}
     protocol = protocol_of(samples, split, is_own=audit is not None)
@@ -91,7 +95,8 @@ def protocol_of(samples: ClassSamples, split: Mapping[str, Any], *, is_own: bool
     """How the labels were divided, and who has seen what."""
     labels, blocks = counted(len(samples.labels), "label"), len(np.unique(samples.block_P))
     block_px, networks = split["block_px"], split["networks"]
-    blocked = f"{counted(blocks, 'block')} of {block_px} x {block_px} pixels, in {samples.folds} folds of whole blocks"
+    size = f"{' x '.join([str(block_px)] * samples.axes)} {'voxels' if samples.axes == 3 else 'pixels'}"
+    blocked = f"{counted(blocks, 'block')} of {size}, in {samples.folds} folds of whole blocks"
     grouped = f"{counted(blocks, 'group')} of sites (or strips of them), each a fold"
     divided = f"{labels} in {blocked if block_px else grouped}"
     unit = "block" if block_px else "group"
@@ -186,10 +191,12 @@ def limits_of(samples: ClassSamples, reached: Mapping[str, Any], confidence: flo
     if reached["low"] is not None:
         can += f": overall accuracy between {reached['low']:.2f} and {reached['high']:.2f} with {confidence * 100:g} % confidence"
     spans = f"the span {labels.spans[0].text}" if len(labels.spans) == 1 else f"the {len(labels.spans)} spans of the labels"
+    is_volume = samples.axes == 3
+    far, pixel, sizes = ("other patients, or tissue", "voxel", "volumes") if is_volume else ("land", "pixel", "areas")
     cannot = (
         f"They cannot show differences between methods that are smaller than the interval of the difference, anything of times "
-        f"outside {spans}, of land far from the labelled blocks, or of what is none of the classes: every pixel of the map gets "
-        "one of them. Labels that were not drawn at random give areas that hold only if the map errs alike elsewhere."
+        f"outside {spans}, of {far} far from the labelled blocks, or of what is none of the classes: every {pixel} of the map "
+        f"gets one of them. Labels that were not drawn at random give {sizes} that hold only if the map errs alike elsewhere."
     )
     notes = [f"{can}. {cannot}"]
     if blocks < FEW_BLOCKS:
@@ -204,9 +211,9 @@ def _blocks_of_class(samples: ClassSamples, k: int) -> int:
     return len(np.unique(samples.block_P[samples.labels.class_P == k]))
 
 
-def early_notes(by_dates: Sequence[Mapping[str, Any]], asked: Asked) -> list[str]:
+def early_notes(by_dates: Sequence[Mapping[str, Any]], asked: Asked, *, is_volume: bool) -> list[str]:
     """A note where the first dates alone give nearly the whole accuracy; None of the methods should know a crop that early."""
-    if len(by_dates) < 3:
+    if len(by_dates) < 3 or is_volume:  # a tissue may well be known before a contrast agent arrives
         return []
     whole = by_dates[-1]
     early = [row for row in by_dates[:-1] if row["dates"] <= EARLY_SHARE * whole["dates"]]

@@ -1,7 +1,11 @@
-"""What is published of a class map: class and confidence as COG, polygons of each class, picture, STAC; areas with intervals."""
+"""What is published of a class map: class and confidence as COG, polygons of each class, picture, STAC; areas with intervals.
+
+Of volumes `pipelines.products.class_volumes`.
+"""
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +31,7 @@ from pipelines.products.stac import change_item, write_collection
 from pipelines.tracking.objects import Space
 from pipelines.wording import harmless
 
+COUNTED_PX = 1 << 22  # at a time
 KEPT = ("id", "class", "code", "pixels", "area_m2", "perimeter_m", "confidence", "lon", "lat", "geometry")
 
 
@@ -171,28 +176,39 @@ def outline_classes(found: ClassMap, grid: Grid, settings: ClassProducts) -> Geo
     return GeoDataFrame(joined, geometry="geometry", crs=frames[0].crs)
 
 
+def count_classes(class_HW: np.ndarray, classes: int) -> np.ndarray:
+    """Pixels of each class, int64 (K,); some rows (slices) are in memory at a time."""
+    step, counts_K = max(1, COUNTED_PX // math.prod(class_HW.shape[1:])), np.zeros(classes, np.int64)
+    for first in range(0, len(class_HW), step):
+        counts_K += np.bincount(np.asarray(class_HW[first : first + step]).ravel(), minlength=classes + 1)[1:]
+    return counts_K
+
+
 def class_areas(maps: Mapping[str, MappedCube], settings: ClassProducts) -> list[dict[str, Any]]:
     """Rows of the classes: mapped area, area corrected by the held-out labels, and its interval, m2; a map class is a stratum.
+
+    Of volumes the same in mm3, with `mapped_mm3` in place of `mapped_m2` and `voxels` in place of `pixels`.
 
     The labels were held out from single members, so strata are the areas that members map alone, on average: the mean of all,
     which is published, errs less, and has learnt from all labels. A stratum without such a label has `labels` 0 and widens all
     intervals. Without held-out labels there is no correction and no interval.
     """
-    classes = len(settings.classes)
+    classes, is_volume = len(settings.classes), any(one.grid.is_volume for one in maps.values())
     pixels_K, mapped_K, strata_K = np.zeros(classes, np.int64), np.zeros(classes), np.zeros(classes)
     for one in maps.values():
-        pixel_m2 = Space.of_grid(one.grid).central_pixel
-        own_K = np.bincount(np.asarray(one.found.class_HW).ravel(), minlength=classes + 1)[1:]
+        size = one.grid.pixel_size if is_volume else Space.of_grid(one.grid).central_pixel
+        own_K = count_classes(one.found.class_HW, classes)
         pixels_K += own_K
-        mapped_K += own_K * pixel_m2
-        strata_K += one.found.pixels_MK.mean(axis=0) * pixel_m2
+        mapped_K += own_K * size
+        strata_K += one.found.pixels_MK.mean(axis=0) * size
+    counted, measured = ("voxels", "mapped_mm3") if is_volume else ("pixels", "mapped_m2")
     rows = [
-        {"class": name, "pixels": int(pixels), "mapped_m2": float(mapped)}
+        {"class": name, counted: int(pixels), measured: float(mapped)}
         for name, pixels, mapped in zip(settings.classes, pixels_K, mapped_K, strict=True)
     ]
     if settings.confusion_KK is None:
         unknown = {"standard_error": None, "low": None, "high": None}
-        return [{**row, "labels": 0, "value": row["mapped_m2"], **unknown} for row in rows]
+        return [{**row, "labels": 0, "value": row[measured], **unknown} for row in rows]
     sample_SK = np.array(settings.confusion_KK).T  # rows: what was said
     estimates = estimate_areas(sample_SK, strata_K, settings.confidence)
     return [{**row, "labels": int(own.sum()), **asdict(one)} for row, own, one in zip(rows, sample_SK, estimates, strict=True)]

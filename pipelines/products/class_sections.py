@@ -11,13 +11,20 @@ from pipelines.products.charts import draw_reliability
 from pipelines.products.class_charts import draw_by_dates, draw_confusion
 from pipelines.products.class_products import quicklook_name
 from pipelines.products.json_values import Json
+from pipelines.products.report import volume_text
 from pipelines.products.report_sections import shortcut_section
 from pipelines.products.section import Column, Picture, Section, Table
+from pipelines.products.viewer import VIEWER
 
 HECTARE_M2 = 1e4
 AREAS = (
     Column("class", "class", "text"), Column("mapped_m2", "mapped", "area"), Column("value", "corrected", "area"),
     Column("low", "from", "area"), Column("high", "to", "area"), Column("labels", "held-out labels mapped so", "whole"),
+)  # fmt: skip
+VOLUMES = (
+    Column("class", "class", "text"), Column("voxels", "voxels", "whole"), Column("mapped_mm3", "mapped", "volume"),
+    Column("value", "corrected", "volume"), Column("low", "from", "volume"), Column("high", "to", "volume"),
+    Column("labels", "held-out labels mapped so", "whole"),
 )  # fmt: skip
 PATCHES = (
     Column("class", "class", "text"), Column("id", "patch", "name"), Column("area_m2", "area", "area"),
@@ -40,7 +47,7 @@ def class_sentence(name: str, areas: Sequence[Json], span: str, evaluation: Eval
     if not areas:
         return f"No class map of {name} is published{'; ' + measured if measured else ''}."
     shown = [
-        f"{row['class']} {_hectares(row['value'])} ha{_between_areas(row)}"
+        f"{row['class']} {_size(row, row['value'])}{_between_areas(row)}"
         for row in sorted(areas, key=lambda row: -row["value"])[:4]
     ]
     more = f" and {len(areas) - 4} more classes" if len(areas) > 4 else ""
@@ -48,7 +55,15 @@ def class_sentence(name: str, areas: Sequence[Json], span: str, evaluation: Eval
 
 
 def _between_areas(row: Json) -> str:
-    return "" if row["low"] is None else f" ({_hectares(row['low'])} to {_hectares(row['high'])})"
+    if row["low"] is None:
+        return ""
+    if "mapped_mm3" in row:
+        return f" ({volume_text(row['low'])} to {volume_text(row['high'])})"
+    return f" ({_hectares(row['low'])} to {_hectares(row['high'])})"
+
+
+def _size(row: Json, value: float) -> str:
+    return volume_text(value) if "mapped_mm3" in row else f"{_hectares(value)} ha"
 
 
 def _hectares(area_m2: float) -> str:
@@ -64,6 +79,12 @@ def map_section(predicted: Json, folder: Path, confidence: float) -> Section:
         f"say of each mapped class, and the {100 * confidence:g} % interval (Jeffreys in each mapped class, joined by MOVER). It "
         "holds as far as labels are a random sample of what is mapped so."
     )
+    if "volumes" in predicted:
+        caption = f"The class of every voxel in {predicted['span']}, and its calibrated probability, in the planes of the middle."
+        tables = [Table("Volumes", VOLUMES, predicted["volumes"], note)]
+        links = {f"products/{VIEWER}": "All slices, in the volume viewer"}
+        shown = [Picture(folder / quicklook_name(""), "Class map", caption)]
+        return Section("map", "Class map", pictures=shown, tables=tables, links=links)
     tables = [Table("Areas", AREAS, predicted["areas"], note), Table("The largest patches", PATCHES, predicted["largest"][:15])]
     caption = f"The class of every pixel in {predicted['span']}, and its calibrated probability."
     pictures = [Picture(folder / quicklook_name(site), site or "Class map", caption) for site in predicted["sites"] or [""]]

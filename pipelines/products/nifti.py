@@ -30,8 +30,11 @@ def write_nifti(
     times_T: Sequence[np.datetime64],
     step_s: float | None,
     about: str = "",
+    dtype: str = "<f4",
 ) -> None:
-    """Writes float32 volumes (t, z, y, x), or images (t, y, x), as one .nii.gz of (x, y, z, t).
+    """Writes volumes (t, z, y, x), or images (t, y, x), as one .nii.gz of (x, y, z, t); of no `times_T` one volume of (x, y, z).
+
+    `dtype`: `<f4`, or `|u1` for codes.
 
     `slabs` (some slices, y, x), or (some rows, x), come in order of t and of the first axis. sform and qform are the affine of
     `grid`, none where no file states a position; xyzt units are mm and s, `pixdim[4]` is `step_s`, seconds between two times
@@ -40,7 +43,7 @@ def write_nifti(
 
     Raises StorageFull.
     """
-    header = _header(grid, times_T, step_s, about)
+    header = _header(grid, times_T, step_s, about, dtype)
     with (
         replacing(path) as draft,
         draft.open("wb") as raw,
@@ -48,7 +51,7 @@ def write_nifti(
     ):
         packed.write(header)
         for slab_ZYX in slabs:
-            packed.write(np.ascontiguousarray(slab_ZYX, "<f4").data)
+            packed.write(np.ascontiguousarray(slab_ZYX, dtype).data)
 
 
 def affine_ras(grid: Grid) -> np.ndarray:
@@ -56,16 +59,16 @@ def affine_ras(grid: Grid) -> np.ndarray:
     return np.vstack([LPS_TO_RAS @ grid.matrix_of_centres, [0, 0, 0, 1]])
 
 
-def _header(grid: Grid, times_T: Sequence[np.datetime64], step_s: float | None, about: str) -> bytes:
+def _header(grid: Grid, times_T: Sequence[np.datetime64], step_s: float | None, about: str, dtype: str) -> bytes:
     """The header and the empty list of extensions, 352 bytes."""
     try:
         from nibabel.nifti1 import Nifti1Header
     except ImportError as e:
         raise RequestError("products of volumes are NIfTI files, which need nibabel: pip install 'driftline[medical]'") from e
     header: Any = Nifti1Header(endianness="<")
-    header.set_data_dtype(np.float32)
+    header.set_data_dtype(np.dtype(dtype))
     sizes, spacing = grid.shape[::-1], grid.spacing[::-1]
-    header.set_data_shape((*sizes, *[1] * (3 - len(sizes)), len(times_T)))
+    header.set_data_shape((*sizes, *[1] * (3 - len(sizes)), *([len(times_T)] if len(times_T) else [])))
     header.set_xyzt_units("mm" if grid.unit == "mm" else "unknown", "unknown" if step_s is None else "sec")
     if isinstance(grid.frame, PatientFrame):
         affine = affine_ras(grid)
@@ -75,7 +78,7 @@ def _header(grid: Grid, times_T: Sequence[np.datetime64], step_s: float | None, 
             header.set_qform(affine, code=ALIGNED, strip_shears=True)
     spacing = (*spacing, *[1.0] * (3 - len(spacing)))
     header["pixdim"][1:5] = [*spacing, float(f"{step_s or 0:.5g}")]  # days as float64 are exact to a microsecond
-    header["toffset"] = _offset(times_T[0])
+    header["toffset"] = _offset(times_T[0]) if len(times_T) else 0.0
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["descrip"] = about.encode("ascii", "replace")[:79]
     header["vox_offset"] = 352

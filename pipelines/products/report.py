@@ -192,8 +192,8 @@ def duration(seconds: float) -> str:
 def fact(value: object, key: str) -> str:
     """A fact for people, by the name that it has in `summary.json`."""
     value = plain(value)
-    if key.endswith("_m2") and isinstance(value, int | float):
-        return shown(value, "area")
+    if key.endswith(("_m2", "_mm3")) and isinstance(value, int | float):
+        return shown(value, "area" if key.endswith("_m2") else "volume")
     is_moment = isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", value)
     return when(str(value)) if is_moment else number(value)
 
@@ -220,9 +220,16 @@ def shown(value: object, kind: str) -> str:
             return f"{value:.5f}"
         case "area":
             return f"{value / 1e6:.3g} km²" if value >= 1e7 else f"{value / 1e4:.2f} ha" if value >= 1000 else f"{value:.0f} m²"
+        case "volume":
+            return volume_text(value)
         case "number":
             return f"{value:.3f}" if abs(value) <= 1 else f"{value:.1f}" if abs(value) < 100 else number(round(value))
     return str(value)
+
+
+def volume_text(value_mm3: float) -> str:
+    """`12.3 ml`, `45 mm³`."""
+    return f"{value_mm3 / 1000:.3g} ml" if value_mm3 >= 1000 else f"{value_mm3:.3g} mm³"
 
 
 def amount(value: float | None, unit: str, form: str = "") -> str:

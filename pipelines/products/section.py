@@ -9,7 +9,7 @@ from typing import Literal
 
 from pipelines.products.json_values import Json
 
-Kind = Literal["text", "name", "number", "share", "sure", "days", "whole", "degrees", "date", "area"]
+Kind = Literal["text", "name", "number", "share", "sure", "days", "whole", "degrees", "date", "area", "volume"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Picture:
 
 @dataclass(frozen=True)
 class Column:
-    """`kind`: how a value is shown (pipelines.products.report.shown); share: a part of one, as percent; area: in m².
+    """`kind`: how a value is shown (pipelines.products.report.shown); share: a part of one, as percent; area: in m²;
+    volume: in mm³.
 
     `better`: high, low or "" (no best value is marked).
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,10 +12,13 @@ from pipelines.errors import RequestError
 VALIDATION_PARTS = 5  # one in so many of the blocks that are left chooses epoch and temperature
 
 
-def blocks_of(row_P: np.ndarray, column_P: np.ndarray, block_px: int) -> np.ndarray:
-    """block_P: the number of the N x N block that holds each pixel, from 0, in order of rows and columns."""
-    both_2P = np.stack([row_P // block_px, column_P // block_px])
-    block_P: np.ndarray = np.unique(both_2P, axis=1, return_inverse=True)[1].ravel()
+def blocks_of(place: Sequence[np.ndarray], block_px: int) -> np.ndarray:
+    """block_P: the number of the N x N block (of voxels N x N x N) that holds each pixel, from 0, in the order of the axes.
+
+    `place`: an array of indices per axis of space, of `Labels.place`.
+    """
+    of_axes_AP = np.stack([axis_P // block_px for axis_P in place])
+    block_P: np.ndarray = np.unique(of_axes_AP, axis=1, return_inverse=True)[1].ravel()
     return block_P
 
 

@@ -2,7 +2,7 @@
 
 Images are memory maps, decoded once: what is in memory does not grow with the cube.
 
-Shapes: T dates of a span, C variables, H rows, W columns, P labels.
+Shapes: T dates of a span, C variables, H rows, W columns (of volumes slices, rows, columns), P labels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from pipelines.cube.store import bands_of
+from pipelines.cube.store import bands_of, space_dims
 from pipelines.errors import RequestError
 from pipelines.files import making, map_file, replace_folder
 from pipelines.progress import Progress
@@ -44,9 +44,9 @@ class SpanImages:
     site: str = ""
 
     @property
-    def shape_yx(self) -> tuple[int, int]:
-        height, width = self.valid_THW.shape[-2:]
-        return height, width
+    def shape(self) -> tuple[int, ...]:
+        """(rows, columns), of volumes (slices, rows, columns)."""
+        return self.valid_THW.shape[1:]
 
     def part(self, box: Box) -> SpanImages:
         """The window of `box`, in memory."""
@@ -71,15 +71,26 @@ class ClassSamples:
     def folds(self) -> int:
         return int(self.fold_P.max()) + 1
 
+    @property
+    def axes(self) -> int:
+        """Of space: 2, of volumes 3."""
+        return len(self.images[0].shape)
+
+    @property
+    def year_days(self) -> float:
+        """Days of what networks read as one year: 365.25; of series within a day, as long as the longest of them."""
+        longest = DAYS_A_YEAR * max((float(one.years_T[-1]) for one in self.images if len(one.years_T)), default=0.0)
+        return longest if 0 < longest < 1 else DAYS_A_YEAR
+
     def series(self, p: np.ndarray, cut: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(x_TC, valid_T, years_T) of the labels with these indices; `cut`: the first dates only count as seen."""
         for i in p:
             images = self.images[self.labels.span_P[i]]
-            row, column = self.labels.row_P[i], self.labels.column_P[i]
-            valid_T = images.valid_THW[:, row, column]
+            place = tuple(int(axis_P[i]) for axis_P in self.labels.place())
+            valid_T = images.valid_THW[:, *place]
             if cut is not None:
                 valid_T = valid_T & (np.arange(len(valid_T)) < cut)
-            yield images.x_TCHW[:, :, row, column], valid_T, images.years_T
+            yield images.x_TCHW[:, :, *place], valid_T, images.years_T
 
     def at_most(self, p: np.ndarray, most: int, seed: int) -> np.ndarray:
         """Of these indices at most so many of each class, drawn at random, in their order."""
@@ -103,7 +114,7 @@ def read_span(dataset: xr.Dataset, span: Span, variables: tuple[Variable, ...], 
     at = np.flatnonzero(span.holds(dataset["time"].values))
     part = dataset.isel(time=at)
     if box is not None:
-        part = part.isel(y=box.rows, x=box.columns)
+        part = part.isel(dict(zip(space_dims(dataset), box.slices, strict=True)))
     x_TCHW, valid_THW = decode(part["image"].values, part["valid"].values, bands_of(dataset), variables)
     return SpanImages(span, x_TCHW, valid_THW, years_since(span, dataset["time"].values[at]))
 
@@ -123,7 +134,7 @@ def decode_span(
     times_T = dataset["time"].values
     times_T = times_T[span.holds(times_T)]
     about = {**made_from, "span": span.text, "variables": [repr(one) for one in variables]}
-    shape = len(times_T), len(variables), dataset.sizes["y"], dataset.sizes["x"]
+    shape = len(times_T), len(variables), *(dataset.sizes[dim] for dim in space_dims(dataset))
     if not len(times_T):
         return read_span(dataset, span, variables)
 
@@ -136,7 +147,8 @@ def decode_span(
             draft = folder.with_name(f".{folder.name}.partial")
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
-            write_images(draft, shape, read, square_px(*shape[:2]))
+            tile_px = square_px(*shape[:2])
+            write_images(draft, shape, read, tile_px if len(shape) == 4 else round(tile_px ** (2 / 3)))
             (draft / ABOUT).write_text(json.dumps({"about": about}), encoding="utf-8")
             replace_folder(draft, folder)
         x_TCHW, valid_THW = (map_file(folder / f"{name}.npy") for name in ("x", "valid"))
@@ -175,7 +187,7 @@ def open_samples(
     labels = labels.keep(has_dates_S[labels.span_P], "no dates")
     labels = labels.keep(seen_dates(labels, images) >= min_dates, "missing data")
     require_two_classes(labels)
-    block_P = blocks_of(labels.row_P, labels.column_P, block_px)
+    block_P = blocks_of(labels.place(), block_px)
     return ClassSamples(labels, tuple(images), block_P, assign_folds(block_P, labels.class_P, folds, seed))
 
 
@@ -189,7 +201,7 @@ def samples_of_sites(
     """
     found, group_of = [], {region: g for g, group in enumerate(grouping.groups) for region in group}
     for s, one in enumerate(images):
-        group_HW = np.full(one.shape_yx, -1, np.int64)
+        group_HW = np.full(one.shape, -1, np.int64)
         for region, g in group_of.items():
             if region.site == one.site:
                 group_HW[region.tile.slices] = g
@@ -212,7 +224,7 @@ def seen_dates(labels: Labels, images: Sequence[SpanImages]) -> np.ndarray:
     for s, one in enumerate(images):
         members = np.flatnonzero(labels.span_P == s)
         for p in np.split(members, np.arange(AT_ONCE, len(members), AT_ONCE)):
-            seen_P[p] = np.count_nonzero(one.valid_THW[:, labels.row_P[p], labels.column_P[p]], axis=0)
+            seen_P[p] = np.count_nonzero(one.valid_THW[:, *labels.place(p)], axis=0)
     return seen_P
 
 

@@ -1,6 +1,6 @@
 """Windows around labelled pixels, as training takes them: one pixel for networks per pixel, crops for the others.
 
-Shapes: T dates, C variables, H rows, W columns of a window; P labels.
+Shapes: T dates, C variables, H rows, W columns of a window (of volumes slices, rows, columns); P labels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Augmentation:
 
     symmetries: the eight of the square. noise: standard deviation, in those of the variable. hidden_dates: share of the dates
     hidden. early: share of the windows cut after a random date, so that the network also learns to answer early.
-    jitter_days: all dates moved by up to so many days.
+    jitter_days: all dates moved by up to so many days, of 365.25; of series within a day by the same share of their length.
     """
 
     symmetries: bool = True
@@ -34,7 +34,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class WindowSettings:
-    """`window_px`: side of a crop (1: a pixel). windows: so many an epoch. class_weights: rare classes weigh more.
+    """`window_px`: side of a crop (1: a pixel), in all axes. windows: so many an epoch. class_weights: rare classes weigh more.
 
     draw: "labels" alike, or "classes": equally many windows of each class, however rare.
     """
@@ -60,10 +60,10 @@ class ClassWindows:
         self.samples, self.part_P, self.settings, self.std_C = samples, part_P, settings, std_C
         self.augment, self.seed, self.epoch = augment, seed, 0
         labels = samples.labels
-        self.maps = [np.full(one.shape_yx, -1, np.int16) for one in samples.images]
+        self.maps = [np.full(one.shape, -1, np.int16) for one in samples.images]
         for s, map_HW in enumerate(self.maps):
             p = part_P[labels.span_P[part_P] == s]
-            map_HW[labels.row_P[p], labels.column_P[p]] = labels.class_P[p]
+            map_HW[labels.place(p)] = labels.class_P[p]
         counts_K = np.bincount(labels.class_P[part_P], minlength=len(labels.classes))
         balanced_K = len(part_P) / np.maximum(counts_K, 1) / max(int(np.count_nonzero(counts_K)), 1)
         is_balanced = settings.draw == "classes" and settings.window_px == 1  # then the windows are
@@ -77,7 +77,7 @@ class ClassWindows:
         self._draw()
 
     @property
-    def shapes(self) -> list[tuple[int, int, int]]:
+    def shapes(self) -> list[tuple[int, ...]]:
         """(T, H, W) of every window."""
         return [(len(self.samples.images[s].years_T), *self._sides(s)) for s, _ in self.items]
 
@@ -89,9 +89,8 @@ class ClassWindows:
             self.epoch = epoch
             self._draw()
 
-    def _sides(self, s: int) -> tuple[int, int]:
-        height, width = self.samples.images[s].shape_yx
-        return min(self.settings.window_px, height), min(self.settings.window_px, width)
+    def _sides(self, s: int) -> tuple[int, ...]:
+        return tuple(min(self.settings.window_px, size) for size in self.samples.images[s].shape)
 
     def _draw(self) -> None:
         """Which label each item stands for in this epoch."""
@@ -118,17 +117,17 @@ class ClassWindows:
     def _window(self, index: int) -> tuple[np.ndarray, ...]:
         p, s = self.chosen[index], self.items[index][0]
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        images, (height, width) = self.samples.images[s], self._sides(s)
-        row = self._start(self.samples.labels.row_P[p], height, images.shape_yx[0], rng)
-        column = self._start(self.samples.labels.column_P[p], width, images.shape_yx[1], rng)
-        at = slice(row, row + height), slice(column, column + width)
+        images, sides = self.samples.images[s], self._sides(s)
+        place = [int(axis_P[p]) for axis_P in self.samples.labels.place()]
+        starts = [self._start(*axis, rng) for axis in zip(place, sides, images.shape, strict=True)]
+        at = tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
         x_TCHW, valid_THW = images.x_TCHW[:, :, *at], images.valid_THW[:, *at]
         class_HW, years_T = self.maps[s][at], images.years_T
         weight_HW = np.where(class_HW >= 0, self.weight_K[np.maximum(class_HW, 0)], 0).astype(np.float32)
         target_HW = np.maximum(class_HW, 0).astype(np.int64)
         if self.augment is not None:
             x_TCHW, valid_THW, years_T = self._augmented(x_TCHW, valid_THW, years_T, self.augment, rng)
-            if self.augment.symmetries and height == width:
+            if self.augment.symmetries and sides[-2] == sides[-1]:
                 turn, flip = int(rng.integers(4)), bool(rng.integers(2))
                 x_TCHW, valid_THW, target_HW, weight_HW = (
                     _turned(array, turn, flip) for array in (x_TCHW, valid_THW, target_HW, weight_HW)
@@ -144,17 +143,18 @@ class ClassWindows:
     def _augmented(
         self, x_TCHW: np.ndarray, valid_THW: np.ndarray, years_T: np.ndarray, augment: Augmentation, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        dates = len(years_T)
+        dates, axes = len(years_T), x_TCHW.ndim - 2
         shown_T = rng.random(dates) >= augment.hidden_dates
         if rng.random() < augment.early:
             shown_T &= np.arange(dates) < rng.integers(1, dates + 1)
         if not shown_T.any():
             shown_T[rng.integers(dates)] = True
         if augment.noise:
-            noise = rng.standard_normal(x_TCHW.shape, np.float32) * (augment.noise * self.std_C[:, None, None])
+            noise = rng.standard_normal(x_TCHW.shape, np.float32) * (augment.noise * self.std_C).reshape(-1, *[1] * axes)
             x_TCHW = x_TCHW + noise.astype(np.float32)
-        shift = np.float32(rng.uniform(-augment.jitter_days, augment.jitter_days) / DAYS_A_YEAR)
-        return x_TCHW, valid_THW & shown_T[:, None, None], years_T + shift
+        jitter_days = augment.jitter_days * (self.samples.year_days / DAYS_A_YEAR)
+        shift = np.float32(rng.uniform(-jitter_days, jitter_days) / DAYS_A_YEAR)
+        return x_TCHW, valid_THW & shown_T.reshape(-1, *[1] * axes), years_T + shift
 
 
 def _turned(array: np.ndarray, turn: int, flip: bool) -> np.ndarray:

@@ -159,13 +159,13 @@ def write_site(site: Site, frame: ChangeFrame, label_HW: np.ndarray, folder: Pat
     return open_site(folder)[0]
 
 
-def write_images(folder: Path, shape: tuple[int, int, int, int], read: Callable[[Box], Dates], tile_px: int) -> None:
-    """`x.npy` (T, C, H, W) float32 and `valid.npy` (T, H, W) bool in `folder`, tile by tile. Raises StorageFull."""
-    dates, _, *shape_yx = shape
+def write_images(folder: Path, shape: tuple[int, ...], read: Callable[[Box], Dates], tile_px: int) -> None:
+    """`x.npy` (T, C, [D,] H, W) float32 and `valid.npy` (T, [D,] H, W) bool in `folder`, tile by tile. Raises StorageFull."""
+    dates, _, *space = shape
     x_TCHW = new_array(folder / "x.npy", np.float32, shape)
-    valid_THW = new_array(folder / "valid.npy", bool, (dates, *shape_yx))
-    for tile in Box.whole(shape_yx).cut(tile_px):
-        x_TCHW[..., tile.rows, tile.columns], valid_THW[..., tile.rows, tile.columns] = read(tile)
+    valid_THW = new_array(folder / "valid.npy", bool, (dates, *space))
+    for tile in Box.whole(space).cut(tile_px):
+        x_TCHW[:, :, *tile.slices], valid_THW[:, *tile.slices] = read(tile)
     x_TCHW.flush()
     valid_THW.flush()
 

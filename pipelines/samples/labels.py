@@ -1,23 +1,23 @@
 """Labels of places and times on the cube's grid: from points (CSV), polygons or a raster; what is dropped is counted.
 
-Every kind becomes a list of labelled pixels: row, column, time span, class. A pixel may carry labels of several spans.
+Every kind becomes a list of labelled pixels: row, column, time span, class. A pixel may carry labels of several spans. Voxels
+have a slice, too (`pipelines.samples.label_volumes`).
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.calendar import elapsed_text, is_elapsed
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid, parse_crs
 from pipelines.samples.features import read_features
+from pipelines.samples.label_tables import read_table
 from pipelines.sources.isolation import isolate
 from pipelines.wording import harmless
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
 
 Instant = np.datetime64
+Place = tuple[Any, ...]  # index arrays, one per axis of space; Any, since NumPy's types know no index of slices and arrays
 NO_CODE = 255  # of a label raster
 OTHER_GRID = "lies on another grid: each pixel has the label nearest to its centre"
 VECTORS = (".gpkg", ".geojson", ".json")  # other formats may refer to other files
@@ -53,6 +54,8 @@ class Span:
 
     @property
     def text(self) -> str:
+        if is_elapsed(self.start):
+            return f"{elapsed_text(self.start)} to {elapsed_text(self.stop)}"
         return f"{self.start.astype('datetime64[D]')} to {self.stop.astype('datetime64[D]')}"
 
     def holds(self, times_T: np.ndarray) -> np.ndarray:
@@ -77,18 +80,20 @@ class Fields:
 
 @dataclass(frozen=True)
 class Given:
-    """Labels as they were read: pixel (may lie outside the grid), span and name of each; notes in words."""
+    """Labels as they were read: pixel (may lie outside the grid), span and name of each; notes in words. Of voxels the slice."""
 
     row_P: np.ndarray
     column_P: np.ndarray
     spans: Sequence[Span]
     names: Sequence[str]
     notes: tuple[str, ...] = ()
+    slice_P: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Labelled pixels. `span_P` and `class_P` are indices into `spans` and `classes`; `dropped`: reason (of WHY) -> labels."""
+    """Labelled pixels, or voxels with a slice. `span_P` and `class_P` are indices into `spans` and `classes`; `dropped`: reason
+    (of WHY) -> labels."""
 
     classes: tuple[str, ...]
     spans: tuple[Span, ...]
@@ -99,15 +104,22 @@ class Labels:
     given: int
     dropped: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    slice_P: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.class_P)
+
+    def place(self, p: np.ndarray | slice = slice(None)) -> Place:
+        """Index arrays of the labels `p`, one per axis of space: ([slice,] row, column)."""
+        axes = (self.row_P, self.column_P) if self.slice_P is None else (self.slice_P, self.row_P, self.column_P)
+        return tuple(axis_P[p] for axis_P in axes)
 
     def keep(self, kept_P: np.ndarray, reason: str) -> Labels:
         """Those where `kept_P` (bool) is True; the others are counted under `reason`."""
         lost = int(np.count_nonzero(~kept_P))
         dropped = {**self.dropped, **({reason: self.dropped.get(reason, 0) + lost} if lost else {})}
-        arrays = {name: getattr(self, name)[kept_P] for name in ("row_P", "column_P", "span_P", "class_P")}
+        names = ("row_P", "column_P", "span_P", "class_P", *(() if self.slice_P is None else ("slice_P",)))
+        arrays = {name: getattr(self, name)[kept_P] for name in names}
         return replace(self, **arrays, dropped=dropped)
 
     def counts(self) -> dict[str, int]:
@@ -121,9 +133,9 @@ class Labels:
         return max(self.spans[int(s)] for s in np.unique(self.span_P))
 
     def pixels_in(self, span: Span) -> np.ndarray:
-        """(P, 3) row, column and class of the labels of a span."""
+        """(P, 3) row, column and class of the labels of a span; of voxels (P, 4), the slice first."""
         is_in_P = np.array([one == span for one in self.spans])[self.span_P]
-        pixels_P3: np.ndarray = np.stack([self.row_P, self.column_P, self.class_P], axis=1)[is_in_P]
+        pixels_P3: np.ndarray = np.stack([*self.place(), self.class_P], axis=1)[is_in_P]
         return pixels_P3
 
     @property
@@ -140,7 +152,7 @@ def read_points(path: Path, fields: Fields, crs: str, grid: Grid, span: Span | N
     """A CSV with one point a line, in `crs`; `span` for lines without their own. Raises MissingInput, RequestError (line)."""
     if not path.is_file():
         raise MissingInput(f"no labels at {path}; correct labels.path")
-    rows = _read_table(path)
+    rows = read_table(path)
     needed = [fields.x, fields.y, fields.label, *(() if span else (fields.start, fields.stop))]
     if missing := [name for name in needed if name not in rows[0]]:
         raise RequestError(
@@ -151,28 +163,6 @@ def read_points(path: Path, fields: Fields, crs: str, grid: Grid, span: Span | N
     spans = [_span_of(row, fields, span, f"{path.name}:{n}") for n, row in enumerate(rows, start=2)]
     row_P, column_P = _pixels(xy_P2, crs, grid)
     return Given(row_P, column_P, spans, [_name_of(row[fields.label]) for row in rows])
-
-
-def _read_table(path: Path) -> list[dict[str, str]]:
-    """The lines of a CSV by heading; separated by commas, semicolons or tabs. Raises RequestError."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise RequestError(f"{path.name} is not UTF-8 ({e.reason} at byte {e.start}); save it as UTF-8") from e
-    heading = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=heading.count))
-    try:
-        names, rows = list(reader.fieldnames or ()), list(reader)
-    except csv.Error as e:
-        raise RequestError(f"{path.name}:{reader.line_num}: {e}; is a quote not closed?") from e
-    if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise RequestError(f"{path.name} has two columns {repeated[0]!r}; rename one")
-    if not rows:
-        raise RequestError(f"{path.name} holds no labels; expected a heading and a line for each point")
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise RequestError(f"{path.name}:{number}: {len(names)} columns in the heading, more or fewer in this line")
-    return rows
 
 
 def _position_of(row: Mapping[str, str], fields: Fields, where: str) -> tuple[float, float]:
@@ -352,16 +342,17 @@ def resolve_labels(given: Given, grid: Grid, classes: Sequence[str] = (), within
     of_class, of_span = ({one: i for i, one in enumerate(values)} for values in (known, spans))
     class_P = np.array([of_class.get(name, -1) for name in given.names], np.int64)
     span_P = np.array([of_span[span] for span in given.spans], np.int64)
-    labels = Labels(known, spans, given.row_P, given.column_P, span_P, class_P, len(class_P), notes=given.notes)
-    height, width = grid.shape_yx
-    inside_P = (labels.row_P >= 0) & (labels.row_P < height) & (labels.column_P >= 0) & (labels.column_P < width)
+    pixels = given.row_P, given.column_P
+    labels = Labels(known, spans, *pixels, span_P, class_P, len(class_P), notes=given.notes, slice_P=given.slice_P)
+    sides = zip(labels.place(), grid.shape, strict=True)
+    inside_P = np.all([(axis_P >= 0) & (axis_P < size) for axis_P, size in sides], axis=0)
     labels = labels.keep(inside_P, "outside")
     labels = labels.keep(np.array([bool(name) for name in given.names])[inside_P], "no class")
     labels = labels.keep(labels.class_P >= 0, "other class")
     if within is not None:
         fits_S = np.array([within.start <= span.start and span.stop <= within.stop for span in spans])
         labels = labels.keep(fits_S[labels.span_P], "other span")
-    labels = _unique(labels, width)
+    labels = _unique(labels, grid.shape)
     found = [name for name, number in labels.counts().items() if number]
     if len(found) < 2:
         place = f"; the images lie at {_bounds(grid)}" if labels.dropped.get("outside") else ""
@@ -371,18 +362,17 @@ def resolve_labels(given: Given, grid: Grid, classes: Sequence[str] = (), within
     return labels
 
 
-def _unique(labels: Labels, width: int) -> Labels:
+def _unique(labels: Labels, shape: tuple[int, ...]) -> Labels:
     """Without repeated labels, and without any of a pixel that has two classes in spans that overlap."""
-    pixel_P = labels.row_P * width + labels.column_P
+    pixel_P = np.asarray(np.ravel_multi_index(labels.place(), shape))
     _, first = np.unique(np.stack([pixel_P, labels.span_P, labels.class_P]), axis=1, return_index=True)
     is_first_P = np.zeros(len(labels), bool)
     is_first_P[first] = True
     labels, pixel_P = labels.keep(is_first_P, "duplicate"), pixel_P[is_first_P]
     agrees_P = np.ones(len(labels), bool)
-    times = Counter(pixel_P.tolist())
-    several_P = np.array([times[pixel] > 1 for pixel in pixel_P.tolist()], bool)
+    _, number_P, count = np.unique(pixel_P, return_inverse=True, return_counts=True)
     by_pixel: dict[int, list[int]] = {}
-    for index in np.flatnonzero(several_P).tolist():
+    for index in np.flatnonzero(count[number_P] > 1).tolist():
         by_pixel.setdefault(int(pixel_P[index]), []).append(index)
     for members in by_pixel.values():
         for n, p in enumerate(members):

@@ -47,7 +47,7 @@ def open_site_samples(
             rasters[name] = np.load(one.label, allow_pickle=False)
     if not opened:
         raise RequestError("no site has a label, so there is nothing to learn from; correct labels.path")
-    shapes = {one.site: one.shape_yx for one in opened}
+    shapes = {one.site: (one.shape[0], one.shape[1]) for one in opened}
     grouping = group_sites(shapes, together, least_px=window_px // 2, gap_px=STRIP_GAP_PX)
     samples = samples_of_sites(opened, rasters, classes, grouping, min_dates=min_dates, is_comparable=images.pair is not None)
     if grouping.note:

@@ -24,6 +24,7 @@ MOST_AHEAD = 5  # times that are forecast, as of rasters
 BAND = Band("intensity")
 TITLES = {"dicom": "a DICOM series", "nifti": "NIfTI volumes"}
 NO_STEP_NS = 1_000_000_000  # between times that are not there
+DAY_NS = 86_400_000_000_000
 SAMPLED = 200  # files that are looked at to know a folder by
 
 
@@ -104,7 +105,12 @@ def _lines(
     yield f"  validation_from: {_since(times, validation)}  # since the first frame: dates of patients are moved"
     yield f"  test_from: {_since(times, test)}"
     yield from model_of(epochs=20)
-    yield "  baselines: [persistence, gradient_boosting]  # climatology and harmonics are of the year's seasons"
+    if step_ns * count < DAY_NS:
+        yield "  # climatology: within a day the mean of all earlier times of the voxel; context_*: of the context alone"
+        yield "  baselines: [persistence, climatology, context_mean, context_trend, gradient_boosting]"
+    else:
+        yield "  # climatology and harmonics are of the year's seasons"
+        yield "  baselines: [persistence, context_mean, context_trend, gradient_boosting]"
 
 
 def opening(name: str, kind: str, written_as: str) -> tuple[str, ...]:

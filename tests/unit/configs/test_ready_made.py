@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from configs.load import load_run
-from flows import demo_medical, disaster
+from flows import demo_medical, disaster, dynamic_series
 from flows.demo import DATA
+from pipelines.samples.drawn_uptake import TISSUES
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -49,6 +50,18 @@ def test_the_made_disaster_is_where_its_module_writes_it(tmp_path, monkeypatch):
         run = load_run(ROOT / "configs" / f"{name}.yaml", inputs_must_exist=False)
         assert Path(run.source.path).parent == disaster.FOLDER
         assert Path(run.runs, run.name) == products.parent
+
+
+def test_the_made_series_of_volumes_are_where_their_module_writes_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = {
+        name: load_run(ROOT / "configs" / f"{name}.yaml", inputs_must_exist=False)
+        for name in ("dynamic-series", "travelling-bolus")
+    }
+    assert Path(runs["dynamic-series"].source.path).parent == dynamic_series.FOLDER
+    assert Path(runs["dynamic-series"].runs, "dynamic-series") == dynamic_series.MAP.parents[1]
+    assert Path(runs["travelling-bolus"].source.path) == dynamic_series.BOLUS
+    assert runs["dynamic-series"].labels.classes == list(TISSUES)
 
 
 @pytest.mark.parametrize("name", ["mnist-rows", "moving-digits", "moving-boxes", "lung-ultrasound", "tree-cover"])

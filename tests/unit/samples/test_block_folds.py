@@ -13,7 +13,7 @@ def test_no_block_and_so_no_pixel_is_in_two_parts(seed, block_px, folds):
     rng = np.random.default_rng(seed)
     row_P, column_P = rng.integers(0, 40, (2, 300))
     class_P = rng.integers(0, 3, 300)
-    block_P = blocks_of(row_P, column_P, block_px)
+    block_P = blocks_of((row_P, column_P), block_px)
     fold_P = assign_folds(block_P, class_P, folds, seed % 1000)
     for block in np.unique(block_P):
         assert len(set(fold_P[block_P == block])) == 1
@@ -25,7 +25,9 @@ def test_no_block_and_so_no_pixel_is_in_two_parts(seed, block_px, folds):
 
 
 def test_blocks_are_squares_of_pixels():
-    assert blocks_of(np.array([0, 6, 7, 0]), np.array([0, 6, 0, 7]), 7).tolist() == [0, 0, 2, 1]
+    assert blocks_of((np.array([0, 6, 7, 0]), np.array([0, 6, 0, 7])), 7).tolist() == [0, 0, 2, 1]
+    slices = np.array([0, 9, 0, 9])
+    assert blocks_of((slices, np.array([0, 6, 7, 0]), np.array([0, 6, 0, 7])), 7).tolist() == [0, 2, 1, 3]
 
 
 def test_rare_classes_are_spread_over_the_folds():

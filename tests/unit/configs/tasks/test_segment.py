@@ -9,10 +9,10 @@ from configs.tasks.segment import ClassPrediction
 @pytest.mark.parametrize(
     ("source", "wrong"),
     [
-        (DicomSource(kind="dicom", path="scans"), ["source.kind"]),
+        (DicomSource(kind="dicom", path="scans"), []),
         (VideoSource(kind="video", path="clip.avi"), ["source.kind"]),
         (MemorySource(kind="memory", bands=["red"]), []),
     ],
 )
-def test_class_maps_are_of_places(source: SourceDefaults, wrong: list[str]) -> None:
+def test_class_maps_are_of_places_and_of_volumes(source: SourceDefaults, wrong: list[str]) -> None:
     assert [".".join(map(str, finding.key)) for finding in ClassPrediction().check({"source": source})] == wrong

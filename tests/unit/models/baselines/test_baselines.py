@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from models.baselines.last_season import MedianAnomaly, SameDateLastYear
+from models.baselines.own_series import ContextMean, ContextTrend
 from models.baselines.pointwise import (
     Climatology,
     DecayingAnomaly,
@@ -14,7 +15,8 @@ from models.baselines.pointwise import (
     season_distance_days,
 )
 
-BASELINES = [Persistence(), Climatology(), SameDateLastYear(), MedianAnomaly(), DecayingAnomaly(), HarmonicRegression()]
+BASELINES = [Persistence(), Climatology(), SameDateLastYear(), MedianAnomaly(), DecayingAnomaly(), HarmonicRegression(),
+             ContextMean(), ContextTrend()]  # fmt: skip
 EVERY = pytest.mark.parametrize("rule", BASELINES, ids=lambda rule: type(rule).__name__)
 
 
