@@ -196,7 +196,8 @@ def expected_sizes(seen: Observations, times_J: np.ndarray, slowing: float) -> E
     own_J = scatter.factor / np.where(has_rate, lines.spread_J, 1.0)
     prior_K = spread_variances(seen.interval)
     of_all = common_rate(lines.rate_J[has_rate], own_J[has_rate], prior_K)
-    log_K = of_all.log_K - 0.5 * scatter.freedom * np.log(scatter.factor)
+    # of residuals and estimates together; `common_rate` scales by own_J, whose share of the factor belongs to no likelihood
+    log_K = of_all.log_K - 0.5 * (scatter.freedom + has_rate.sum()) * np.log(scatter.factor)
     kept_KJ = np.where(has_rate, prior_K[:, None] / (prior_K[:, None] + own_J), 0.0)
     rate_KJ = kept_KJ * lines.rate_J + (1 - kept_KJ) * of_all.mean_K[:, None]
     variance_KJ = np.where(has_rate, kept_KJ * own_J, prior_K[:, None]) + (1 - kept_KJ) ** 2 * of_all.variance_K[:, None]
@@ -209,7 +210,8 @@ def expected_sizes(seen: Observations, times_J: np.ndarray, slowing: float) -> E
 
 @dataclass(frozen=True)
 class Common:
-    """Mean rate of all tracks and its variance under K spreads; `log_K`: logarithm of the likelihood."""
+    """Mean rate of all tracks and its variance under K spreads; `log_K`: logarithm of the likelihood of rates over their errors
+    (the square root of `own_J` of each more than that of the rates)."""
 
     mean_K: np.ndarray
     variance_K: np.ndarray
