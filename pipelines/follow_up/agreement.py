@@ -10,7 +10,8 @@ F1 = 2 S P / (S + P), with S the share of reference lesions that are detected an
 
 What is counted as independent is a place of change: connected voxels of the reference and of what any method found. Intervals
 come from drawing places with replacement within each patient (Efron and Tibshirani 1993, bootstrap percentiles). They say how far
-the figures depend on which lesions these patients have, and nothing of other patients.
+the figures depend on which lesions these patients have, and nothing of other patients. A drawing in which a figure is not defined
+(one without any lesion of the reference has no sensitivity) is left out of that figure's interval.
 """
 
 from __future__ import annotations
@@ -63,6 +64,11 @@ def lesions_of(mask_ZYX: np.ndarray, voxel_ml: float) -> np.ndarray:
     number = np.where(is_kept, np.cumsum(is_kept), 0).astype(np.int32)
     kept: np.ndarray = number[labels]
     return kept
+
+
+def has_lesions(mask_ZYX: np.ndarray, voxel_ml: float) -> bool:
+    """Whether any lesion counts: without one in the reference, sensitivity and F1 are not defined."""
+    return bool(lesions_of(mask_ZYX, voxel_ml).any())
 
 
 def detected(lesions_ZYX: np.ndarray, others_ZYX: np.ndarray) -> np.ndarray:

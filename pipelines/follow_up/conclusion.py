@@ -22,7 +22,8 @@ PROTOCOL = (
     "(voxelwise difference of the standardised images). The threshold of each method was chosen, for each patient, on the other "
     "patients alone, by the mean of Dice and lesion-wise F1. A lesion of the reference is detected as in MSSEG (Commowick et al. "
     "2018): more than 10 % of it is covered, by found lesions that do not lie outside of the reference with more than 70 % of "
-    "their volume; lesions of at most 3 mm³ are not counted. Intervals: bootstrap over places of change within each patient."
+    "their volume; lesions of at most 3 mm³ are not counted. Intervals: bootstrap over places of change within each patient, "
+    "without drawings that have no lesion of the reference."
 )
 ONE_MASK = (
     "The reference marks change, and not whether a lesion is new, gone, larger or smaller: the events in the tables are not "

@@ -4,13 +4,16 @@ A decision is a line of a CSV file: the patient, the pair of visits, the place (
 visits and not to the number of a lesion, which may be another one in the next run. A lesion is meant if it comes within
 `REACH_MM` of the place, the nearest one first. A later line on the same lesion replaces an earlier one. What finds no lesion is
 listed, so that nothing is dropped in silence.
+
+What is rejected is no lesion at later visits either: rows all of whose lesions before were rejected are rejected too, unless they
+have a decision of their own.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -60,10 +63,7 @@ def read_decisions(path: Path) -> list[Decision]:
     """
     if path.is_dir():
         return [one for file in sorted(path.glob("*.csv")) for one in read_decisions(file)]
-    if not path.is_file():
-        raise MissingInput(f"{path}: no decisions here; correct `decisions`, or take it out")
-    if path.stat().st_size > MOST_BYTES:
-        raise RequestError(f"{path.name}: larger than {MOST_BYTES / 1e6:g} MB, so this is no table of decisions")
+    require_table(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file)
@@ -72,6 +72,14 @@ def read_decisions(path: Path) -> list[Decision]:
             return [_decision(row, f"{path.name}:{table.line_num}") for row in table]
     except (UnicodeDecodeError, csv.Error) as e:
         raise RequestError(f"{path.name}: not a CSV file in UTF-8 ({e}); save it as one") from e
+
+
+def require_table(path: Path) -> None:
+    """Raises MissingInput where there is no file of decisions, RequestError for one that is too large; nothing is read."""
+    if not path.is_file():
+        raise MissingInput(f"{path.name}: no decisions here; correct `decisions`, or take it out")
+    if path.stat().st_size > MOST_BYTES:
+        raise RequestError(f"{path.name}: larger than {MOST_BYTES / 1e6:g} MB, so this is no table of decisions")
 
 
 def _decision(row: Mapping[str, str | None], line: str) -> Decision:
@@ -102,15 +110,18 @@ def _place(text: Mapping[str, str], names: Sequence[str], line: str) -> Place:
 
 @dataclass(frozen=True)
 class DecidedLesion:
-    """A row with what was decided of it, if anything."""
+    """A row with what was decided of it, if anything. `follows_rejected`: a reader rejected all of it between earlier visits."""
 
     change: LesionChange
     decision: Decision | None = None
+    follows_rejected: bool = False
 
     @property
     def status(self) -> str:
         """proposed, confirmed, rejected or moved."""
-        return "proposed" if self.decision is None else WORDS[self.decision.kind]
+        if self.decision is not None:
+            return WORDS[self.decision.kind]
+        return "rejected" if self.follows_rejected else "proposed"
 
     @property
     def counts(self) -> bool:
@@ -139,7 +150,20 @@ def decide(
             unmatched.append(one)
         else:
             decided[found] = one
-    return [DecidedLesion(change, decided.get(n)) for n, change in enumerate(followed.changes)], unmatched
+    return carry_rejections([DecidedLesion(change, decided.get(n)) for n, change in enumerate(followed.changes)]), unmatched
+
+
+def carry_rejections(lesions: Sequence[DecidedLesion]) -> list[DecidedLesion]:
+    """The rows, of which those that consist of lesions that were rejected up to their earlier visit alone are rejected too."""
+    gone: set[tuple[int, int]] = set()  # (interval, number) of what is rejected at its earlier visit
+    carried: dict[int, DecidedLesion] = {}
+    for n, one in sorted(enumerate(lesions), key=lambda pair: pair[1].change.interval):
+        change = one.change
+        before = {(change.interval, number) for number in change.numbers_before}
+        carried[n] = replace(one, follows_rejected=bool(before) and before <= gone)
+        if not carried[n].counts:
+            gone |= {(change.interval + 1, number) for number in change.numbers_after}
+    return [carried[n] for n in range(len(lesions))]
 
 
 def nearest(followed: FollowedLesions, grid: Grid, interval: int, place_mm: Place) -> int | None:

@@ -22,7 +22,8 @@ function show() {
   let made = 0, open = 0;
   for (const line of lines.values()) {
     line.row.classList.toggle("moving", line.select.value === "move");
-    line.row.classList.toggle("rejected", line.select.value === "reject");
+    // out: rejected between earlier visits, which counts while nothing else is decided here
+    line.row.classList.toggle("rejected", line.select.value === "reject" || (line.select.value === "" && line.known.out));
     const found = decisionOf(line);
     if (found) made += 1;
     if (found === undefined) open += 1;

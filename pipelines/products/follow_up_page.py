@@ -172,7 +172,7 @@ def _data(found: FollowedPatient, run: str) -> dict[str, Any]:
         start = [name, *found.intervals[one.change.interval], *(f"{mm:.1f}" for mm in one.change.place_mm)]
         kind = "" if one.decision is None else one.decision.kind
         shown = [f"{mm:.1f}" for mm in one.place_mm]
-        rows.append({"start": start, "event": one.change.event, "decision": kind, "shown": shown})
+        rows.append({"start": start, "event": one.change.event, "decision": kind, "shown": shown, "out": one.follows_rejected})
     kept = [list(one.row().values()) for one in found.unmatched]
     return {"columns": list(decisions.COLUMNS), "rows": rows, "kept": kept, "file": f"{run}-{name}-decisions.csv"}
 

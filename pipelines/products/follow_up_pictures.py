@@ -46,19 +46,19 @@ def _draw_row(found: FollowedPatient, one: DecidedLesion, row: np.ndarray) -> No
     joined = masks[0] | masks[1]
     index = int(joined.sum(axis=(1, 2)).argmax())
     spacing = [step for n, step in enumerate(patient.grid.spacing) if n != axis]
-    part = _window(joined[index], spacing)
+    part, flips = _window(joined[index], spacing), _flips(found, axis)
+    aspect = spacing[1] / spacing[0] if flips[0] else spacing[0] / spacing[1]  # height of a pixel over its width, as shown
     images = patient.images_TZYX[change.interval : change.interval + 2]
     colour = COLOURS["rejected" if not one.counts else change.event]
-    flips = _flips(found, axis)
     for n, visit in enumerate(found.intervals[change.interval]):
         low, high = _levels(images[n], found)
         picture = np.moveaxis(images[n], axis, 0)[index][part]
-        row[n].imshow(_turned(picture, flips), cmap="gray", vmin=low, vmax=high, aspect=spacing[0] / spacing[1])
+        row[n].imshow(_turned(picture, flips), cmap="gray", vmin=low, vmax=high, aspect=aspect)
         if masks[n][index].any():
             row[n].contour(_turned(masks[n][index][part].astype(float), flips), [0.5], colors=colour, linewidths=1.3)
         row[n].set_title(f"visit {visit}", size=7.5, color=MUTED, pad=2)
     score = np.moveaxis(found.score_IZYX[change.interval], axis, 0)[index][part]
-    row[2].imshow(_turned(score, flips), cmap="RdBu_r", vmin=-6, vmax=6, aspect=spacing[0] / spacing[1])
+    row[2].imshow(_turned(score, flips), cmap="RdBu_r", vmin=-6, vmax=6, aspect=aspect)
     row[2].set_title("change (red: brighter)", size=7.5, color=MUTED, pad=2)
     for axes in row:
         axes.set(xticks=[], yticks=[])

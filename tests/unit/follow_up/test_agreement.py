@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.follow_up.agreement import compare, count_agreement, detected, dice, figures_of, lesion_f1, lesions_of
+from pipelines.follow_up.agreement import compare, count_agreement, detected, dice, figures_of, has_lesions, lesion_f1, lesions_of
 from pipelines.follow_up.conclusion import AskedFigures, conclude
 from pipelines.learning.result import Evaluation
 
@@ -36,6 +36,12 @@ def test_what_lies_mostly_outside_detects_nothing() -> None:
 
 def test_lesions_of_three_cubic_millimetres_do_not_count() -> None:
     assert int(lesions_of(line((0, 3), (10, 14)), ML).max()) == 1
+
+
+def test_a_reference_of_marks_that_do_not_count_has_no_lesions() -> None:
+    assert not has_lesions(line((0, 3), (10, 13)), ML)
+    assert has_lesions(line((0, 3), (10, 14)), ML)
+    assert not has_lesions(line(), ML)
 
 
 def test_figures_of_two_found_one_missed_and_one_false() -> None:

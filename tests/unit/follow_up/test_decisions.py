@@ -1,14 +1,15 @@
 """Decisions of readers: how they are read, which lesion they mean, and what becomes of those that mean none."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipelines.errors import MissingInput, RequestError
-from pipelines.follow_up.decisions import COLUMNS, Decision, decide, read_decisions
+from pipelines.follow_up.decisions import COLUMNS, Decision, decide, read_decisions, require_table
 from pipelines.follow_up.events import EventSettings, follow_lesions
-from tests.made_lesions import GRID, sphere
+from tests.made_lesions import GRID, ellipsoid, sphere
 
 A, B, C = (-22.0, -20.0, -12.0), (0.0, 20.0, 0.0), (22.0, -10.0, 12.0)
 VISITS = ("1", "2")
@@ -58,6 +59,41 @@ def test_a_moved_lesion_has_its_new_place_and_is_still_found_by_the_old_one() ->
     assert moved.counts
 
 
+def statuses(*decisions: Decision, last: np.ndarray | None = None) -> dict[tuple[int, str], str]:
+    """(interval, event) -> status of three visits: a lesion at C from the second one on; of `last` also at the third."""
+    third = sphere(C, 0.3) if last is None else last
+    lesions, _ = decide(
+        follow_lesions(
+            np.stack([sphere(A, 0.3), sphere(A, 0.3) | sphere(C, 0.3), sphere(A, 0.3) | third]), GRID, EventSettings()
+        ),
+        GRID,
+        "p",
+        ("1", "2", "3"),
+        decisions,
+    )
+    return {(one.change.interval, f"{one.change.event} {one.change.number}"): one.status for one in lesions}
+
+
+def test_what_is_rejected_is_no_lesion_at_later_visits() -> None:
+    reject = Decision("p", VISITS, C, "reject")
+    rejected = statuses(reject)
+    assert rejected == {
+        (0, "stable 1"): "proposed",
+        (0, "new 2"): "rejected",
+        (1, "stable 1"): "proposed",
+        (1, "stable 2"): "rejected",
+    }
+    own = statuses(reject, Decision("p", ("2", "3"), C, "confirm"))
+    assert own[1, "stable 2"] == "confirmed"
+    assert statuses(Decision("p", ("2", "3"), C, "reject"))[0, "new 2"] == "proposed"
+
+
+def test_what_merges_with_a_lesion_that_counts_counts() -> None:
+    bridge = ellipsoid((0.0, -15.0, 0.0), (56.0, 26.0, 36.0))
+    found = statuses(Decision("p", VISITS, C, "reject"), last=bridge | sphere(C, 0.3))
+    assert [status for (interval, event), status in found.items() if interval == 1] == ["proposed"], found
+
+
 def test_what_a_page_saves_is_read_as_it_was(tmp_path: Path) -> None:
     rows = [Decision("p", VISITS, C, "confirm", event="new"), Decision("p", VISITS, A, "move", (1.0, 2.0, 3.0), "disappearing")]
     text = "\n".join([HEAD, *(",".join(one.row().values()) for one in rows)])
@@ -90,5 +126,9 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match="no decisions here"):
         read_decisions(tmp_path / "none.csv")
     (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00\x01")
+    (tmp_path / "large.csv").write_bytes(b"")
+    os.truncate(tmp_path / "large.csv", 10_000_001)
+    with pytest.raises(RequestError, match=r"^large.csv: larger than 10 MB"):
+        require_table(tmp_path / "large.csv")
     with pytest.raises(RequestError, match=r"x.csv: not a CSV file in UTF-8"):
         read_decisions(tmp_path / "x.csv")

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-
 from scipy.stats import multivariate_normal
 
 from pipelines.errors import RequestError
