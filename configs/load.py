@@ -76,6 +76,7 @@ def _check(sections: Sections, inputs_must_exist: bool) -> list[Finding]:
     return [*findings, *check_stored(sections), *check_separate(sections), *of_files]
 
 
+PATTERNS_OF_FILES = ("labels.path", "lesions.masks", "evaluation.reference", "decisions")  # they may name a patient
 WHERE_WORK_RUNS: Any = {"compute": True, "prediction": {"staging"}, "cube": {"staging"}, "monitoring": {"state"}}
 
 
@@ -139,7 +140,8 @@ def _read_text(path: Path) -> str:
 
 def _apply_override(document: Document, override: str) -> None:
     name, equals, text = override.partition("=")
-    is_name = name in ("labels.path", *(f"source.{key}" for key in NAMES_OF_FILES))
+    hidden = (*PATTERNS_OF_FILES, *(f"source.{key}" for key in NAMES_OF_FILES))
+    is_name = any(f"{name}.".startswith(f"{key}.") for key in hidden)
     position = f"--set {name}" if is_name else f"--set {override}"  # it may name a patient, and messages are logged
     key: Key = tuple(int(part) if part.isdigit() else part for part in name.split("."))
     if not equals or not all(str(part) for part in key):
@@ -147,14 +149,14 @@ def _apply_override(document: Document, override: str) -> None:
     try:
         value = yaml.load(text, Loader=PlainLoader)
     except yaml.YAMLError as e:
-        raise RequestError(f"--set {override}: the value is not valid YAML: {str(e).splitlines()[0]}") from e
+        raise RequestError(f"{position}: the value is not valid YAML: {str(e).splitlines()[0]}") from e
     node: Any = document.data
     for depth in range(1, len(key)):  # sections that the file does not have are from here
         document.key_positions.setdefault(key[:depth], position)
     if len(key) > 1 and key[0] == "model" and isinstance(word := node.get("model"), str):
         node["model"] = {"kind": word}  # the section that one word may stand for: `model: auto`
     for depth, part in enumerate(key[:-1]):
-        node = _step_into(node, part, f"--set {override}: {dotted(key[: depth + 1])}")
+        node = _step_into(node, part, f"{position}: {dotted(key[: depth + 1])}")
     if isinstance(node, list) and isinstance(key[-1], int) and key[-1] < len(node):
         node[key[-1]] = value
     elif isinstance(node, dict):

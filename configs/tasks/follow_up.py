@@ -11,7 +11,7 @@ from pydantic import Field
 from configs.paths import READ
 from configs.privacy import PrivacyConfig
 from configs.run import CubeConfig, Run
-from configs.schema import Finding, Fraction, LocalPath, Sections, Strict, missing_file
+from configs.schema import Finding, Fraction, LocalPath, Sections, Strict
 from configs.visits import RegistrationConfig, VisitsSource
 
 if TYPE_CHECKING:
@@ -38,6 +38,12 @@ class FollowedLesionsConfig(Strict):
     def check(self, sections: Sections) -> Iterator[Finding]:
         if self.masks is not None and "{visit}" not in self.masks and "{date:" not in self.masks:
             yield Finding(("lesions", "masks"), "every visit would have the same mask", "put {visit} of source.pattern into it")
+
+    def check_files(self, sections: Sections) -> Iterator[Finding]:
+        decisions = sections.get("decisions")  # of the run, which is no section and is not asked itself
+        if isinstance(decisions, str) and not Path(decisions).exists():
+            remedy = "check the path (not repeated here: it may name a patient), or take it out"
+            yield Finding(("decisions",), "there is no such file or folder", remedy)
 
 
 class ChangeProposalConfig(Strict):
@@ -100,11 +106,6 @@ class FollowUpRun(Run):
         description="what a reader decided about lesions: a CSV file that the page of a patient saved, or a folder of them; "
         "default: the folder runs/NAME/decisions, if it is there",
     )
-
-    def check_files(self, sections: Sections) -> Iterator[Finding]:
-        yield from super().check_files(sections)
-        if self.decisions is not None:
-            yield from missing_file(("decisions",), Path(self.decisions))
 
 
 # ---------------------------------------------------------------- objects

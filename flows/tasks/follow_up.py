@@ -14,7 +14,7 @@ from configs.tasks.follow_up import FollowUpRun
 from flows import visits
 from flows.folder import RunFolder, code_version, require
 from flows.task import Building, Findings, Invocation, Record, Task
-from pipelines.errors import MissingInput, RequestError
+from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Section
 from pipelines.wording import counted
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Done = TypeVar("Done")
 DECISIONS = "decisions"  # folder of a run
+UNUSABLE = (RequestError, SceneRefused)  # one patient's masks or images cannot be used: the others go on
 RESEARCH = "For research only, not for diagnosis: every lesion here is a proposal, and a reader has to look at it."
 NO_REFERENCE = "No reference of changes is given (evaluation.reference): how well change is found here is not known."
 SCORE_VOXELS_S, TRIED_VOXELS_S = 2.5e6, 0.25e6  # scores of a pair of visits; all thresholds that are tried
@@ -82,7 +83,7 @@ class FollowUp(Task):
         if stage == "evaluate":
             return known
         evaluated = require(folder, "evaluate")["key"] if self.needs(context.run, "evaluate") else ""
-        return {**known, "evaluated": evaluated, "decisions": digest_of_files(decision_files(context))}
+        return {**known, "evaluated": evaluated, "decisions": digest_of_decisions(context)}
 
     def is_whole(self, context: Invocation, stage: str, record: Record) -> bool:
         return True
@@ -94,6 +95,7 @@ class FollowUp(Task):
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         """Proposal and simple differencing against the reference, with thresholds chosen on other patients."""
+        from pipelines.follow_up.agreement import has_lesions
         from pipelines.follow_up.analysis import count_patient, try_thresholds
         from pipelines.follow_up.calibration import choose_thresholds, fix_threshold, held_out_thresholds
         from pipelines.follow_up.conclusion import conclude
@@ -101,11 +103,14 @@ class FollowUp(Task):
         run, do, settings = context.run, partial(context.steps.do, "evaluate"), config.build_settings(context.run)
         known: dict[str, Any] = {}
         for name in visits.patients_of(context):
-            patient = visits.open_patient(context, name)
-            if patient.reference_ZYX is None or not patient.reference_ZYX.any():
-                context.steps.log(f"evaluate: {name} has no reference of changes, or an empty one, and is not measured")
-                continue
-            known[name] = do(f"try thresholds on {name}", alone(partial(try_thresholds, patient, settings)))
+            try:
+                patient = visits.open_patient(context, name)
+                if patient.reference_ZYX is None or not has_lesions(patient.reference_ZYX, patient.voxel_ml):
+                    context.steps.log(f"evaluate: {name} has no reference of changes, or none that counts, and is not measured")
+                    continue
+                known[name] = do(f"try thresholds on {name}", alone(partial(try_thresholds, patient, settings)))
+            except UNUSABLE as e:
+                context.steps.log(f"evaluate: {name} is not measured: {e}")
         if not known:
             raise RequestError(
                 "no patient that is used has a reference with changes; correct evaluation.reference, or take it out"
@@ -132,19 +137,25 @@ class FollowUp(Task):
         decisions = [one for path in decision_files(context) for one in read_decisions(path)]
         facts: dict[str, Any] = {}
         best: tuple[float, FollowedPatient] | None = None
+        left_out: list[str] = []
         for name in visits.patients_of(context):
             work = partial(self.follow, context, name, threshold_of(run, evaluation, name), decisions, building)
-            found = do(f"follow {name}", alone(work))
+            try:
+                found = do(f"follow {name}", alone(work))
+            except UNUSABLE as e:
+                left_out.append(f"{name} is left out: {e}")
+                continue
             facts[name] = found[1]
             amount = sum(row["change_ml"] for row in found[1]["largest"])
             best = (amount, found[0]) if best is None or amount > best[0] else best
-        assert best is not None, "an ingest leaves a patient at least"
+        if best is None:
+            raise RequestError("\n".join(["no patient is left", *left_out]))
         draw = partial(draw_quicklook, [best[1]], building.pictures / "quicklook.png")
         do("draw the lesions that change most", alone(draw))
         strangers = [one for one in decisions if one.patient not in facts]
         lineage = FollowUpLineage(run.name, ingested["snapshot"], config_hash(run), code_version(), len(decisions))
         do("write the index", alone(partial(write_follow_up_index, facts, lineage, strangers, building.products)))
-        notes = [f"{name}: {note}" for name, one in facts.items() for note in one["notes"]]
+        notes = [*left_out, *(f"{name}: {note}" for name, one in facts.items() for note in one["notes"])]
         notes += [f"{name}: a decision finds no lesion: {text}" for name, one in facts.items() for text in one["unmatched"]]
         if strangers:
             notes.append(
@@ -238,8 +249,10 @@ def threshold_of(run: FollowUpRun, evaluation: Evaluation | None, name: str) -> 
 
 
 def decisions_place(run: FollowUpRun) -> str:
-    """Where decisions of readers are read from, as people write it."""
-    return run.decisions or f"{run.runs}/{run.name}/{DECISIONS}"
+    """Where decisions of readers are read from, for people."""
+    if run.decisions is not None:
+        return f"{Path(run.decisions).name} (`decisions` of the config)"  # the folders above may name a patient
+    return f"{run.runs}/{run.name}/{DECISIONS}"
 
 
 def decision_files(context: Invocation) -> list[Path]:
@@ -249,22 +262,39 @@ def decision_files(context: Invocation) -> list[Path]:
     return sorted(path.glob("*.csv")) if path.is_dir() else [path] if named is not None else []
 
 
+def digest_of_decisions(context: Invocation) -> str:
+    """SHA-256 of what readers decided, "" of none. Raises MissingInput, RequestError (a file that is too large)."""
+    from pipelines.follow_up.decisions import require_table
+
+    paths = decision_files(context)
+    for path in paths:
+        require_table(path)
+    return digest_of_files(paths)
+
+
 def digest_of_files(paths: list[Path]) -> str:
-    """SHA-256 of the content of files, "" of none. Raises MissingInput."""
+    """SHA-256 of the content of files, "" of none."""
     found = hashlib.sha256()
     for path in paths:
-        if not path.is_file():
-            raise MissingInput(f"{path}: no decisions here; correct `decisions`, or take it out")
-        found.update(hashlib.sha256(path.read_bytes()).digest())
+        with path.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest() if paths else ""
 
 
 def mask_digests(context: Invocation) -> dict[str, str]:
-    """patient -> SHA-256 of its masks, which are read anew by every stage and are no part of the cube."""
+    """patient -> SHA-256 of its masks, which are read anew by every stage and are no part of the cube.
+
+    Of a patient whose masks cannot be told apart it is what is wrong with them: such a patient is left out, and the others go on.
+    """
     files, found = visits.files_at_hand(context.run), {}
     for patient in files.names():
-        paths = [files.file_of(role, patient) for role in ("brain", "reference")]
-        if context.run.lesions.masks is not None:
-            paths += [files.file_of("lesions", patient, visit) for visit in files.visits(patient)]
-        found[visits.name_of_patient(patient)] = digest_of_files([path for path in paths if path is not None])
+        try:
+            name = visits.name_of_patient(patient)
+            paths = [files.file_of(role, patient) for role in ("brain", "reference")]
+            if context.run.lesions.masks is not None:
+                paths += [files.file_of("lesions", patient, visit) for visit in files.visits(patient)]
+        except RequestError as e:
+            found[patient] = str(e)
+            continue
+        found[name] = digest_of_files([path for path in paths if path is not None])
     return found

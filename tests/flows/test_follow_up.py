@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,31 @@ def test_patients_from_files_to_pages_and_back_with_decisions(run: Callable[...,
     assert rows_of("one")["new"]["status"] == "rejected"
     assert any("a decision finds no lesion: confirm the lesion at (80.0, 80.0, 80.0)" in note for note in again["notes"])
     assert json.loads(Path("runs/made/summary.json").read_text())["sites"]["one"]["events"]["new"] == 0
+
+
+def test_a_patient_whose_masks_cannot_be_used_is_left_out_and_the_others_go_on(
+    run: Callable[..., dict[str, Any]], work: Path
+) -> None:
+    shutil.copytree(work / "visits/one", work / "visits/three")
+    (work / "visits/three/lesions2.nii.gz").unlink()
+    shutil.copytree(work / "visits/one", work / "visits/four")
+    shutil.copy(work / "visits/four/lesions1.nii.gz", work / "visits/four/lesions1.nii")  # two masks of one visit
+    speck = np.zeros(GRID.shape, np.uint8)
+    speck[12, 48, 48] = 1  # 1.9 mm3: no lesion that counts
+    write_nifti(work / "visits/two/change.nii.gz", speck, GRID)
+    config = {**CONFIG, "lesions": {"masks": "{patient}/lesions{visit}.nii*"}}
+    (work / "made.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    found = run("run")
+    assert sum("three is left out: no mask of lesions" in note for note in found["notes"]) == 1
+    assert sum("four is left out: 2 files fit the pattern" in note for note in found["notes"]) == 1
+    index = json.loads(Path("runs/made/products/index.json").read_text())
+    assert list(index["patients"]) == ["one", "two"]
+    summary = json.loads(Path("runs/made/summary.json").read_text())
+    assert summary["methods"]["proposal"]["lesion_f1"] is not None  # of `one` alone
+    config["source"] = {**CONFIG["source"], "patients": ["three"]}
+    config["evaluation"] = {}
+    (work / "made.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    run("run", code=2)
 
 
 def test_without_masks_and_reference_lesions_are_proposed_and_nothing_is_measured(
