@@ -28,6 +28,8 @@ from flows.visit_records import (
     placement_from_json,
     placement_to_json,
     registration_lines,
+    require_masks_of_reference,
+    with_kept,
 )
 from pipelines.errors import ArtefactDamaged, CubeMismatch, MissingInput, RequestError, SceneRefused, StateError, StorageFull
 from pipelines.files import write_json
@@ -141,7 +143,7 @@ def ingest_patient(context: Invocation, files: VisitFiles, patient: str) -> Reco
     """
     from pipelines.cube.history import REGISTRATION
     from pipelines.cube.ingest import ingest
-    from pipelines.sources.file_names import natural_key
+    from pipelines.cube.store import open_cube
     from pipelines.sources.visits import UNDATED, PlacedVisit, VisitsSource
 
     run, name = context.run, name_of_patient(patient)
@@ -161,20 +163,19 @@ def ingest_patient(context: Invocation, files: VisitFiles, patient: str) -> Reco
     source = VisitsSource(used, placement.grid, band, how.interpolation, notes, tuple(refused))
     settings = build.build_ingest_settings(run, context.folder.registration / f"{name}-refused.json",
                                            retry_refused=context.retry_refused)  # fmt: skip
-    about = about_placement(placement, how.how)
+    uri, drops = context.folder.cube_of(name), run.cube.on_missing == "drop"
+    about = with_kept(about_placement(placement, how.how), uri, [one.id for one in used], refused, drops=drops)
     settings = replace(settings, attributes={**settings.attributes, REGISTRATION: json.dumps(about, sort_keys=True)})
-    uri = context.folder.cube_of(name)
     work = partial(ingest, source, None, uri, placement.grid, settings)
     report = context.steps.do("ingest", f"write the visits of {name}", work)
     written = [*report.added, *report.replaced, *report.unchanged]
     _require_two(name, written, list(report.refused))
-    kept = report.missing if run.cube.on_missing == "keep" else ()
     lines = [f"  {name}: {format_report(report)}", *(f"    {line}" for line in registration_lines(about))]
     lines += [*format_findings(report, run.cube.on_missing), *format_refusals(_named(name, report.refused), None)]
     return {
         "snapshot": report.snapshot,
         "is_new": report.is_new,
-        "visits": [one.removeprefix("visit-") for one in sorted({*written, *kept}, key=natural_key)],
+        "visits": [str(one).removeprefix("visit-") for one in open_cube(uri, report.snapshot)["scene_id"].values],
         "is_dated": files.is_dated,
         "registration": about,
         "refused": [_refusal(name, one) for one in report.refused],
@@ -239,7 +240,9 @@ def _place(
         return None if of_brain is None else mask_on_grid(of_brain, common, "the mask of source.brain") > 0
 
     placement = place_visits(volumes, given, grid, brain_on, settings, context.steps.log)
-    return replace(placement, notes=tuple(copies_among(volumes)))
+    beside = [key for key, path in (("grid", of_grid), ("brain", of_brain)) if path is not None]
+    require_masks_of_reference(placement, settings.how, visits[0].name, beside)
+    return replace(placement, notes=(*placement.notes, *copies_among(volumes)))
 
 
 def _require_two(patient: str, usable: Sequence[str], refused: Sequence[SceneRefused]) -> None:
@@ -263,7 +266,8 @@ def open_patient(context: Invocation, name: str) -> Patient:
     """Images of the visits that are used, and masks, on the common grid of a patient of `patients_of`.
 
     Masks come from source.brain, lesions.masks (one for each visit) and evaluation.reference, where the config names them, by
-    `pipelines.sources.visits.mask_on_grid`. Raises MissingInput, RequestError (a mask that does not fit, or that a visit lacks).
+    `pipelines.sources.visits.mask_on_grid`. With masks of visits, those whose files are gone or damaged (the cube may keep them)
+    are left out. Raises MissingInput, RequestError (a mask that does not fit, or that a visit lacks).
     """
     import numpy as np
 
@@ -275,16 +279,22 @@ def open_patient(context: Invocation, name: str) -> Patient:
         raise MissingInput(f"no patient {name} in the last ingest; there are {', '.join(patients_of(context))}")
     cube = open_cube(context.folder.cube_of(name), about["snapshot"])
     grid, names = grid_of(cube), [str(one).removeprefix("visit-") for one in cube["scene_id"].values]
-    images_TZYX = cube["image"].values[:, 0].astype(np.float32, copy=True)
-    images_TZYX[~cube["valid"].values] = np.nan
     files = files_at_hand(context.run)
     patient = next(one for one in files.names() if name_of_patient(one) == name)
     masks = PatientMasks(files, patient, names, grid, about["registration"])
+    if masks.without_files:
+        left_out = f"{name}: without visit {', '.join(masks.without_files)}, whose files, and so masks of lesions, are not there"
+        if len(masks.visits) < LEAST_VISITS:
+            raise RequestError(f"{left_out}; two visits are needed: put the files back")
+        context.steps.log(left_out)
+    cube = cube.isel(time=[names.index(one) for one in masks.visits])
+    images_TZYX = cube["image"].values[:, 0].astype(np.float32, copy=True)
+    images_TZYX[~cube["valid"].values] = np.nan
     return Patient(
         name=name,
         grid=grid,
         times=cube["time"].values.astype("datetime64[ns]"),
-        visits=tuple(names),
+        visits=tuple(masks.visits),
         images_TZYX=images_TZYX,
         brain_ZYX=masks.brain(),
         lesions_TZYX=masks.lesions(),

@@ -17,6 +17,7 @@ from pipelines.compute import HERE, Compute
 from pipelines.cube import store
 from pipelines.cube.comparison import RECORDED, compare, list_scenes, newest
 from pipelines.cube.drift import find_drift
+from pipelines.cube.history import REGISTRATION
 from pipelines.cube.integrity import naming_damage, storage_errors
 from pipelines.cube.plan import KnownRefusal, Step, cut_batches, plan_ingest
 from pipelines.cube.policy import NO_POLICY, Policy
@@ -108,7 +109,8 @@ def ingest(
 
     `grid`: default the cube's, else the source's native grid. Refused scenes are listed in the report and never stop the
     others. Without new scenes nothing is committed and the snapshot stays. Commits are made in batches; after a kill at any
-    moment the cube is in one of its versions, and the same call completes the work.
+    moment the cube is in one of its versions, and the same call completes the work. Other figures of registration are committed
+    without new scenes, too.
 
     What can be read of the source is in the cube as it would be in a new one, whatever was ingested before: a scene that is
     refused for what it holds is dropped. Dates of scenes that cannot be read stay, unless another scene has that date; so do
@@ -213,6 +215,11 @@ class _Ingest:
         refusal = self.refused.get(step.scene_id)
         return refusal is not None and refusal.reason not in DAMAGED and step.scene_id not in self.outcome
 
+    def _lies_anew(self, root: zarr.Group) -> bool:
+        """Whether the visits of a patient have other figures of registration than those in the cube."""
+        about = self.settings.attributes.get(REGISTRATION)
+        return about is not None and root.attrs.get(REGISTRATION) != about
+
     def _write_batch(
         self,
         repository: icechunk.Repository,
@@ -276,7 +283,7 @@ class _Ingest:
         ]
         positioned = sorted([*stay, *new], key=lambda pair: pair[0].time)
         bands, image = [store.band_as_json(band) for band in of_source], array_of(root, IMAGE)
-        is_changed = bool(new or dropped) or json.loads(str(image.attrs["bands"])) != bands
+        is_changed = bool(new or dropped) or json.loads(str(image.attrs["bands"])) != bands or (is_last and self._lies_anew(root))
         if positioned and is_changed:
             image.attrs["bands"] = json.dumps(bands)
             resize_time(root, len(steps) + len(written))

@@ -205,7 +205,8 @@ class _Copying:
         self.parts = _parts(self.kinds)
         self.digest, self.manifest = settings.digest(), Manifest()
         self.before = {record["file"]: record for record in read_manifest(target)}
-        self.owners = {one["target"]: one["file"] for one in self.before.values() if one.get("target")}
+        copied = [one for one in self.before.values() if one.get("target")]
+        self.owners = {name: one["file"] for one in copied for name in (one["target"], *one.get("beside", ()))}
         self.now: dict[str, Record] = {}
         self.states: dict[str, str] = {}
         self.written: dict[str, bool] = {}  # copies that were written now, by name -> whether the original claims wrongly
@@ -325,7 +326,7 @@ class _Copying:
             path.parent.mkdir(parents=True, exist_ok=True)
             # not flushed, which takes as long as all the rest: `_unchanged` compares the size, and a lost copy is made again
             publish(job.draft, path, flush=False)
-        self.owners[made.name] = file_id
+        self.owners |= dict.fromkeys((made.name, *made.beside), file_id)
         self.manifest.count(made)
         self.written[made.name] = made.claims_wrongly
         kind, beside = ({"kind": made.kind}, {"beside": list(made.beside)}) if made.kind else ({}, {})
@@ -354,14 +355,12 @@ class _Copying:
             self.manifest.elements += Counter()  # without those that no file has any more
 
     def _remove_earlier(self, file_id: str, now: set[str | None]) -> None:
-        """Removes the copy that this file had before, and what was beside it, unless that is what it has now."""
+        """Removes the copy that this file had before, and what was beside it, unless that is what a file has now."""
         before = self.before.get(file_id, {})
-        earlier = before.get("target")
-        if earlier and self.owners.get(earlier) == file_id:
-            for one in {earlier, *before.get("beside", ())} - now:
+        for one in {before.get("target"), *before.get("beside", ())} - now:
+            if one and self.owners.get(one) == file_id:
                 (self.target / one).unlink(missing_ok=True)
-            if earlier not in now:
-                del self.owners[earlier]
+                del self.owners[one]
 
 
 def read_manifest(target: Path) -> Iterator[Record]:

@@ -16,6 +16,7 @@ BINS = 64
 EDGE_SHARE = 0.15  # of the voxels within the brain that count as edges
 EDGE_MM = 1.0  # scale of the gradient
 MIRROR = Level(3.0, 2.0, 0.02)  # registration of the mirror image
+MIRROR_SHOWN = 0.5  # of what the visit shows, at least, must its mirror image show: information of few voxels is large by chance
 LOST = (999.0, 999.0, 180.0)  # mm, mm, degrees: of what no registration finds
 INNER_MM = 3.0  # the boundary of the brain itself is left out: other tissue beside it moves
 
@@ -142,9 +143,10 @@ def compared_information(
     mirrored_ZYX = resample(visit.values_ZYX, visit.grid, mirror, small.grid, "linear")
     found = register_rigid(small, Volume(mirrored_ZYX, small.grid), brain, levels=[MIRROR], starts=["positions"])
     fitted_ZYX = resample(visit.values_ZYX, visit.grid, mirror @ found, small.grid, "linear")
+    shown, of_mirror = (np.count_nonzero(brain & np.isfinite(values)) for values in (visit.values_ZYX, fitted_ZYX))
     return (
         normalised_information(small.values_ZYX, visit.values_ZYX, brain),
-        normalised_information(small.values_ZYX, fitted_ZYX, brain),
+        normalised_information(small.values_ZYX, fitted_ZYX, brain) if of_mirror >= MIRROR_SHOWN * shown else 1.0,
         normalised_information(small.values_ZYX, resample(visit.values_ZYX, visit.grid, left, small.grid, "linear"), brain),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from pipelines.errors import RequestError
 from pipelines.grid import Grid
-from pipelines.registration.figures import Fit, measure_fit, plain_information
-from pipelines.registration.resampling import Interpolation, resample
+from pipelines.registration.figures import Fit, measure_fit, motion_of, plain_information
+from pipelines.registration.resampling import Interpolation, is_copy, resample
 from pipelines.registration.rigid import register_rigid
-from pipelines.registration.volumes import Volume, foreground
+from pipelines.registration.volumes import Volume, foreground, surface_points
 
 How = Literal["given", "rigid", "none"]
 MIRROR_MARGIN = 0.02  # of mutual information, by which the mirror image must fit better
@@ -74,6 +74,11 @@ class Placement:
     def good(self) -> int:
         return sum(not one.problem for one in self.visits)
 
+    @property
+    def is_on_usable(self) -> bool:
+        """Whether the reference is used itself."""
+        return any(one.name == self.reference and not one.problem for one in self.visits)
+
 
 def place_visits(
     volumes: Mapping[str, Volume],
@@ -85,22 +90,29 @@ def place_visits(
 ) -> Placement:
     """Every visit (name -> volume, in order) with its matrix and figures. The reference is the first one.
 
-    given: matrices as files have them, for `how: given`. grid: the common one; None: that of the reference. brain_on: the brain
-    on that grid; None: none is known, and the head of the reference counts. If most visits do not fit the first one, it is
-    probably the first one that is wrong, and the next is tried.
+    given: matrices as files have them, for `how: given`. grid: the common one; None: that of the reference, where it lies in the
+    common space. brain_on: the brain on that grid; None: none is known, and the head of the reference counts. If most visits do
+    not fit the first one, or it cannot be used itself, it is probably the first one that is wrong, and the next is tried.
 
     Raises RequestError where nothing can be registered.
     """
     names = list(volumes)
     best: Placement | None = None
+    failed: RequestError | None = None
     for reference in names if len(names) > 2 else names[:1]:
-        found = _place_on(reference, volumes, given, grid, brain_on, settings)
-        if best is None or found.good > best.good:
+        try:
+            found = _place_on(reference, volumes, given, grid, brain_on, settings)
+        except RequestError as e:
+            failed = e
+            log(f"visit {reference} cannot be the reference ({e})")
+            continue
+        if best is None or (found.is_on_usable, found.good) > (best.is_on_usable, best.good):
             best = found
-        if 2 * best.good >= len(names):
+        if best.is_on_usable and 2 * (best.good - 1) >= len(names) - 1:  # of the others
             break
-        log(f"most visits do not fit visit {reference}; the next one is tried as the reference")
-    assert best is not None, "a patient without visits is refused before"
+        log(f"most visits do not fit visit {reference}, or it cannot be used; the next one is tried as the reference")
+    if best is None:
+        raise failed or RequestError("there is no visit to register")
     return best
 
 
@@ -121,39 +133,40 @@ def _place_on(
     brain_on: Callable[[Grid], np.ndarray | None],
     settings: RegistrationSettings,
 ) -> Placement:
-    common = grid or volumes[reference].grid
     own = _matrix(reference, reference, volumes, given, settings, None)
+    common = _in_common_space(volumes[reference].grid, own) if grid is None else grid
     on_grid = Volume(_on(volumes[reference], own, common), common)
     if not np.isfinite(on_grid.values_ZYX).any():
         raise RequestError(f"visit {reference} lies outside of the common grid; correct source.grid or the transforms")
     brain_ZYX = brain_on(common)
     brain_ZYX = foreground(on_grid) if brain_ZYX is None else brain_ZYX
-    placed = []
+    placed, notes = list[Placed](), list[str]()
     for name in volumes:
         if name == reference:
-            placed.append(Placed(name, tuple(own.ravel().tolist())))
+            shown = float(np.isfinite(on_grid.values_ZYX)[brain_ZYX].mean()) if brain_ZYX.any() else 0.0
+            problem = "" if shown >= settings.limits.min_field else _shows_little(shown, settings.limits)
+            placed.append(Placed(name, _numbers(own), None, problem))
             continue
         try:
             matrix = _matrix(name, reference, volumes, given, settings, brain_ZYX if grid is None else None)
+            fit = measure_fit(on_grid, _on(volumes[name], matrix, common), brain_ZYX)
         except RequestError as e:
-            placed.append(Placed(name, tuple(np.eye(4).ravel().tolist()), None, str(e)))
+            placed.append(Placed(name, _numbers(np.eye(4)), None, str(e)))
             continue
-        fit = measure_fit(on_grid, _on(volumes[name], matrix, common), brain_ZYX)
         if settings.how == "given":
             fit = replace(fit, turned_round=_turned(volumes[reference], own, volumes[name], matrix, common, brain_ZYX))
-        placed.append(Placed(name, tuple(matrix.ravel().tolist()), fit, problem_of(fit, settings)))
-    return Placement(common, reference, tuple(placed))
+        placed.append(Placed(name, _numbers(matrix), fit, problem_of(fit, settings)))
+        if not placed[-1].problem and _fits_both_ways(fit, (own, matrix), on_grid, brain_ZYX, settings):
+            notes.append(
+                f"the figures of visit {name} cannot tell which way the transforms map (mutual information "
+                f"{fit.information:.3f}, the other way round {fit.turned_round:.3f}): make sure that registration.maps is right"
+            )
+    return Placement(common, reference, tuple(placed), tuple(notes))
 
 
 def problem_of(fit: Fit, settings: RegistrationSettings) -> str:
     """Why a visit of these figures is not used, "" for one that is."""
     limits = settings.limits
-    if fit.turned_round is not None and fit.turned_round > fit.information + TURNED_MARGIN:
-        other = "to_visit" if settings.to_common else "to_common"
-        return (
-            f"the given transforms fit better the other way round (mutual information {fit.turned_round:.3f}, as stated "
-            f"{fit.information:.3f}): set registration.maps: {other}"
-        )
     if fit.mirrored > max(fit.settled, fit.information) + MIRROR_MARGIN:
         return f"the mirror image fits better: left and right are exchanged in this visit or in the reference ({fit.words})"
     beyond = [
@@ -165,11 +178,49 @@ def problem_of(fit: Fit, settings: RegistrationSettings) -> str:
              fit.edge_overlap < limits.min_edge_overlap),
             (f"mutual information is {fit.information:.3f} (limit {limits.min_information:g})",
              fit.information < limits.min_information),
-            (f"it shows {fit.field:.0%} of the brain (limit {limits.min_field:.0%})", fit.field < limits.min_field),
+            (_shows_little(fit.field, limits), fit.field < limits.min_field),
         )
         if is_beyond
     ]  # fmt: skip
+    if beyond and fit.turned_round is not None and fit.turned_round > fit.information + TURNED_MARGIN:
+        other = "to_visit" if settings.to_common else "to_common"
+        return (
+            f"the given transforms fit better the other way round (mutual information {fit.turned_round:.3f}, as stated "
+            f"{fit.information:.3f}): set registration.maps: {other}"
+        )
     return f"{'; '.join(beyond)}: {fit.words}" if beyond else ""
+
+
+def _shows_little(field: float, limits: Limits) -> str:
+    return f"it shows {field:.0%} of the brain (limit {limits.min_field:.0%})"
+
+
+def _fits_both_ways(
+    fit: Fit, matrices: Sequence[np.ndarray], reference: Volume, brain_ZYX: np.ndarray, settings: RegistrationSettings
+) -> bool:
+    """Whether transforms fit the other way round, too, and lie elsewhere then: so do like ones of both visits."""
+    if fit.turned_round is None or fit.turned_round < settings.limits.min_information:
+        return False
+    points = surface_points(brain_ZYX, reference.grid)
+    return max(motion_of(one @ one, points)[0] for one in matrices) > settings.limits.max_residual_mm
+
+
+def _numbers(matrix: np.ndarray) -> tuple[float, ...]:
+    return tuple(matrix.ravel().tolist())
+
+
+def _in_common_space(grid: Grid, matrix: np.ndarray) -> Grid:
+    """The grid of a visit where the visit lies in the common space; its axes stay at right angles, its spacings as they are.
+
+    matrix (4, 4): a point of the common space to the visit's.
+    """
+    if is_copy(grid, matrix, grid):
+        return grid
+    back, rows = np.linalg.inv(matrix), grid.matrix_of_centres
+    left, _, right = np.linalg.svd(back[:3, :3])
+    axes, middle = left @ right @ rows[:, :3], (np.array(grid.shape[::-1]) - 1) / 2
+    centre = back[:3, :3] @ (rows[:, :3] @ middle + rows[:, 3]) + back[:3, 3]
+    return Grid.from_centres(grid.frame, np.column_stack([axes, centre - axes @ middle]), grid.shape)
 
 
 def _matrix(
@@ -183,7 +234,7 @@ def _matrix(
     """(4, 4): a point of the common space to the visit's. brain_ZYX: on the reference's grid, where that is the common one."""
     if settings.how == "given":
         if name not in given:
-            raise RequestError("there is no transform of this visit (source.transforms)")
+            raise RequestError(f"there is no transform of visit {name} (source.transforms)")
         return np.linalg.inv(given[name]) if settings.to_common else given[name]
     if settings.how == "none" or name == reference:
         return np.eye(4)

@@ -34,8 +34,9 @@ def resample(values_ZYX: np.ndarray, there: Grid, matrix: np.ndarray, here: Grid
     """Values of a volume on `there`, on the voxels of `here`: float32, NaN outside of the volume and where it is NaN.
 
     A voxel of `here` is outside if its centre is outside of every voxel of `there`. Where the grids are the same, voxels are
-    copied. nearest keeps values as they are (codes). bspline is cubic, with the volume continued by its outermost values, and may
-    leave the range of its neighbours by a little.
+    copied. Into a gap goes on, for the interpolation beside it, the nearest value that is there. nearest keeps values as they are
+    (codes). bspline is cubic, with the volume continued by its outermost values, and may leave the range of its neighbours by a
+    little.
 
     >>> from pipelines.grid import PatientFrame
     >>> grid = Grid.from_centres(PatientFrame(), np.eye(4)[:3], (1, 1, 3))
@@ -56,7 +57,10 @@ def resample(values_ZYX: np.ndarray, there: Grid, matrix: np.ndarray, here: Grid
         inside_ZYX &= ~ndimage.affine_transform(
             missing_ZYX.astype(np.uint8), mapped[:, :3], mapped[:, 3], here.shape, order=0, mode="nearest"
         ).astype(bool)
-        values_ZYX = np.where(missing_ZYX, 0, values_ZYX)
+        if how != "nearest":  # neighbours of a gap must not be mixed with what is not there
+            nearest = ndimage.distance_transform_edt(missing_ZYX, there.spacing, return_distances=False, return_indices=True)
+            values_ZYX = values_ZYX[tuple(nearest)]
+        values_ZYX = np.where(np.isfinite(values_ZYX), values_ZYX, 0)
     found_ZYX = ndimage.affine_transform(
         values_ZYX, mapped[:, :3], mapped[:, 3], here.shape, np.float32, order=ORDERS[how], mode="nearest"
     )

@@ -6,7 +6,8 @@ in one thread, its samples drawn with a fixed seed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,16 +61,30 @@ def register_rigid(
     centre = _centre(Volume(mask_ZYX.astype(np.float32), fixed.grid))
     best: SimpleITK.Transform | None = None
     least = np.inf
-    for start in starts:
-        begun = _start(start, fixed, moving, centre)
-        found, value = _one_level(fixed, moving, mask_ZYX, begun, levels[0])
-        if found is not None and value < least:
-            best, least = found, value
-    if best is None:
-        raise RequestError("the two volumes show nothing in common, wherever the search starts")
-    for level in levels[1:]:
-        best = _one_level(fixed, moving, mask_ZYX, best, level)[0] or best
+    with _one_thread():
+        for start in starts:
+            begun = _start(start, fixed, moving, centre)
+            found, value = _one_level(fixed, moving, mask_ZYX, begun, levels[0])
+            if found is not None and value < least:
+                best, least = found, value
+        if best is None:
+            raise RequestError("the two volumes show nothing in common, wherever the search starts")
+        for level in levels[1:]:
+            best = _one_level(fixed, moving, mask_ZYX, best, level)[0] or best
     return matrix_of(best)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for ITK, and as many as before afterwards. The method's own number is not enough: its parts take the default."""
+    import SimpleITK as sitk  # noqa: N813  # as its documentation does
+
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
 def matrix_of(transform: SimpleITK.Transform) -> np.ndarray:
@@ -90,7 +105,6 @@ def _one_level(
     mask = coarser(Volume(mask_ZYX.astype(np.float32), fixed.grid), level.spacing_mm)
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
-    method.SetGlobalDefaultNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(BINS)
     method.SetMetricFixedMask(mask_to_itk(mask.values_ZYX >= HALF, mask.grid))
     counted = max(1, int(np.count_nonzero(mask.values_ZYX >= HALF)))

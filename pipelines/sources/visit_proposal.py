@@ -19,6 +19,7 @@ from pipelines.sources.visits import grid_of_file
 NUMBER = re.compile(r"(?<!\d)\d+(?!\d)")
 DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
 MOST_FILES = 5000
+MOST_PATTERNS = 50  # those that most names give are tried
 BRAIN = re.compile(r"brain|bet_mask", re.IGNORECASE)
 
 
@@ -36,21 +37,17 @@ def find_visits(folder: Path) -> FoundVisits | None:
     """The visits below a folder; None where no names differ in one number alone, or no patient has two."""
     paths = [path for _, path in zip(range(MOST_FILES), sorted(folder.rglob("*")), strict=False) if path.is_file()]
     volumes = [path.relative_to(folder).as_posix() for path in paths if is_nifti(path)]
-    best: tuple[int, str, VisitFiles] | None = None
-    for pattern in dict.fromkeys(one for name in volumes for one in _patterns(name)):
+    proposed = Counter(one for name in volumes for one in dict.fromkeys(_patterns(name)))
+    counts = {pattern: _count_visits(pattern, volumes) for pattern, _ in proposed.most_common(MOST_PATTERNS)}
+    for pattern in sorted((one for one, count in counts.items() if count), key=lambda one: -counts[one]):
         files = VisitFiles(folder, {"visit": pattern}, None, tuple(paths))
         try:
-            count = sum(len(own) for own in map(files.visits, files.names()) if len(own) > 1)
-        except RequestError:
+            patients, visits = files.names(), [files.visits(one) for one in files.names()]
+        except RequestError:  # a date that is none
             continue
-        if count and (best is None or count > best[0]):
-            best = count, pattern, files
-    if best is None:
-        return None
-    _, pattern, files = best
-    patients = files.names()
-    beside = dict(_beside(folder, paths, pattern, files))
-    return FoundVisits({"pattern": pattern, **beside}, len(patients), best[0], _has_own_grids(files, patients))
+        beside, count = dict(_beside(folder, paths, pattern, files)), sum(len(own) for own in visits if len(own) > 1)
+        return FoundVisits({"pattern": pattern, **beside}, len(patients), count, _has_own_grids(files, patients))
+    return None
 
 
 def propose_visits(folder: Path, name: str, written_as: str, found: FoundVisits) -> str:
@@ -75,15 +72,31 @@ def propose_visits(folder: Path, name: str, written_as: str, found: FoundVisits)
     return "\n".join(lines) + "\n"
 
 
+def _count_visits(pattern: str, volumes: Sequence[str]) -> int:
+    """How many visits of patients with more than one a pattern finds; 0 where it fits two files of one visit."""
+    try:
+        found = Counter(key for name in volumes if (key := VisitPattern(pattern).match(name)) is not None)
+    except RequestError:  # braces in the name of a file
+        return 0
+    if any(count > 1 for count in found.values()):
+        return 0
+    return sum(count for count in Counter(patient for patient, _ in found).values() if count > 1)
+
+
 def _patterns(name: str) -> Iterator[str]:
-    """Patterns that a path may have: one of the numbers of its file name is the visit, the folder it lies in the patient."""
+    """Patterns that a path may have: one of the numbers of its file name is the visit, the folder it lies in the patient, who may
+    be in the file name, too.
+    """
     parent, slash, base = name.rpartition("/")
     folder = f"{'*/' * parent.count('/')}{{patient}}/" if slash else ""
     for match in NUMBER.finditer(base):
         if (match.start() and base[match.start() - 1] == ".") or base[match.end() :].startswith("nii"):
             continue
         form = "{date:%Y%m%d}" if DATE.fullmatch(match[0]) else "{visit}"
-        yield f"{folder}{base[: match.start()]}{form}{base[match.end() :]}"
+        before, after, patient = base[: match.start()], base[match.end() :], parent.rpartition("/")[2]
+        yield f"{folder}{before}{form}{after}"
+        if patient and (patient in before or patient in after):
+            yield f"{folder}{before.replace(patient, '{patient}')}{form}{after.replace(patient, '{patient}')}"
 
 
 def _beside(folder: Path, paths: Sequence[Path], pattern: str, files: VisitFiles) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -110,16 +111,20 @@ def grid_of_file(path: Path, label: str) -> Grid:
 
 
 def mask_on_grid(
-    path: Path, grid: Grid, label: str = "the mask", places: Sequence[tuple[Grid, Sequence[float]]] = ()
+    path: Path,
+    grid: Grid,
+    label: str = "the mask",
+    places: Sequence[tuple[Grid, Sequence[float]]] = (),
+    if_both: Literal["common", "visit", "refuse"] = "common",
 ) -> np.ndarray:
     """codes_ZYX int32 of a mask on the common `grid`, 0 outside of it: of the nearest voxel, nothing is interpolated.
 
     A mask on the voxels of `grid` is taken voxel by voxel; spacings that differ in the seventh digit are the same. One on the
     voxels of a visit goes where the visit goes: `places` has (grid, matrix) of visits. Any other is taken to lie in the common
-    space.
+    space. if_both: which of both counts where a visit has the voxels of `grid` in its header and lies elsewhere.
 
-    Raises RequestError: no NIfTI file of one volume, values that are no whole numbers, nothing of it within the grid, or two
-    visits on whose voxels it could be.
+    Raises RequestError: no NIfTI file of one volume, values that are no whole numbers, nothing of it within the grid, two visits
+    on whose voxels it could be, or a visit and the common grid (`if_both: refuse`).
     """
     try:
         stored_ZYX, header = read_volume(path, label)
@@ -129,9 +134,16 @@ def mask_on_grid(
     if not np.isfinite(values_ZYX).all() or np.abs(values_ZYX - np.round(values_ZYX)).max() > 1e-3:
         raise RequestError(f"{label} holds values that are no whole numbers: it is an image or a probability, not a mask")
     codes_ZYX = np.round(values_ZYX).astype(np.int32)
-    if is_copy(header.grid, np.eye(4), grid):
-        return codes_ZYX
     fitting = list(dict.fromkeys(tuple(matrix) for there, matrix in places if is_copy(header.grid, np.eye(4), there)))
+    if is_copy(header.grid, np.eye(4), grid):
+        is_elsewhere = any(not is_copy(header.grid, np.array(matrix).reshape(4, 4), grid) for matrix in fitting)
+        if is_elsewhere and if_both == "refuse":
+            raise RequestError(
+                f"{label} could be on the voxels of its visit or on the common grid, whose headers are the same: name a "
+                "source.grid of other voxels (one slice more is enough), and resample masks of the common space to it"
+            )
+        if not is_elsewhere or if_both == "common":
+            return codes_ZYX
     if len(fitting) > 1:
         raise RequestError(f"{label} could be on the voxels of {len(fitting)} visits: resample it to the common grid")
     matrix = np.array(fitting[0] if fitting else STILL).reshape(4, 4)

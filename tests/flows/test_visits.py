@@ -11,9 +11,9 @@ import yaml
 from flows import stage
 from flows.task import Invocation, open_invocation, remembering_folder
 from flows.verbs import info_lines
-from flows.visits import open_patient, patients_of
+from flows.visits import files_at_hand, open_patient, patients_of
 from pipelines.cube.history import describe
-from pipelines.errors import ConfigError, RequestError
+from pipelines.errors import ConfigError, CubeMismatch, RequestError
 from pipelines.registration.resampling import resample
 from tests.made_visits import Head, brain_on, grid_of, made_visit, rigid, write_nifti, write_patient
 
@@ -162,3 +162,86 @@ def test_a_config_that_finds_nothing_is_refused_at_its_key(folder: Path, change:
     with pytest.raises(ConfigError, match=said) as e:
         open_invocation(config(folder, {**GIVEN, **change}))
     assert "doe" not in str(e.value).replace(str(folder), "")
+
+
+RIGID = {"pattern": GIVEN["pattern"]}
+
+
+def alike(folder: Path, names: str = "123", shift_mm: float = 3) -> Path:
+    """Visits with one header grid; those after the first lie `shift_mm` further."""
+    for name in names:
+        visit = made_visit(Head(), np.eye(4) if name == "1" else rigid((shift_mm, 0, 0)), grid_of(), seed=int(name))
+        write_nifti(folder / "doe" / f"study{name}_FLAIR.nii.gz", np.round(visit.values_ZYX).astype(np.int16), grid_of())
+    write_nifti(folder / "doe/brain.nii.gz", brain_on(grid_of()).astype(np.uint8), grid_of())
+    return folder / "doe"
+
+
+def test_a_visit_that_the_cube_keeps_on_another_reference_stops_the_ingest(folder: Path) -> None:
+    home = alike(folder)
+    ingest(config(folder, RIGID))
+    (home / "study1_FLAIR.nii.gz").unlink()
+    with pytest.raises(CubeMismatch, match="keeps visit 1, whose files are gone or damaged, in the space of visit 1"):
+        ingest(config(folder, RIGID))
+
+
+def test_masks_of_visits_with_one_header_go_with_their_visits_and_what_has_none_is_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = alike(folder)
+    for name in "123":
+        codes_ZYX = np.zeros(grid_of().shape, np.uint8)
+        codes_ZYX[11, 27, 20:25] = 1
+        write_nifti(home / f"lesions{name}.nii.gz", codes_ZYX, grid_of())
+    masks = {"masks": "{patient}/lesions{visit}.nii.gz"}
+    context, record = ingest(config(folder, RIGID, lesions=masks))
+    [name] = patients_of(context)
+    lesions_TZYX = open_patient(context, name).lesions_TZYX
+    assert lesions_TZYX is not None
+    first, second, _ = (np.argwhere(mask)[:, 2] for mask in lesions_TZYX)
+    assert (set(first), set(second)) == ({20, 21, 22, 23, 24}, {19, 20, 21, 22, 23})
+
+    whole = (home / "study3_FLAIR.nii.gz").read_bytes()
+    (home / "study3_FLAIR.nii.gz").write_bytes(whole[: len(whole) // 2])
+    context, record = ingest(config(folder, RIGID, lesions=masks))
+    site = record["sites"][name]
+    assert site["visits"] == ["1", "2", "3"]
+    assert [(one["visit"], one.get("kept", False)) for one in site["registration"]["visits"]] == [
+        ("1", False), ("2", False), ("3", True)
+    ]  # fmt: skip
+    said: list[str] = []
+    monkeypatch.setattr(context.steps.display, "log", said.append)
+    patient = open_patient(context, name)
+    assert patient.lesions_TZYX is not None
+    assert (patient.visits, len(patient.images_TZYX), len(patient.lesions_TZYX)) == (("1", "2"), 2, 2)
+    assert "without visit 3" in "".join(said)
+
+
+def test_a_brain_of_the_first_visit_is_not_taken_for_another_reference(folder: Path) -> None:
+    home = alike(folder, "123")
+    other = made_visit(Head(9), np.eye(4), grid_of())
+    write_nifti(home / "study1_FLAIR.nii.gz", np.round(other.values_ZYX).astype(np.int16), grid_of())
+    with pytest.raises(RequestError, match=r"visit 2 is the reference in place of visit 1; whether source\.brain lies"):
+        ingest(config(folder, {**RIGID, "brain": GIVEN["brain"]}))
+
+
+def test_figures_of_registration_in_the_cube_follow_the_limits_and_the_mask(folder: Path) -> None:
+    alike(folder, "12", 0)
+    context, record = ingest(config(folder, RIGID))
+    [name] = patients_of(context)
+    context, record = ingest(config(folder, {**RIGID, "brain": GIVEN["brain"]}))
+    about = describe(context.folder.cube_of(name))["registration"]
+    assert about == record["sites"][name]["registration"]
+    _, second = ingest(config(folder, {**RIGID, "brain": GIVEN["brain"]}))
+    assert second["snapshot"] == record["snapshot"]
+
+
+def test_a_role_that_goes_from_one_file_to_another_keeps_its_copy(folder: Path) -> None:
+    home = alike(folder, "12", 0)
+    source = {**RIGID, "grid": "{patient}/brain.nii.gz", "brain": "{patient}/brain.nii.gz"}
+    ingest(config(folder, source))
+    better_ZYX = brain_on(grid_of()).astype(np.uint8) * 2
+    write_nifti(home / "a_better.nii.gz", better_ZYX, grid_of())
+    context, _ = ingest(config(folder, {**source, "brain": "{patient}/a_better.nii.gz"}))
+    files = files_at_hand(context.run)
+    [patient] = files.names()
+    assert all(files.file_of(role, patient).is_file() for role in ("grid", "brain"))

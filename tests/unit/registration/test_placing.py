@@ -5,9 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from pipelines.errors import RequestError
 from pipelines.grid import Grid
-from pipelines.registration.placing import Placement, RegistrationSettings, copies_among, place_visits
-from pipelines.registration.rigid import register_rigid
+from pipelines.registration.figures import Fit
+from pipelines.registration.placing import Placed, Placement, RegistrationSettings, copies_among, place_visits
+from pipelines.registration.resampling import is_copy
+from pipelines.registration.rigid import Level, register_rigid
 from pipelines.registration.volumes import Volume, surface_points
 from tests.made_visits import Head, brain_on, grid_of, made_visit, rigid
 
@@ -101,6 +104,86 @@ def test_of_three_visits_the_one_that_fits_no_other_is_refused_even_if_it_is_the
 
 def test_a_visit_without_a_transform_is_not_used() -> None:
     assert "no transform" in place({"1": first(), "2": second()}, "given", {"1": np.eye(4)}).visits[1].problem
+
+
+def test_like_transforms_of_both_visits_are_used_as_stated_and_the_doubt_is_a_note() -> None:
+    """Both are off the common space by the same shift: the other way round they fit each other just as well."""
+    shift = rigid((0, 8, 0))
+    volumes = {name: made_visit(Head(), shift, grid_of(), seed=n) for n, name in enumerate("12")}
+    placed = place(volumes, "given", {"1": shift, "2": shift})
+    assert [one.problem for one in placed.visits] == ["", ""]
+    [note] = placed.notes
+    assert "cannot tell which way" in note
+
+
+def test_a_first_visit_without_a_transform_leaves_the_others_in_use() -> None:
+    volumes = {"1": first(), "2": second(), "3": made_visit(Head(), np.eye(4), grid_of(), seed=3)}
+    placed = place(volumes, "given", {"2": MOVED, "3": np.eye(4)})
+    assert (placed.reference, [bool(one.problem) for one in placed.visits]) == ("2", [True, False, False])
+    with pytest.raises(RequestError, match="no transform of visit 1"):
+        place({"1": first(), "2": second()}, "given", {"2": MOVED})
+
+
+def test_a_visit_of_which_no_figure_can_be_measured_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(*_: object) -> Fit:
+        raise RequestError("nothing in common")
+
+    monkeypatch.setattr("pipelines.registration.placing.measure_fit", measure)
+    problem = place({"1": first(), "2": first()}, "given", {"1": np.eye(4), "2": np.eye(4)}).visits[1].problem
+    assert problem == "nothing in common"
+
+
+def test_a_first_visit_that_shows_half_of_the_brain_is_not_used() -> None:
+    half = first()
+    half.values_ZYX[:11] = np.nan
+    given = {"1": np.eye(4), "2": MOVED, "3": np.eye(4)}
+    volumes = {"1": half, "2": second(), "3": made_visit(Head(), np.eye(4), grid_of(), seed=3)}
+    placed = place(volumes, "given", given)
+    assert (placed.reference, [bool(one.problem) for one in placed.visits]) == ("2", [True, False, False])
+    two = place({"1": half, "2": second()}, "given", given).visits
+    assert "it shows 50% of the brain" in two[0].problem
+
+
+def test_of_four_visits_the_next_is_tried_if_one_of_three_fits_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Visit 1 fits 2 alone; 3 and 4 fit 2."""
+    fits = {"1": {"2"}, "2": {"1", "3", "4"}}
+
+    def place_on(reference: str, volumes: Mapping[str, Volume], *_: object) -> Placement:
+        own = [Placed(name, (), None, "" if name in {reference, *fits[reference]} else "off") for name in volumes]
+        return Placement(grid_of(), reference, tuple(own))
+
+    monkeypatch.setattr("pipelines.registration.placing._place_on", place_on)
+    assert place(dict.fromkeys("1234", first())).reference == "2"
+
+
+def test_without_a_stated_grid_the_reference_brings_its_own_into_the_common_space() -> None:
+    """The common space is 60 mm beside the scanner's: the whole brain stays on the grid, and no voxel is interpolated."""
+    away = rigid((60, 0, 0), (0, 0, 5))
+    volumes = {"1": made_visit(Head(), away, centred(away)), "2": made_visit(Head(), away, centred(away), seed=2)}
+    settings = RegistrationSettings("given")
+    placed = place_visits(volumes, {"1": away, "2": away}, None, brain_on, settings)
+    assert is_copy(centred(away), away, placed.grid)
+    assert np.count_nonzero(brain_on(placed.grid)) == pytest.approx(np.count_nonzero(brain_on(grid_of())), rel=0.02)
+    assert [one.problem for one in placed.visits] == ["", ""]
+
+
+def centred(matrix: np.ndarray) -> Grid:
+    """A grid around where the head is."""
+    rows = grid_of().matrix_of_centres
+    rows[:, 3] += matrix[:3, 3]
+    return Grid.from_centres(grid_of().frame, rows, grid_of().shape)
+
+
+def test_registration_leaves_the_threads_of_the_process_alone() -> None:
+    import SimpleITK as sitk  # noqa: N813
+
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    try:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(3)
+        register_rigid(first(), first(), levels=[Level(8.0, 4.0, 1.0, 2)], starts=["positions"])
+        assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == 3
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
 def test_two_files_with_the_same_voxels_are_named() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.registration.resampling import resample
+from pipelines.registration.resampling import Interpolation, resample
 from pipelines.registration.volumes import Volume, coarser, to_itk
 from tests.made_visits import Head, grid_of, made_visit, points_of, rigid
 
@@ -51,6 +51,15 @@ def test_what_is_missing_in_a_visit_stays_missing_and_spreads_by_no_more_than_a_
     found = resample(visit.values_ZYX, OBLIQUE, rigid((0.1, 0, 0)), OBLIQUE, "bspline")
     assert np.isnan(found[9:11, 11:19, 11:19]).all()
     assert np.isfinite(found[:6]).mean() > 0.97
+
+
+@pytest.mark.parametrize("how", ["linear", "bspline"])
+def test_what_is_beside_a_gap_is_not_made_darker(how: Interpolation) -> None:
+    line = np.array([100.0, 100, np.nan, 100, 100]).reshape(1, 1, 5)
+    grid = grid_of((1, 1, 5), (1.0, 1.0, 1.0))
+    found = resample(line, grid, rigid((0.4, 0, 0)), grid, how).ravel()
+    assert np.isnan(found[2])
+    assert found[[0, 1, 3]] == pytest.approx(100)
 
 
 def test_a_coarser_volume_has_the_means_of_blocks_at_their_centres() -> None:

@@ -10,6 +10,7 @@ from pipelines.errors import RequestError
 from pipelines.grid import Grid
 from pipelines.sources.proposal import propose_run
 from pipelines.sources.visit_files import VisitFiles
+from pipelines.sources.visit_proposal import find_visits
 from pipelines.sources.visits import mask_on_grid
 from tests.made_visits import grid_of, rigid, write_nifti, write_patient
 
@@ -85,6 +86,20 @@ def test_a_mask_goes_where_its_visit_goes(tmp_path: Path) -> None:
         mask_on_grid(path, SMALL, places=[(visit, tuple(moved.ravel())), (visit, tuple(other.ravel()))])
 
 
+def test_a_mask_of_a_visit_whose_header_is_that_of_the_grid_goes_where_the_visit_goes_or_is_refused(tmp_path: Path) -> None:
+    codes_ZYX = np.zeros(SMALL.shape, np.int16)
+    codes_ZYX[:, :, 4] = 3
+    path, moved = write_nifti(tmp_path / "m.nii.gz", codes_ZYX, SMALL), rigid((SMALL.spacing[2] * 2, 0, 0))
+    places = [(SMALL, tuple(moved.ravel()))]
+    assert np.array_equal(mask_on_grid(path, SMALL, places=places), codes_ZYX)
+    found_ZYX = mask_on_grid(path, SMALL, places=places, if_both="visit")
+    assert set(np.argwhere(found_ZYX)[:, 2]) == {2}
+    with pytest.raises(RequestError, match="on the voxels of its visit or on the common grid"):
+        mask_on_grid(path, SMALL, places=places, if_both="refuse")
+    still = [(SMALL, tuple(np.eye(4).ravel()))]
+    assert np.array_equal(mask_on_grid(path, SMALL, places=still, if_both="refuse"), codes_ZYX)
+
+
 def test_what_is_no_mask_of_this_place_is_refused(tmp_path: Path) -> None:
     halves = write_nifti(tmp_path / "h.nii.gz", np.full(SMALL.shape, 0.5, np.float32), SMALL)
     with pytest.raises(RequestError, match="no whole numbers"):
@@ -103,3 +118,26 @@ def test_init_proposes_patterns_for_visits_on_grids_of_their_own(tmp_path: Path)
     assert source["pattern"] == "{patient}/study{visit}_FLAIR.nii.gz"
     assert source["transforms"] == "{patient}/study{visit}_to_common.txt"
     assert (source["brain"], source["grid"]) == ("{patient}/brain.nii.gz", "{patient}/brain.nii.gz")
+
+
+def test_names_with_numbers_of_their_own_are_looked_at_once(tmp_path: Path) -> None:
+    """The patient is in the names of files, too, so that each of them gives a pattern of its own."""
+    for n in range(60):
+        for visit in (1, 2):
+            path = tmp_path / f"sub-{n:03d}" / f"sub-{n:03d}_ses-{visit}_flair.nii.gz"
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    looked = []
+    original = Path.resolve
+
+    def resolve(self: Path, strict: bool = False) -> Path:
+        looked.append(self)
+        return original(self, strict)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "resolve", resolve)
+        found = find_visits(tmp_path)
+    assert found is not None
+    assert found.patterns["pattern"] == "{patient}/{patient}_ses-{visit}_flair.nii.gz"
+    assert (found.patients, found.visits) == (60, 120)
+    assert len(looked) < 10 * 120
