@@ -127,6 +127,9 @@ def placement_from_json(content: Json) -> Placement:
 # ---------------------------------------------------------------- masks
 
 
+LEAST_SHARE = 0.9  # of a mask of lesions or changes that must lie within the common grid
+
+
 class PatientMasks:
     """The masks of a patient on the common grid."""
 
@@ -169,7 +172,9 @@ class PatientMasks:
             return None
         near = [one for one in (self.visits if visit is None else [visit]) if one in self.grids and one in self.matrices]
         places = [(self.grids[one], self.matrices[one]) for one in near]
-        return mask_on_grid(path, self.grid, label, places, "common" if visit is None else self.if_both)
+        is_of_visit, share = visit is not None, 0.0 if role == "brain" else LEAST_SHARE
+        if_both = self.if_both if is_of_visit else "common"
+        return mask_on_grid(path, self.grid, label, places, if_both, of_visit=is_of_visit, least_share=share)
 
 
 def _grids_of(visits: Mapping[str, Visit]) -> dict[str, Grid]:

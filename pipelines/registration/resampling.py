@@ -30,6 +30,24 @@ def is_copy(there: Grid, matrix: np.ndarray, here: Grid) -> bool:
     return there.shape == here.shape and _is_still(index_map(there, matrix, here), here.shape)
 
 
+def is_on_lattice(one: Grid, other: Grid) -> bool:
+    """Whether voxels of `one` are those of `other`, or continue them: axes may be exchanged or reversed, edges cut off."""
+    mapped = index_map(other, np.eye(4), one)
+    turned, start = np.round(mapped[:, :3]), np.round(mapped[:, 3])
+    if (np.abs(turned).sum(axis=0) != 1).any() or (np.abs(turned).sum(axis=1) != 1).any():
+        return False
+    corners = np.array([[0, 0, 0, 1], *(np.append(np.eye(3)[k] * (size - 1), 1) for k, size in enumerate(one.shape))])
+    return bool(np.abs(corners @ (mapped - np.column_stack([turned, start])).T).max() <= SAME_VOXELS)
+
+
+def share_within(is_shown_ZYX: np.ndarray, there: Grid, matrix: np.ndarray, here: Grid) -> float:
+    """Share of the voxels of a mask on `there` whose centre is within `here`; 1 for an empty mask. `matrix` as of `index_map`."""
+    index_N4 = np.column_stack([np.argwhere(is_shown_ZYX), np.ones(int(is_shown_ZYX.sum()))])
+    place_N3 = index_N4 @ np.linalg.inv(_square(index_map(there, matrix, here)))[:3].T
+    inside_N = ((place_N3 >= -HALF) & (place_N3 <= np.array(here.shape) - 1 + HALF)).all(axis=1)
+    return float(inside_N.mean()) if len(inside_N) else 1.0
+
+
 def resample(values_ZYX: np.ndarray, there: Grid, matrix: np.ndarray, here: Grid, how: Interpolation) -> np.ndarray:
     """Values of a volume on `there`, on the voxels of `here`: float32, NaN outside of the volume and where it is NaN.
 

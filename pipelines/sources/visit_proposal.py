@@ -118,7 +118,7 @@ def _beside(folder: Path, paths: Sequence[Path], pattern: str, files: VisitFiles
         found, count = counts.most_common(1)[0]
         if count == len(visits) and VisitPattern(found).parts:
             yield key, found
-            if key == "brain" and names["transforms"]:
+            if key == "brain" and "transforms" in names:
                 yield "grid", found
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid
-from pipelines.registration.resampling import Interpolation, is_copy, resample
+from pipelines.registration.resampling import Interpolation, is_copy, is_on_lattice, resample, share_within
 from pipelines.registration.volumes import Volume
 from pipelines.scene import Asset, Band, Scene
 from pipelines.sources.nifti import read_volume
@@ -116,39 +116,65 @@ def mask_on_grid(
     label: str = "the mask",
     places: Sequence[tuple[Grid, Sequence[float]]] = (),
     if_both: Literal["common", "visit", "refuse"] = "common",
+    *,
+    of_visit: bool = False,
+    least_share: float = 0.0,
 ) -> np.ndarray:
     """codes_ZYX int32 of a mask on the common `grid`, 0 outside of it: of the nearest voxel, nothing is interpolated.
 
     A mask on the voxels of `grid` is taken voxel by voxel; spacings that differ in the seventh digit are the same. One on the
-    voxels of a visit goes where the visit goes: `places` has (grid, matrix) of visits. Any other is taken to lie in the common
-    space. if_both: which of both counts where a visit has the voxels of `grid` in its header and lies elsewhere.
+    voxels of a visit goes where the visit goes: `places` has (grid, matrix) of visits. In either case axes may be exchanged or
+    reversed, and edges cut off. Any other is taken to lie in the common space. if_both: which of both counts where a visit has
+    the voxels of `grid` in its header and lies elsewhere. of_visit: it belongs to the visit of `places`.
 
-    Raises RequestError: no NIfTI file of one volume, values that are no whole numbers, nothing of it within the grid, two visits
-    on whose voxels it could be, or a visit and the common grid (`if_both: refuse`).
+    Raises RequestError: no NIfTI file of one volume, values that are no whole numbers, less than `least_share` or nothing of it
+    within the grid, two visits on whose voxels it could be, a visit and the common grid (`if_both: refuse`); of a visit: neither
+    of them, if that visit was moved or the mask has as many voxels.
     """
     try:
         stored_ZYX, header = read_volume(path, label)
     except SceneRefused as e:
         raise RequestError(f"{label} cannot be used, {e.reason}: {e.detail}") from None
     values_ZYX = stored_ZYX * header.scale + header.intercept if (header.scale, header.intercept) != (1, 0) else stored_ZYX
+    values_ZYX = np.where(np.isnan(values_ZYX), 0, values_ZYX)  # how some programs write what is no lesion
     if not np.isfinite(values_ZYX).all() or np.abs(values_ZYX - np.round(values_ZYX)).max() > 1e-3:
         raise RequestError(f"{label} holds values that are no whole numbers: it is an image or a probability, not a mask")
     codes_ZYX = np.round(values_ZYX).astype(np.int32)
-    fitting = list(dict.fromkeys(tuple(matrix) for there, matrix in places if is_copy(header.grid, np.eye(4), there)))
-    if is_copy(header.grid, np.eye(4), grid):
-        is_elsewhere = any(not is_copy(header.grid, np.array(matrix).reshape(4, 4), grid) for matrix in fitting)
+    matrix = np.array(_matrix_of(label, header.grid, grid, places, if_both, of_visit)).reshape(4, 4)
+    if is_copy(header.grid, matrix, grid):
+        return codes_ZYX
+    moved_ZYX = resample(codes_ZYX, header.grid, matrix, grid, "nearest")
+    found_ZYX = np.asarray(np.nan_to_num(moved_ZYX, nan=0), np.int32)
+    if codes_ZYX.any() and not found_ZYX.any():
+        raise RequestError(f"{label} lies outside of the common grid: it is in another space; resample it to the common grid")
+    share = share_within(codes_ZYX != 0, header.grid, matrix, grid)
+    if share < least_share:
+        raise RequestError(
+            f"{label}: only {share:.0%} of it lies within the common grid: it is in another space, or source.grid is too small"
+        )
+    return found_ZYX
+
+
+def _matrix_of(
+    label: str, own: Grid, grid: Grid, places: Sequence[tuple[Grid, Sequence[float]]], if_both: str, of_visit: bool
+) -> Sequence[float]:
+    """Which way a mask on the voxels `own` goes to the common grid, as `mask_on_grid` says. Raises RequestError."""
+    fitting = list(dict.fromkeys(tuple(matrix) for there, matrix in places if is_on_lattice(own, there)))
+    has_moved = [not is_copy(grid, np.array(matrix).reshape(4, 4), grid) for _, matrix in places]
+    if is_on_lattice(own, grid):
+        is_elsewhere = any(not is_copy(grid, np.array(matrix).reshape(4, 4), grid) for matrix in fitting)
         if is_elsewhere and if_both == "refuse":
             raise RequestError(
                 f"{label} could be on the voxels of its visit or on the common grid, whose headers are the same: name a "
                 "source.grid of other voxels (one slice more is enough), and resample masks of the common space to it"
             )
         if not is_elsewhere or if_both == "common":
-            return codes_ZYX
+            return STILL
+    elif of_visit and not fitting and (any(has_moved) or own.shape in [there.shape for there, _ in places]):
+        raise RequestError(
+            f"{label} lies neither on the voxels of its visit nor on those of the common grid: its position is lost, or it was "
+            "made on other voxels; resample it to one of them"
+        )
     if len(fitting) > 1:
         raise RequestError(f"{label} could be on the voxels of {len(fitting)} visits: resample it to the common grid")
-    matrix = np.array(fitting[0] if fitting else STILL).reshape(4, 4)
-    moved_ZYX = resample(codes_ZYX, header.grid, matrix, grid, "nearest")
-    found_ZYX = np.asarray(np.nan_to_num(moved_ZYX, nan=0), np.int32)
-    if codes_ZYX.any() and not found_ZYX.any():
-        raise RequestError(f"{label} lies outside of the common grid: it is in another space; resample it to the common grid")
-    return found_ZYX
+    return fitting[0] if fitting else STILL

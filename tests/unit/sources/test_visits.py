@@ -86,6 +86,25 @@ def test_a_mask_goes_where_its_visit_goes(tmp_path: Path) -> None:
         mask_on_grid(path, SMALL, places=[(visit, tuple(moved.ravel())), (visit, tuple(other.ravel()))])
 
 
+def test_axes_of_a_mask_may_be_reversed_and_its_edges_cut_off(tmp_path: Path) -> None:
+    codes_ZYX = np.random.default_rng(0).integers(1, 5, SMALL.shape).astype(np.int16)
+    away = SMALL.matrix_of_centres + np.array([[0, 0, 0, 7], [0, 0, 0, 0], [0, 0, 0, 0]])
+    visit, moved = Grid.from_centres(SMALL.frame, away, SMALL.shape), rigid((7, 0, 0))
+    of_visit = {"places": [(visit, tuple(moved.ravel()))], "if_both": "refuse", "of_visit": True, "least_share": 0.9}
+    turned = write_nifti(tmp_path / "t.nii.gz", codes_ZYX[:, :, ::-1], visit.flipped("x"))
+    assert np.array_equal(mask_on_grid(turned, SMALL, **of_visit), codes_ZYX)
+    part = slice(1, 3), slice(1, 4), slice(0, 5)
+    cut, kept_ZYX = write_nifti(tmp_path / "c.nii.gz", codes_ZYX[part], visit.window(*part)), np.zeros_like(codes_ZYX)
+    kept_ZYX[part] = codes_ZYX[part]
+    assert np.array_equal(mask_on_grid(cut, SMALL, **of_visit), kept_ZYX)
+    lost = write_nifti(tmp_path / "l.nii.gz", codes_ZYX, Grid.from_centres(SMALL.frame, np.eye(4)[:3], SMALL.shape))
+    with pytest.raises(RequestError, match="neither on the voxels of its visit nor on those of the common grid"):
+        mask_on_grid(lost, SMALL, **of_visit)
+    beside = Grid.from_centres(SMALL.frame, SMALL.matrix_of_centres + np.array([[0, 0, 0, 4.0], [0] * 4, [0] * 4]), SMALL.shape)
+    with pytest.raises(RequestError, match="only 67% of it lies within the common grid"):
+        mask_on_grid(write_nifti(tmp_path / "b.nii.gz", codes_ZYX, beside), SMALL, least_share=0.9)
+
+
 def test_a_mask_of_a_visit_whose_header_is_that_of_the_grid_goes_where_the_visit_goes_or_is_refused(tmp_path: Path) -> None:
     codes_ZYX = np.zeros(SMALL.shape, np.int16)
     codes_ZYX[:, :, 4] = 3
@@ -101,6 +120,9 @@ def test_a_mask_of_a_visit_whose_header_is_that_of_the_grid_goes_where_the_visit
 
 
 def test_what_is_no_mask_of_this_place_is_refused(tmp_path: Path) -> None:
+    ones = np.ones(SMALL.shape, np.float32)
+    ones[0] = np.nan
+    assert mask_on_grid(write_nifti(tmp_path / "n.nii.gz", ones, SMALL), SMALL).sum() == SMALL.shape[1] * SMALL.shape[2] * 3
     halves = write_nifti(tmp_path / "h.nii.gz", np.full(SMALL.shape, 0.5, np.float32), SMALL)
     with pytest.raises(RequestError, match="no whole numbers"):
         mask_on_grid(halves, SMALL)
@@ -118,6 +140,11 @@ def test_init_proposes_patterns_for_visits_on_grids_of_their_own(tmp_path: Path)
     assert source["pattern"] == "{patient}/study{visit}_FLAIR.nii.gz"
     assert source["transforms"] == "{patient}/study{visit}_to_common.txt"
     assert (source["brain"], source["grid"]) == ("{patient}/brain.nii.gz", "{patient}/brain.nii.gz")
+    for path in tmp_path.glob("*/*.txt"):
+        path.unlink()
+    source = yaml.safe_load(propose_run(tmp_path, "follow"))["source"]
+    assert "transforms" not in source
+    assert source["brain"] == "{patient}/brain.nii.gz"
 
 
 def test_names_with_numbers_of_their_own_are_looked_at_once(tmp_path: Path) -> None:
