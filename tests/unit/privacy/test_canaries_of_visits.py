@@ -28,16 +28,16 @@ FLAIR = "{patient}/study{visit}_FLAIR.nii.gz"
 
 def planted_visits(root: Path, canaries: Canaries) -> list[str]:
     """Two patients of three visits: images, sidecars, transforms, brain, lesions, reference. What their folders are called."""
-    patients, grid = [canaries.text() for _ in range(2)], grid_of()
-    affine = LPS_RAS @ np.vstack([grid.matrix_of_centres, [0, 0, 0, 1]])
+    patients, grid, own = [canaries.text() for _ in range(2)], grid_of(), grid_of((24, 54, 46))
+    affine, of_visit = (LPS_RAS @ np.vstack([one.matrix_of_centres, [0, 0, 0, 1]]) for one in (grid, own))
     lesions = np.zeros((len(MATRICES), *grid.shape), np.uint8)
     for n in range(len(MATRICES)):
         lesions[n, 9:12, 20:24, 18 : 20 + 2 * n] = 1
     for seed, patient in enumerate(patients):
         folder = root / patient
         for n, matrix in enumerate(MATRICES, 1):
-            visit = np.round(made_visit(Head(seed), matrix, grid, seed=n).values_ZYX).astype(np.int16)
-            planted_nifti(folder / f"study{n}_FLAIR.nii.gz", visit, affine, canaries)
+            visit = np.round(made_visit(Head(seed), matrix, own, seed=n).values_ZYX).astype(np.int16)
+            planted_nifti(folder / f"study{n}_FLAIR.nii.gz", visit, of_visit, canaries)
             planted_nifti(folder / f"study{n}_lesions.nii.gz", lesions[n - 1], affine, canaries)
             sidecar = {"PatientID": patient, "PatientName": canaries.text(), canaries.text(): [canaries.text()]}
             (folder / f"study{n}_FLAIR.json").write_text(json.dumps(sidecar))
