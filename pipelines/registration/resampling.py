@@ -45,7 +45,7 @@ def share_within(is_shown_ZYX: np.ndarray, there: Grid, matrix: np.ndarray, here
     index_N4 = np.column_stack([np.argwhere(is_shown_ZYX), np.ones(int(is_shown_ZYX.sum()))])
     place_N3 = index_N4 @ np.linalg.inv(_square(index_map(there, matrix, here)))[:3].T
     inside_N = ((place_N3 >= -HALF) & (place_N3 <= np.array(here.shape) - 1 + HALF)).all(axis=1)
-    return float(inside_N.mean()) if len(inside_N) else 1.0
+    return float(np.mean(inside_N)) if len(index_N4) else 1.0
 
 
 def resample(values_ZYX: np.ndarray, there: Grid, matrix: np.ndarray, here: Grid, how: Interpolation) -> np.ndarray:
