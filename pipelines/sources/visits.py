@@ -159,9 +159,13 @@ def _matrix_of(
     label: str, own: Grid, grid: Grid, places: Sequence[tuple[Grid, Sequence[float]]], if_both: str, of_visit: bool
 ) -> Sequence[float]:
     """Which way a mask on the voxels `own` goes to the common grid, as `mask_on_grid` says. Raises RequestError."""
-    fitting = list(dict.fromkeys(tuple(matrix) for there, matrix in places if is_on_lattice(own, there)))
+    fitting = [matrix for there, matrix in places if is_copy(own, np.eye(4), there)]
+    is_common = is_copy(own, np.eye(4), grid)
+    if not fitting and not is_common:  # then the same voxels in another order, or a part of them
+        fitting, is_common = [matrix for there, matrix in places if is_on_lattice(own, there)], is_on_lattice(own, grid)
+    fitting = list(dict.fromkeys(map(tuple, fitting)))
     has_moved = [not is_copy(grid, np.array(matrix).reshape(4, 4), grid) for _, matrix in places]
-    if is_on_lattice(own, grid):
+    if is_common:
         is_elsewhere = any(not is_copy(grid, np.array(matrix).reshape(4, 4), grid) for matrix in fitting)
         if is_elsewhere and if_both == "refuse":
             raise RequestError(
