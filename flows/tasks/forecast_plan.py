@@ -7,7 +7,7 @@ from configs.tasks import forecast_auto as auto
 from configs.tasks.forecast import FROM_THE_PAST, ForecastRun, baselines_of
 from flows.planning import MAPS, PACKED, Extent, PlannedStep, estimate, spread
 from flows.tasks.forecast_choice import STEP_PIXELS
-from pipelines.samples.origins import MOST_WINDOWS, PIECE_PIXELS
+from pipelines.samples.plan import MOST_WINDOWS, PIECE_PIXELS
 from pipelines.wording import counted
 
 TRAIN_FLOP_S = 50e9  # of convolution, forward and backward, one core

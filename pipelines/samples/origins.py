@@ -16,16 +16,14 @@ import xarray as xr
 from pipelines.calendar import to_days
 from pipelines.cube.store import space_dims
 from pipelines.errors import RequestError
-from pipelines.samples.plan import PARTS, Window, WindowPlan
+from pipelines.samples.plan import MOST_WINDOWS, PARTS, PIECE_PIXELS, Window, WindowPlan
 from pipelines.samples.prepare import SampleSettings, step_days
 from pipelines.samples.windows import assign_blocks, cut_blocks, list_issues, nearest_steps, part_of
 from pipelines.tiles import Box
 
 SCORED_SHARE = 0.12  # of the steps of the past, at each origin; as many before them choose the epoch
 FEWEST_LEARNT = 3  # windows in time of the first origin
-PIECE_PIXELS = 256  # blocks are cut into pieces of about so many
 MOST_PIECES = {"train": 24, "validation": 8, "test": 12}
-MOST_WINDOWS = 320  # of a part
 FEWEST_BLOCKS = 5  # of which one scores, one chooses the epoch, three teach
 
 

@@ -15,6 +15,8 @@ from pipelines.tiles import Box
 PARTS = ("train", "validation", "test")
 UNSEEN_AFTER_TARGET_DAYS = 183.0  # a training baseline may not use the half year after its target: same season, same change
 FORMAT = 1
+PIECE_PIXELS = 256  # rolling origins cut blocks into pieces of about so many
+MOST_WINDOWS = 320  # that rolling origins keep of a part
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.tasks import FLOWS, entrypoint_of
+from flows.tasks import FLOWS, TASKS, entrypoint_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("driftline", "flows", "configs", "pipelines", "models")
@@ -49,6 +49,15 @@ def test_no_module_has_the_name_of_a_dependency_or_package() -> None:
         p.parent.name for p in MODULES if p.parent.parent != ROOT
     }
     assert inner & (dependencies | set(PACKAGES)) == set()
+
+
+def test_ingest_and_the_plans_of_later_stages_load_no_torch() -> None:
+    """It takes seconds and 400 MB, and ingest has no use for it."""
+    light = ["flows.cli", "flows.planning", "flows.stage", "pipelines.cube.ingest", *(at.split(":")[0] for at in TASKS.values())]
+    light += [f"flows.tasks.{path.stem}" for path in (ROOT / "flows" / "tasks").glob("*_plan.py")]
+    script = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script, *light], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_only_flows_import_prefect_and_nothing_imports_torchvision() -> None:

@@ -19,7 +19,7 @@ from tests.hostile.corpus import all_cases, sample
 from tests.hostile.hdf5s import DECODER_ENDS
 from tests.hostile.single import run_singles
 
-CPU_S = 15  # of each process
+CPU_S = 8  # of each process
 
 
 @pytest.fixture(scope="module")
