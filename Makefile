@@ -16,7 +16,8 @@ RESOLVE = build/uv/bin/uv pip compile --quiet pyproject.toml --universal --pytho
   --generate-hashes --no-annotate --no-emit-package torch --custom-compile-command "make lock" $(UPGRADE)
 # Whole files to each process, so that what a file's tests share is made once. JOBS=0: one after the other, in this process.
 JOBS ?= 2
-PARALLEL = --numprocesses=$(JOBS) --dist=loadfile
+TESTS ?= tests
+PARALLEL = --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 ICECHUNK2 := icechunk==2.3.0 zarr==3.4.2 xarray==2026.9.0 numpy==2.5.5
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -60,7 +61,7 @@ golden: env  ## both demos in full against their golden values (tests/golden/ful
 	@$(BIN)/python -m tests.golden record build/golden.json --full
 	@$(BIN)/python -m tests.golden compare tests/golden/full.json build/golden.json --tolerance 1e-6
 
-test-without-torch: test-on-3.12 test-on-3.13  ## the tests that need no torch, on Python 3.12 and 3.13 (make -j2: both at once)
+test-without-torch: test-on-3.12 test-on-3.13  ## the tests that need no torch, on Python 3.12 and 3.13 (TESTS=...: some of them)
 
 test-icechunk2: env build/venv-icechunk2/.installed  ## cubes of ours read with Icechunk 2, on Python 3.12 in an environment of its own
 	@if test -e build/venv-icechunk2/.installed; then \
@@ -78,7 +79,7 @@ build/venv-icechunk2/.installed: Makefile
 test-on-%: build/venv-%/.installed
 	@if test -e $<; then \
 	  echo "Python $*, without torch:"; \
-	  PYTHONPATH=$(CURDIR) build/venv-$*/bin/python -m pytest -q -rs --no-fold-skipped -p no:cacheprovider -m "not slow and not server"; \
+	  PYTHONPATH=$(CURDIR) build/venv-$*/bin/python -m pytest -q -rs --no-fold-skipped -p no:cacheprovider $(PARALLEL) -m "not slow and not server" $(TESTS); \
 	else echo "Python $* is not on this machine: its tests were not run"; fi
 
 # pyenv's shims start a Python only where PYENV_VERSION names it.

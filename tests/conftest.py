@@ -105,6 +105,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(TorchIsAbsent(), "torch-is-absent")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with whole runs or slow tests first: the short ones fill what is left of a process's time at the end."""
+    marks = ("slow", "server")
+    slow = {item.path for item in items if "flows" in item.path.parts or any(map(item.get_closest_marker, marks))}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def needs_torch(error: BaseException | None) -> bool:
     """Whether `error`, or the error that it was raised from, is the failed import of torch."""
     while error is not None:

@@ -35,6 +35,7 @@ from pipelines.products.report import markdown_text
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = "http://evil.example"
+HELD = ("ingest", "train", "run")  # of each work pool one at least
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -414,21 +415,21 @@ def test_a_deployment_beside_serve_needs_absolute_paths(served: Served, tmp_path
 
 
 def test_flows_that_die_with_their_worker_give_their_place_back(served: Served) -> None:
-    """All flows of the table at once, killed with their workers: CRASHED within minutes, and every one can start again.
+    """A flow of each pool at once, killed with their workers: CRASHED within minutes, and every one can start again.
 
     Without the automation, which knows of a run only what it heard since the server started: `serve` itself must see it.
     """
     api = served.api
     for automation in api.post("/automations/filter", {}):
         api.post(f"/automations/{automation['id']}", {"enabled": False}, "PATCH")
-    api.post("/work_pools/gpu/queues/default", {"concurrency_limit": len(FLOWS)}, "PATCH")
+    api.post("/work_pools/gpu/queues/default", {"concurrency_limit": len(HELD)}, "PATCH")
     os.mkfifo(served.folder / "hold.yaml")  # reading their config, they wait for ever
-    killed = {flow: served.start(flow, config="hold.yaml") for flow in FLOWS}
+    killed = {flow: served.start(flow, config="hold.yaml") for flow in HELD}
     wait_until(lambda: all(served.state(run)["type"] == "RUNNING" for run in killed.values()), 90)
-    waiting = {flow: served.start(flow, config="hold.yaml") for flow in FLOWS}  # as the next scheduled run: one at a time
+    waiting = {flow: served.start(flow, config="hold.yaml") for flow in HELD}  # as the next scheduled run: one at a time
     children = served.process.children(recursive=True)
     workers, engines = ([p for p in children if module in p.cmdline()] for module in ("flows.worker", "flows.engine"))
-    assert len(engines) == len(FLOWS)
+    assert len(engines) == len(HELD)
     for worker in workers:
         worker.kill()
     _, alive = psutil.wait_procs(engines, timeout=10)
@@ -442,7 +443,7 @@ def test_flows_that_die_with_their_worker_give_their_place_back(served: Served) 
 def test_the_end_leaves_nothing_behind(served: Served) -> None:
     """SIGTERM while runs are under way: each lives in a session of its own, and must not be left behind."""
     children = served.process.children(recursive=True)
-    assert len([p for p in children if "flows.engine" in p.cmdline()]) == len(FLOWS)
+    assert len([p for p in children if "flows.engine" in p.cmdline()]) == len(HELD)
     listening = {c.laddr.ip for child in children for c in child.net_connections("inet") if c.status == psutil.CONN_LISTEN}
     assert listening == {"127.0.0.1"}
     served.process.send_signal(signal.SIGTERM)

@@ -33,10 +33,10 @@ def test_the_corpus_is_large_and_each_file_has_its_own_name(cases: list[Case]) -
 
 
 def test_no_hostile_file_ends_an_ingest_or_is_read_as_something_else(cases: list[Case], tmp_path: Path) -> None:
-    chosen = [case for case in sample(cases, 150) if not case.group.endswith("-warped")]
+    chosen = [case for case in sample(cases, 40) if not case.group.endswith("-warped")]
     total = run_all(chosen, tmp_path, divides=False)
     assert total.is_clean, total.line + "\n" + "\n".join(total.faults)
-    assert total.files == len(chosen) > 130
+    assert total.files == len(chosen) > 45
     assert total.refused > 0.4 * total.files
     assert total.peak_mb <= 1.5 * MEMORY_MB
 

@@ -137,7 +137,7 @@ def test_a_cine_gives_seg_times_key_images_and_links(tmp_path: Path, monkeypatch
     assert sorted(path.parent.name for path in (run / "track").rglob("*.dcm")) == ["seg"]  # none of the earlier call is left
 
 
-@pytest.mark.parametrize("vendor", ["made", "ge", "philips"])
+@pytest.mark.parametrize("vendor", ["made", "ge"])
 def test_volumes_turned_by_a_conversion_lie_on_their_series(
     tmp_path: Path, shared_data: Callable[[str], Path], vendor: str
 ) -> None:
