@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from tests.flows.change_sites import write_site, write_sites
-from tests.flows.conftest import TINY
+from tests.flows.conftest import TINY, write_tiny_run
 
 pytestmark = pytest.mark.torch
 OTHER = {key: TINY[key] for key in ("source", "cube", "split", "evaluation", "prediction")} | {
@@ -45,11 +45,23 @@ def write(name: str, content: dict[str, Any], **changes: Any) -> str:
     return f"{name}.yaml"
 
 
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with a forecast run that is trained and evaluated."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("PREFECT_API_URL", "")
+        config = write_tiny_run(folder)
+        for verb in ("ingest", "train", "evaluate"):
+            call(verb, str(config))
+    return folder
+
+
 @pytest.fixture
-def trained(tiny_run: Path) -> str:
-    """The folder of a forecast run that is trained and evaluated."""
-    for verb in ("ingest", "train", "evaluate"):
-        call(verb, str(tiny_run))
+def trained(tiny_run: Path, trained_once: Path) -> str:
+    """The folder of the run, copied into the working folder of the test."""
+    shutil.copytree(trained_once / "runs", "runs")
     return "runs/tiny"
 
 
