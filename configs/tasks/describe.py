@@ -52,7 +52,7 @@ class CaptionAnswersConfig(AnswersConfig):
 
 
 class CaptionModelConfig(SampleModelConfig):
-    """The network of sentences: an encoder for each frame, an LSTM over the frames, an LSTM over words (Vinyals et al. 2015)."""
+    """The network of sentences ("Show and Tell"): an encoder for each frame, an LSTM over the frames, an LSTM over words."""
 
     kind: Literal["caption_lstm"] = Field("caption_lstm", description="the network")
     widths: list[Channels] = Field([16, 32, 64], min_length=1, description="channels of each scale, finest first")

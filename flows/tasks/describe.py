@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from models.sequence_model import SequenceModel
     from pipelines.inference.caption_references import Sentences
-    from pipelines.inference.sample_captions import Captions, Write
+    from pipelines.inference.sample_captions import Write
+    from pipelines.learning.caption_metrics import Captions
     from pipelines.learning.sample_training import SampleRecipe
     from pipelines.products.label_products import LabelLineage
     from pipelines.samples.captioned_samples import CaptionedSamples
@@ -62,7 +63,6 @@ class Describe(SampleTask):
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         """The networks and the references on the groups that they have not seen."""
-        from pipelines.inference.sample_captions import find_captions, held_out_captions
         from pipelines.learning.caption_evaluation import conclude_captions
 
         run, do = context.run, partial(context.steps.do, "evaluate")
@@ -70,19 +70,22 @@ class Describe(SampleTask):
             raise NoTruth("the config has no labels")
         trained, model = require(context.folder, "train"), load_model(context, "evaluate")
         samples = self.labelled(context, "evaluate", model.outputs)
-        write = writing(run.prediction.beams)
-        if used_by(run) is None:
-            find = lambda show: held_out_captions(samples, model, write, progress=show)  # noqa: E731
-        else:
-            tested_N = samples.known_P[samples.tested_P]
-            every = range(len(model.members))
-            find = lambda show: find_captions(model, every, write, samples.arrays, tested_N, None, show)  # noqa: E731
-        ours: Captions = do("score the folds", find)
+        ours = do("score the folds", partial(self.score, context, samples, model))
         said = {}
         for name in run.evaluation.references:
             said[name] = do(f"score {name}", partial(self.reference, context, samples, name))
         evaluation = do("compare", lambda _: conclude_captions(samples, ours, said, config.build_asked(run)))
         return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
+
+    def score(self, context: Invocation, samples: CaptionedSamples, model: SequenceModel, show: Any) -> Captions:
+        """Sentences about the tested samples; by all networks where the model was trained elsewhere."""
+        from pipelines.inference.sample_captions import find_captions, held_out_captions
+
+        write = writing(context.run.prediction.beams)
+        if used_by(context.run) is None:
+            return held_out_captions(samples, model, write, progress=show)
+        tested_N, every = samples.known_P[samples.tested_P], range(len(model.members))
+        return find_captions(model, every, write, samples.arrays, tested_N, None, show)
 
     def reference(self, context: Invocation, samples: CaptionedSamples, name: str, show: Any) -> Sentences:
         """The sentences of a reference about the tested samples."""
@@ -131,7 +134,8 @@ class Describe(SampleTask):
         """(sentences about all samples, whether networks wrote them that have not seen the sample's group)."""
         import numpy as np
 
-        from pipelines.inference.sample_captions import Captions, find_captions, held_out_captions
+        from pipelines.inference.sample_captions import find_captions, held_out_captions
+        from pipelines.learning.caption_metrics import Captions
 
         do, beams, compute = partial(context.steps.do, "predict"), context.run.prediction.beams, context.run.compute.build()
         write, kept = writing(beams), kept_of(context, "captions", WRITTEN_BY, beams=beams)
@@ -181,7 +185,7 @@ def writing(beams: int) -> Write:
     """How sentences are written: with so many beams."""
     from models.captions import write_captions
 
-    return partial(write_captions, width=beams)  # type: ignore[return-value]
+    return partial(write_captions, width=beams)
 
 
 def slot_networks(context: Invocation, show: Any, classes: LabelledSamples, slot: str) -> np.ndarray:

@@ -6,7 +6,6 @@ Shapes: N samples of the store, P some of them, W sentences of each, L words wit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -16,6 +15,7 @@ import torch
 from pipelines.compute import HERE, Compute
 from pipelines.inference.sample_batches import Batch, BatchWork, answer_batches, save
 from pipelines.inference.sample_labels import BATCH_BYTES, Kept, SampleModel, place_of
+from pipelines.learning.caption_metrics import Captions
 from pipelines.learning.class_metrics import fit_temperature
 from pipelines.learning.sample_training import parts_of_fold
 from pipelines.progress import Progress, ignore_progress
@@ -33,23 +33,6 @@ class Write(Protocol):
     def __call__(
         self, model: SampleModel, members: Sequence[int], x_BTCHW: torch.Tensor, valid_BT: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
-
-
-@dataclass(frozen=True)
-class Captions:
-    """Of each sample the likeliest sentences as words, the likeliest first, and their probabilities."""
-
-    words_PW: tuple[tuple[tuple[str, ...], ...], ...]
-    probability_PW: np.ndarray
-
-    @property
-    def first_P(self) -> tuple[tuple[str, ...], ...]:
-        return tuple(one[0] for one in self.words_PW)
-
-    @property
-    def probability_P(self) -> np.ndarray:
-        first: np.ndarray = self.probability_PW[:, 0]
-        return first
 
 
 def find_captions(

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pipelines.learning.caption_metrics import (
+    Captions,
     Sentences,
     counts_of,
     describe_captions,
@@ -27,9 +28,6 @@ from pipelines.learning.sample_training import describe_parts
 from pipelines.samples.caption_words import UNKNOWN, Slots
 from pipelines.samples.captioned_samples import CaptionedSamples
 from pipelines.wording import counted
-
-if TYPE_CHECKING:
-    from pipelines.inference.sample_captions import Captions
 
 
 @dataclass(frozen=True)

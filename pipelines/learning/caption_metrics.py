@@ -1,11 +1,12 @@
 """How well sentences agree with known ones: exact match, BLEU, and what is said of each slot.
 
-Shapes: P tested samples.
+Shapes: P tested samples, W sentences of each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,23 @@ from pipelines.samples.caption_words import Slots, slots_of
 
 Sentences = Sequence[Sequence[str]]
 BINS = 10  # of probabilities
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Of each sample the likeliest sentences as words, the likeliest first, and their probabilities."""
+
+    words_PW: tuple[tuple[tuple[str, ...], ...], ...]
+    probability_PW: np.ndarray
+
+    @property
+    def first_P(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(one[0] for one in self.words_PW)
+
+    @property
+    def probability_P(self) -> np.ndarray:
+        first: np.ndarray = self.probability_PW[:, 0]
+        return first
 
 
 def is_exact(said_P: Sentences, known_P: Sentences) -> np.ndarray:

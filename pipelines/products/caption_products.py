@@ -8,20 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pipelines.files import write_json
+from pipelines.learning.caption_metrics import Captions
 from pipelines.products.canvas import INK, MUTED, drawing, title_row
 from pipelines.products.label_charts import WRONG
 from pipelines.products.label_products import SEEN, LabelLineage, place_of, write_index, write_rows
 from pipelines.samples.caption_words import sentence_of, words_of
 from pipelines.samples.sample_store import SampleTable
 from pipelines.wording import harmless
-
-if TYPE_CHECKING:
-    from pipelines.inference.sample_captions import Captions
 
 TABLE, JSON = "captions.csv", "captions.json"
 SURE = {True: "sure", False: "uncertain"}
