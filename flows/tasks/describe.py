@@ -47,6 +47,11 @@ class Describe(SampleTask):
         "predict": ("flows.tasks.describe:Describe.predict", *OWN),
     }
 
+    def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
+        """Beams and the least probability decide what is evaluated, too."""
+        found = super().inputs(context, stage)
+        return found | ({"prediction": context.run.prediction.model_dump(mode="json")} if stage == "evaluate" else {})
+
     def labelled(self, context: Invocation, stage: str, outputs: tuple[str, ...] = ()) -> CaptionedSamples:
         from pipelines.samples.captioned_samples import label_captions
 

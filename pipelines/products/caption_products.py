@@ -105,7 +105,10 @@ def draw_captions(samples: Sequence[ShownCaption], path: Path, heading: str) -> 
                     axis.imshow(one.image_THW[t], cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
             title_row(row[0], f"{harmless(one.name)[:24]}: {harmless(one.said)}")
             if one.is_wrong:
-                row[0].text(0, -0.08, f"is: {harmless(one.known)}", transform=row[0].transAxes, fontsize=8, color=WRONG, va="top")
+                known = row[0].text(
+                    0, -0.08, f"is: {harmless(one.known)}", transform=row[0].transAxes, fontsize=8, color=WRONG, va="top"
+                )
+                known.set_in_layout(False)  # else the first frame gets all of its width
         figure.suptitle(heading, fontsize=10, color=INK, x=0.01, ha="left")
         figure.supxlabel("In brackets: the probability of the sentence. Orange: what is known, where that differs.",
                          fontsize=8.5, color=MUTED)  # fmt: skip

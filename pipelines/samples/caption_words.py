@@ -59,8 +59,8 @@ def encode(sentences: Sequence[Sequence[str]], vocabulary: Sequence[str], longes
 def spoken(words_NL: np.ndarray) -> np.ndarray:
     """Which places (N, L) belong to a sentence: its words and the first boundary."""
     is_end_NL = words_NL == BOUNDARY
-    before_NL: np.ndarray = np.cumsum(is_end_NL, axis=-1) - is_end_NL
-    return before_NL == 0
+    is_spoken_NL: np.ndarray = np.cumsum(is_end_NL, axis=-1) - is_end_NL == 0
+    return is_spoken_NL
 
 
 def decode(words_L: Sequence[int], vocabulary: Sequence[str]) -> tuple[str, ...]:

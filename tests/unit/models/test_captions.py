@@ -93,7 +93,7 @@ def test_one_beam_says_the_likeliest_word_each_time() -> None:
         while len(said) < LONGEST and BOUNDARY not in said:
             known = torch.tensor([[*said, BOUNDARY]])
             y = model.raw(0, x[sample : sample + 1], valid[sample : sample + 1], known)[0, -1]
-            log = torch.log_softmax(y, -1)
+            log = torch.log_softmax(y.detach(), -1)
             log[UNKNOWN] = -torch.inf
             total += float(log.max())
             said.append(int(log.argmax()))
