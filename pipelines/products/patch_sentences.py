@@ -203,4 +203,6 @@ def told_table(rows: Sequence[Json], told: Mapping[str, Told]) -> Table:
     ]
     bases = list(dict.fromkeys(one.basis.text for one in told.values()))
     note = " ".join([*bases, "Sentences are made by rule from the attributes of the patches; areas are as mapped."])
-    return Table("The largest patches in words", [Column("id", "patch", "name"), Column("sentence", "in words", "text")], said, note)
+    return Table(
+        "The largest patches in words", [Column("id", "patch", "name"), Column("sentence", "in words", "text")], said, note
+    )
