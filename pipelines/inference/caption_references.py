@@ -69,15 +69,17 @@ class Nearest:
     """The answer of the nearest row (Euclidean distance of features in standard deviations)."""
 
     def fit(self, features_PF: np.ndarray, answer_P: np.ndarray) -> Nearest:
-        from sklearn.neighbors import KNeighborsClassifier
-        from sklearn.pipeline import make_pipeline
+        from sklearn.neighbors import NearestNeighbors
         from sklearn.preprocessing import StandardScaler
 
-        self.model = make_pipeline(StandardScaler(), KNeighborsClassifier(1)).fit(features_PF, answer_P)
+        self.scale = StandardScaler()
+        self.rows = NearestNeighbors(n_neighbors=1).fit(self.scale.fit_transform(features_PF))
+        self.answer_P = answer_P
         return self
 
     def predict(self, features_PF: np.ndarray) -> np.ndarray:
-        said: np.ndarray = self.model.predict(features_PF)
+        nearest_P: np.ndarray = self.rows.kneighbors(self.scale.transform(features_PF), return_distance=False)[:, 0]
+        said: np.ndarray = self.answer_P[nearest_P]
         return said
 
 
