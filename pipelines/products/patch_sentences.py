@@ -99,19 +99,19 @@ def monitored_basis(evaluation: Evaluation | None) -> Basis:
 
 
 def compared_basis(evaluation: Evaluation | None, *, is_own: bool) -> Basis:
-    """Of labelled change: as sure as the precision on what was left out; a model of elsewhere is not checked here."""
-    if evaluation is None or not is_own:
+    """Of labelled change: as sure as the precision on what was left out; of a model of elsewhere no more than possible."""
+    precision = None if evaluation is None else evaluation.details["methods"][evaluation.shipped]["pooled"]["precision"]
+    if evaluation is None or precision is None:
         return NOT_CHECKED
-    precision = evaluation.details["methods"][evaluation.shipped]["pooled"]["precision"]
-    if precision is None:
-        return NOT_CHECKED
+    share, mapped = f"{100 * precision:.0f} %", "of the pixels that it maps as changed had changed"
+    if not is_own:
+        text = f"On the labelled sites {share} {mapped}; whether the model has learnt from these sites is not known here."
+        return Basis(Certainty.POSSIBLE, text, f"{share} of such pixels had changed on labelled sites", precision)
     part = "strips of these sites" if evaluation.details["note"] else "sites"
-    text = f"On {part} that the model had not seen, {100 * precision:.0f} % of the pixels that it maps as changed had changed."
+    text = f"On {part} that the model had not seen, {share} {mapped}."
     if not evaluation.verdict.is_publishable:
         return Basis(Certainty.POSSIBLE, f"{text} It did not pass its evaluation.", "its model did not pass", precision)
-    return Basis(
-        certainty_of(precision), text, f"{100 * precision:.0f} % of such pixels had changed on {part} left out", precision
-    )
+    return Basis(certainty_of(precision), text, f"{share} of such pixels had changed on {part} left out", precision)
 
 
 def certainty_of(probability: float) -> Certainty:

@@ -12,6 +12,7 @@ from pipelines.products.patch_sentences import (
     Certainty,
     Told,
     certainty_of,
+    compared_basis,
     monitored_basis,
     patch_sentence,
     position,
@@ -50,6 +51,26 @@ def test_a_monitored_patch_is_told_by_its_attributes() -> None:
         unchecked = patch_sentence(ROW, Told(monitored_basis(unmeasured), BOUNDS, "NDVI"))
         assert "NDVI may have fallen" in unchecked
         assert unchecked.endswith("; not checked.")
+
+
+@pytest.mark.parametrize(
+    ("precision", "is_own", "passed", "most"),
+    [
+        (0.95, True, True, Certainty.VERY_LIKELY),
+        (0.71, True, True, Certainty.LIKELY),
+        (0.5, True, True, Certainty.POSSIBLE),
+        (0.95, False, True, Certainty.POSSIBLE),
+        (0.95, True, False, Certainty.POSSIBLE),
+        (None, True, True, Certainty.UNCHECKED),
+    ],
+)
+def test_labelled_change_is_as_sure_as_its_precision(
+    precision: float | None, is_own: bool, passed: bool, most: Certainty
+) -> None:
+    details = {"methods": {"net": {"pooled": {"precision": precision}}}, "note": ""}
+    evaluation = Evaluation("net", {}, Verdict({}, (), passed, "", "blocks", 0.0, 0.95), details=details)
+    assert compared_basis(evaluation, is_own=is_own).most == most
+    assert compared_basis(None, is_own=is_own) == NOT_CHECKED
 
 
 @pytest.mark.parametrize("precision", [None, 0.3, 0.66, 0.95])
