@@ -5,6 +5,7 @@ Shapes: N samples of the store, P some of them, W sentences of each, L words wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
@@ -16,7 +17,7 @@ from pipelines.compute import HERE, Compute
 from pipelines.inference.sample_batches import Batch, BatchWork, answer_batches, save
 from pipelines.inference.sample_labels import BATCH_BYTES, Kept, SampleModel, place_of
 from pipelines.learning.caption_metrics import Captions
-from pipelines.learning.class_metrics import fit_temperature
+from pipelines.learning.class_metrics import TEMPERATURES
 from pipelines.learning.sample_training import parts_of_fold
 from pipelines.progress import Progress, ignore_progress
 from pipelines.samples.caption_words import decode
@@ -117,7 +118,28 @@ def calibrate_words(samples: CaptionedSamples, model: TaughtModel, progress: Pro
         logit_XK, word_X = np.concatenate(logits), np.concatenate(words)
         is_known_K = np.isfinite(logit_XK).all(axis=0)
         logit_XK, word_X = logit_XK[is_known_K[word_X]][:, is_known_K], word_X[is_known_K[word_X]]
-        temperatures.append(fit_temperature(logit_XK, np.cumsum(is_known_K)[word_X] - 1))
+        temperatures.append(fit_word_temperature(logit_XK, np.cumsum(is_known_K)[word_X] - 1))
         model.set_calibration(member, temperatures[-1])
         progress(member + 1, len(model.members))
     return temperatures
+
+
+def fit_word_temperature(logit_XK: np.ndarray, word_X: np.ndarray) -> float:
+    """The temperature that makes softmax(logit / temperature) of the words most likely (Guo et al. 2017); 1.0 without words.
+
+    As if one more had been seen, as likely of every word: a few words that are all right would make it 0. The smoothing of
+    classes (`class_metrics.fit_temperature`) would count as many as there are words in the vocabulary, for each word.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    count = len(word_X)
+    if not count:
+        return 1.0
+
+    def surprise(log_temperature: float) -> float:
+        log_p_XK = log_softmax(logit_XK / math.exp(log_temperature), axis=1)
+        return float(-(log_p_XK[np.arange(count), word_X].sum() + log_p_XK.mean()))
+
+    low, high = (math.log(bound) for bound in TEMPERATURES)
+    return math.exp(float(minimize_scalar(surprise, bounds=(low, high), method="bounded").x))
