@@ -125,7 +125,7 @@ def certainty_of_patch(row: Json, basis: Basis) -> Certainty:
     """Of one patch: no more than its product, and no more than its own probability."""
     if basis.precision is None:
         return basis.most
-    own = row.get("probability")
+    own: Any = row.get("probability")
     return min(basis.most, certainty_of(float(own)) if is_there(own) else Certainty.POSSIBLE)
 
 
