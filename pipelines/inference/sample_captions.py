@@ -116,7 +116,7 @@ def calibrate_words(samples: CaptionedSamples, model: TaughtModel, progress: Pro
             logits.append(y_PLK[is_spoken])
             words.append(target_PL.numpy()[is_spoken])
         logit_XK, word_X = np.concatenate(logits), np.concatenate(words)
-        is_known_K = np.isfinite(logit_XK).all(axis=0)
+        is_known_K: np.ndarray = np.asarray(np.isfinite(logit_XK).all(axis=0))
         logit_XK, word_X = logit_XK[is_known_K[word_X]][:, is_known_K], word_X[is_known_K[word_X]]
         temperatures.append(fit_word_temperature(logit_XK, np.cumsum(is_known_K)[word_X] - 1))
         model.set_calibration(member, temperatures[-1])
