@@ -38,7 +38,7 @@ RENAMED: dict[str, Renamed] = {
     "cube.dask": Renamed(
         "compute.address",
         "tiles of forecasts and monitoring are computed there, too",
-        tasks=(*FORECAST, *MONITOR, *CHANGE, "segment", "classify", "regress", "detect"),
+        tasks=(*FORECAST, *MONITOR, *CHANGE, "segment", "classify", "regress", "detect", "describe"),
     ),
     "model.guide": Renamed("model.baseline", tasks=FORECAST),
     "monitoring.expectation": Renamed("monitoring.model", tasks=MONITOR),

@@ -67,8 +67,9 @@ class AnswersConfig(Strict):
 
     def check_source(self, source: object) -> Iterator[Finding]:
         """Findings for answers of another kind."""
-        if getattr(source, "answer", None) == "boxes":
-            yield Finding(("source", "answer"), "boxes are no labels", "another answer, or task: detect")
+        for answer, named, task in (("boxes", "boxes", "detect"), ("caption", "captions", "describe")):
+            if getattr(source, "answer", None) == answer:
+                yield Finding(("source", "answer"), f"{named} are no labels", f"another answer, or task: {task}")
 
     def check_files(self, sections: Sections) -> Iterator[Finding]:
         if self.path is not None and not Path(self.path).is_file() and schema.is_of_patients(sections):
@@ -139,7 +140,9 @@ class MovingDigitsSource(SourceDefaults):
         [BandConfig(name="gray")], min_length=1, max_length=1, description="the one band"
     )
     path: InputPath = Field(description="the folder of IDX files")
-    answer: Literal["digit", "direction", "digit_and_direction", "boxes"] = Field("digit", description="what is asked of a clip")
+    answer: Literal["digit", "direction", "digit_and_direction", "boxes", "caption"] = Field(
+        "digit", description="what is asked of a clip"
+    )
     clips: int = Field(2000, ge=1, le=1_000_000, description="of the part train, from the file with most images")
     test_clips: int = Field(500, ge=1, le=1_000_000, description="of the part test, from the other files")
     frames: int = Field(12, ge=2, le=100, description="of each clip")

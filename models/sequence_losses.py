@@ -12,6 +12,7 @@ from models.losses import FOCUS, Loss, weighted_mean
 
 LABEL_LOSSES = ("cross_entropy", "focal")
 NUMBER_LOSSES = ("huber", "absolute", "squared")
+WORD_LOSS = "words"
 
 
 def sequence_loss(kind: str) -> Loss:
@@ -23,6 +24,7 @@ def sequence_loss(kind: str) -> Loss:
         "absolute": absolute,
         "squared": squared,
         "focal_l1": focal_l1,
+        WORD_LOSS: word_cross_entropy,
     }
     if kind not in known:
         raise ValueError(f"expected one of {', '.join(known)}, got the loss {kind!r}")
@@ -32,6 +34,13 @@ def sequence_loss(kind: str) -> Loss:
 def cross_entropy(y: Tensor, target_BK: Tensor, weight: Tensor) -> Tensor:
     """Weighted mean of -sum(target log p); targets may be smoothed or mixed."""
     return weighted_mean(-(_for_steps(y, target_BK) * torch.log_softmax(y.float(), dim=-1)).sum(-1), weight)
+
+
+def word_cross_entropy(y_BLK: Tensor, target_BL: Tensor, weight_BL: Tensor) -> Tensor:
+    """Weighted mean of -log p over words, each given the true words before it; `target_BL` are numbers of words."""
+    log_p_BLK = torch.log_softmax(y_BLK.float(), dim=-1)
+    surprise_BL = -log_p_BLK.gather(-1, target_BL[..., None].long())[..., 0]
+    return weighted_mean(surprise_BL, weight_BL)
 
 
 def focal(y: Tensor, target_BK: Tensor, weight: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from models.blocks.sequence import SequenceNetwork
 from models.checkpoint import Checkpoint
 from models.contract import Description, Ensemble, over_space, seeded
+from models.networks.caption_lstm import CaptionLSTM, CaptionLSTMConfig
 from models.networks.centre_point import CentrePoint, CentrePointConfig
 from models.networks.cnn_recurrent import CNNRecurrent, CNNRecurrentConfig
 from models.networks.cnn_tcn import CNNTCN, CNNTCNConfig
@@ -31,7 +32,7 @@ CNNS = ("cnn_rnn", "cnn_lstm", "cnn_gru")
 CONVOLUTIONAL = ("dcrn", "convgru", "convlstm")
 VOLUMES = ("volume_rnn", "volume_lstm", "volume_gru")
 CENTRES = ("centre_convgru", "centre_convlstm", "centre_dcrn", "centre_frame")
-KINDS = (*ROWS, *REGIONS, *CNNS, *CONVOLUTIONAL, "frame_cnn", "cnn_tcn", *CENTRES, *VOLUMES)
+KINDS = (*ROWS, *REGIONS, *CNNS, *CONVOLUTIONAL, "frame_cnn", "cnn_tcn", *CENTRES, *VOLUMES, "caption_lstm")
 
 
 class SequenceModel(Ensemble):
@@ -84,18 +85,26 @@ class SequenceModel(Ensemble):
             raise ValueError(f"a temperature must be above 0, got {temperature}")
         self.temperature_M[i] = temperature
 
-    def raw(self, i: int, x_BTCHW: Tensor, valid_BT: Tensor) -> Tensor:
-        """y_BK (with `per_step` y_BTK) of member i: logits, or standardised numbers; `x_BTCHW` in physical values."""
+    def standardise(self, i: int, x_BTCHW: Tensor) -> Tensor:
+        """`x_BTCHW` (physical values) as member i reads it. Raises ValueError for other bands."""
         if x_BTCHW.ndim < 3 or x_BTCHW.shape[2] != self.bands:
             raise ValueError(f"expected (samples, steps, {self.bands} bands, ...), got {tuple(x_BTCHW.shape)}")
         axes = x_BTCHW.ndim - 3
         mean, std = over_space(self.mean_MC[i], axes), over_space(self.std_MC[i], axes)
-        y: Tensor = self.members[i]((x_BTCHW.to(mean.dtype) - mean) / std, valid_BT)
+        return (x_BTCHW.to(mean.dtype) - mean) / std
+
+    def raw(self, i: int, x_BTCHW: Tensor, valid_BT: Tensor, *words_BL: Tensor) -> Tensor:
+        """y_BK (with `per_step` y_BTK) of member i: logits, or standardised numbers; `x_BTCHW` in physical values.
+
+        Of networks that write sentences y_BLK, given the true words.
+        """
+        y: Tensor = self.members[i](self.standardise(i, x_BTCHW), valid_BT, *words_BL)
         return y
 
     def compute_member(self, i: int, batch: dict[str, Tensor]) -> Tensor:
-        """For training: `raw` from `x_TCHW` and `valid_T` (bool), each with a leading B."""
-        return self.raw(i, batch["x_TCHW"], batch["valid_T"])
+        """For training: `raw` from `x_TCHW` and `valid_T` (bool), of sentences also `target`, each with a leading B."""
+        words = (batch["target"],) if isinstance(self.members[i], CaptionLSTM) else ()
+        return self.raw(i, batch["x_TCHW"], batch["valid_T"], *words)
 
     @torch.no_grad()
     def predict(self, i: int, x_BTCHW: Tensor, valid_BT: Tensor) -> Tensor:
@@ -161,6 +170,8 @@ def rebuild_network(description: Description) -> SequenceNetwork:
             return VolumeRecurrent(VolumeRecurrentConfig(**fields))
         case kind if kind in CENTRES:
             return CentrePoint(CentrePointConfig(**fields))
+        case "caption_lstm":
+            return CaptionLSTM(CaptionLSTMConfig(**fields))
     raise ValueError(f"expected one of {', '.join(KINDS)}, got the network {fields['kind']!r}")
 
 

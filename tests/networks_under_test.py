@@ -70,7 +70,8 @@ class Case:
                 return {"x_BTCHW": x, "valid_BTHW": valid, "years_BT": torch.linspace(0, 1, steps, dtype=dtype)[None]}
             return {"x_BTCHW": x, "valid_BTHW": valid, "elapsed_BT": torch.zeros(1, steps, dtype=dtype)}
         if self.kind in SEQUENCES:
-            return {"x_BTCHW": noise(1, steps, *self.build().frame_shape), "valid_BT": torch.ones(1, steps, dtype=torch.bool)}
+            clip = {"x_BTCHW": noise(1, steps, *self.build().frame_shape), "valid_BT": torch.ones(1, steps, dtype=torch.bool)}
+            return clip | ({"words_BL": torch.tensor([[1, 2, 1, 0]])} if self.kind == "captions" else {})
         if self.kind == "rows":
             valid = torch.rand(1, steps, *shape_yx, generator=generator) > 0.2
             days = 10.0 * torch.arange(steps, dtype=dtype)[None]
@@ -160,7 +161,13 @@ def _vectors(kind: str, **settings: object) -> Case:
     return _sequence(kind, widths=(3, 4), hidden=4, **settings)
 
 
-SEQUENCES = ("sequence", "boxes")  # kinds whose networks read whole sequences of frames of one size
+def _captions(**settings: object) -> Case:
+    """Of sequences too; its answer is that of the first word, and with `words_BL` of every word."""
+    case = _vectors("caption_lstm", embedding=3, word_hidden=4, longest=3, **settings)
+    return Case(case.build, "captions")
+
+
+SEQUENCES = ("sequence", "boxes", "captions")  # kinds whose networks read whole sequences of frames of one size
 CASES = {
     "convlstm": _convlstm((3,), 3),
     "convlstm, two layers": _convlstm((3, 4), 3),
@@ -221,6 +228,8 @@ CASES = {
     "centre points, both ways": _boxes("centre_convlstm", bidirectional=True, kernel=1),
     "centre points, dcrn": _boxes("centre_dcrn"),
     "centre points, single frames": _boxes("centre_frame"),
+    "caption_lstm": _captions(),
+    "caption_lstm, attention": _captions(attention=True, bidirectional=True, grid=2),
     "volume_lstm": _vectors("volume_lstm", depth=5, grid=3),
     "volume_gru": _vectors("volume_gru", depth=5, per_step=True),
 }

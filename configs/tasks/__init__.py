@@ -2,6 +2,7 @@
 
 from configs.tasks.change import ChangeRun
 from configs.tasks.classify import ClassifyRun
+from configs.tasks.describe import DescribeRun
 from configs.tasks.detect import DetectRun
 from configs.tasks.follow_up import FollowUpRun
 from configs.tasks.forecast import ForecastRun
@@ -10,7 +11,9 @@ from configs.tasks.pair import PairRun
 from configs.tasks.regress import RegressRun
 from configs.tasks.segment import SegmentRun
 
-AnyRun = ForecastRun | MonitorRun | ChangeRun | PairRun | SegmentRun | ClassifyRun | RegressRun | DetectRun | FollowUpRun
+AnyRun = (
+    ForecastRun | MonitorRun | ChangeRun | PairRun | SegmentRun | ClassifyRun | RegressRun | DetectRun | DescribeRun | FollowUpRun
+)
 Tree = type[AnyRun]
 TASKS: dict[str, Tree] = {
     "forecast": ForecastRun,
@@ -21,6 +24,7 @@ TASKS: dict[str, Tree] = {
     "classify": ClassifyRun,
     "regress": RegressRun,
     "detect": DetectRun,
+    "describe": DescribeRun,
     "follow_up": FollowUpRun,
 }
 DEFAULT = "forecast"

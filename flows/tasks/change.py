@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pipelines.change.site_scores import SiteScores
     from pipelines.learning.reuse import Inputs
     from pipelines.predictors import ChangeDetector
+    from pipelines.products.patch_sentences import Told
     from pipelines.samples.decoded_sites import SiteFiles
 
 TRAINED_ELSEWHERE = (
@@ -269,12 +270,27 @@ class Change(TrainedTask):
                     pictures,
                     predicted["threshold"],
                     is_own=used_by(context.run) is None,
+                    told=told_of(context, evaluation, predicted),
                 )
             )
         if evaluation is None:
             return found
         audit = [shortcut_section(one)] if (one := evaluation.details.get("audit")) else []
         return [*found, evaluation_section(evaluation, drafts, is_own=used_by(context.run) is None), *audit]
+
+
+def told_of(context: Invocation, evaluation: Evaluation | None, predicted: Record) -> dict[str, Told]:
+    """What sentences about the patches of each site need beside the patches."""
+    from pipelines.cube.store import grid_of, open_cube
+    from pipelines.products.patch_sentences import Told, bounds_of, compared_basis
+
+    basis, files = compared_basis(evaluation, is_own=used_by(context.run) is None), site_files(context)
+    named = {row["site"] for row in predicted["largest"]}
+    found = {}
+    for name in (name for name in predicted["sites"] if name in named):
+        facts, bounds = predicted["sites"][name], bounds_of(grid_of(open_cube(files[name].cube_uri, files[name].snapshot)))
+        found[name] = Told(basis, bounds, between=(facts["from_utc"], facts["to_utc"]), of=name)
+    return found
 
 
 # ---------------------------------------------------------------- sites and models

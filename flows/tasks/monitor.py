@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from pipelines.monitoring.blocks import Counts
     from pipelines.monitoring.context import MonitorContext
     from pipelines.products.found_changes import Found
+    from pipelines.products.patch_sentences import Told
     from pipelines.progress import Progress
 
 PICTURES = (
@@ -196,6 +197,7 @@ class Monitor(SlicedTask):
         )
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
+        from pipelines.products.patch_sentences import told_table
         from pipelines.products.polygons import read_patches
         from pipelines.products.tables import alert_table, monitoring_table, patch_table
 
@@ -204,6 +206,7 @@ class Monitor(SlicedTask):
         largest, count = read_patches(folder.products)[1], predicted["change"]["objects"]
         pictures = [Picture(folder.path / name, title, caption) for name, title, caption in PICTURES]
         there = [picture for picture in pictures if picture.path.exists()]
+        told = [told_table(largest, {"": told_of(context, evaluation, predicted["snapshot"])})] if largest else []
         news, tables = alert_table(alerts), list[Table]()
         if evaluation is not None:
             drops = context.run.evaluation.drops
@@ -213,7 +216,7 @@ class Monitor(SlicedTask):
             Section("pixels", "Single pixels and changed area", pictures=there[2:]),
             Section("alerts", "New alerts", tables=[news] if news.rows else []),
             *(
-                [Section("patches", "Largest patches", PATCH_TEXT, tables=[patch_table(largest, count, alerts)])]
+                [Section("patches", "Largest patches", PATCH_TEXT, tables=[*told, patch_table(largest, count, alerts)])]
                 if largest
                 else []
             ),
@@ -302,6 +305,17 @@ def nothing_new(record: Record) -> Record:
         "notes": record["standing"],
         "message": f"nothing new: {record['until'][:10]} is the last date",
     }
+
+
+def told_of(context: Invocation, evaluation: Evaluation | None, snapshot: str) -> Told:
+    """What sentences about patches need beside the patches."""
+    from pipelines.cube import store
+    from pipelines.products.patch_sentences import Told, bounds_of, monitored_basis
+
+    variable, dataset = config.build_variable(context.run), store.open_cube(context.folder.cube_uri, snapshot)
+    units = {band.name: band.unit for band in store.bands_of(dataset)}
+    unit = units.get(variable.bands[0]) or "" if variable.formula == "band" else ""
+    return Told(monitored_basis(evaluation), bounds_of(store.grid_of(dataset)), variable.name, unit)
 
 
 def threshold_notes(evaluated: Figure, used: float) -> list[str]:

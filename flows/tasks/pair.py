@@ -199,12 +199,18 @@ class Pair(Task):
         )
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
+        from pipelines.cube import store
+        from pipelines.products.patch_sentences import NOT_CHECKED, Told, bounds_of, told_table
         from pipelines.products.section import Picture
         from pipelines.products.tables import patch_table, site_table
 
         facts = predicted["sites"][context.run.name]
         picture = Picture(context.folder.quicklook, context.run.name, CAPTION)
-        tables = [site_table(predicted["sites"]), patch_table(predicted["largest"], facts["patches"])]
+        ingested, name = require(context.folder, "ingest"), context.run.name
+        bounds = bounds_of(store.grid_of(store.open_cube(ingested["cube"], ingested["snapshot"])))
+        told = {name: Told(NOT_CHECKED, bounds, between=(facts["from_utc"], facts["to_utc"]))}
+        words = [told_table(predicted["largest"], told)] if predicted["largest"] else []
+        tables = [site_table(predicted["sites"]), *words, patch_table(predicted["largest"], facts["patches"])]
         text = [basis_of(context.run, predicted["threshold"])]
         return [Section("change", "What changed", text, pictures=[picture], tables=tables)]
 

@@ -53,6 +53,12 @@ class SampleTask(TrainedTask, Protocol):
     def sentence(self, name: str, predicted: Record, evaluation: Evaluation | None) -> str:
         """What was answered, and how well, in one sentence."""
 
+    def calibrate(self, samples: LabelledSamples, model: SequenceModel, show: Any) -> list[float] | None:
+        """Sets the temperatures of the members, and returns them; None where an answer has no probability."""
+        from pipelines.inference.sample_labels import calibrate
+
+        return calibrate(samples, model, show) if samples.has_classes else None
+
     def within(self, context: Invocation, answers: np.ndarray) -> np.ndarray:
         """The answers within what is possible."""
         return answers
@@ -113,7 +119,6 @@ class SampleTask(TrainedTask, Protocol):
     def fit(self, context: Invocation, key: str) -> Record:
         """Networks for each fold of groups, calibrated on groups that they have not seen; saved together."""
         from models.sequence_model import join_members
-        from pipelines.inference.sample_labels import calibrate
         from pipelines.learning.sample_training import audit_groups, train_folds
 
         run, folder, do = context.run, context.folder, partial(context.steps.do, "train")
@@ -123,7 +128,7 @@ class SampleTask(TrainedTask, Protocol):
         recipe = self.recipe(context, samples)
         learners, reports = train_folds(samples, build, recipe, folder.networks, do, key)
         model = join_members(learners)
-        found = do("calibrate", lambda show: calibrate(samples, model, show)) if samples.has_classes else None
+        found = do("calibrate", lambda show: self.calibrate(samples, model, show))
         groups = do("audit the split", lambda _: audit_groups(samples))
         snapshot = require(folder, "ingest")["snapshot"]
         model_hash = do("save the model", lambda _: save_model(self, context, model, snapshot, groups))

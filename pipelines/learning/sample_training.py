@@ -17,7 +17,7 @@ from pipelines.learning.training import Loss, Score, TrainingSettings, train
 from pipelines.predictors import Trainable
 from pipelines.progress import Progress
 from pipelines.samples.labelled import LabelledSamples, group_folds
-from pipelines.samples.sample_windows import NO_AUGMENTATION, SampleAugmentation, SampleWindows, measure_bands
+from pipelines.samples.sample_windows import NO_AUGMENTATION, SampleArrays, SampleAugmentation, SampleWindows, measure_bands
 
 Learner = TypeVar("Learner", bound="SampleLearner")
 
@@ -41,7 +41,8 @@ class SampleRecipe:
 
     `per_step`: it answers after every frame. `smoothing`: share of a target that goes to all classes alike. `draw`: the samples
     of an epoch alike, or equally many of each class. `windows`: how samples are shown. `score`: what is measured of a learner's
-    answers after every epoch, beside the loss.
+    answers after every epoch, beside the loss. `begin`: called with the untrained learner and the numbers of the samples (of `_P`
+    arrays) that it learns from; the targets are those of the arrays that it returns.
     """
 
     loss: Loss
@@ -54,6 +55,7 @@ class SampleRecipe:
     draw: str = "samples"
     windows: type[SampleWindows] = SampleWindows
     score: Callable[[SampleLearner], Score] | None = None
+    begin: Callable[[SampleLearner, SampleArrays, np.ndarray], SampleArrays] | None = None
 
 
 def parts_of_fold(samples: LabelledSamples, fold: int, turn: int = 0) -> Parts:
@@ -90,7 +92,7 @@ def _train_one(
     train_N, validation_N = samples.known_P[parts.train_P], samples.known_P[parts.validation_P]
     mean_C, std_C = measure_bands(samples.arrays, train_N, seed)
     learner.set_statistics(0, torch.from_numpy(mean_C), torch.from_numpy(std_C))
-    arrays = samples.arrays
+    arrays = samples.arrays if recipe.begin is None else recipe.begin(learner, samples.arrays, parts.train_P)
     if learner.is_number:
         target_PK = torch.from_numpy(arrays.target_NK[train_N])
         learner.set_target_statistics(0, target_PK.mean(0), target_PK.std(0).clamp(min=1e-9))

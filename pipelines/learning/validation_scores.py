@@ -35,6 +35,11 @@ def box_precision(decode: Callable[[Tensor], Tensor], classes: int) -> Score:
     return Score("ap50", partial(_boxes, decode), partial(_mean_precision, classes))
 
 
+def exact_match() -> Score:
+    """The share of sentences of which every word, given the true words before it, is the most likely one: the greedy sentence."""
+    return Score("exact_match", _written, _share)
+
+
 def mean_of_steps(y: Tensor, valid_BT: Tensor) -> Tensor:
     """y_BK: of answers after every frame the mean over valid ones, of those within one image (rows, patches) over all."""
     if y.ndim == 2:
@@ -55,6 +60,12 @@ def _right(y: Tensor, batch: Batch) -> Tensor:
     is_right = _answered(y, batch).argmax(-1) == target.argmax(-1)
     is_known = target.sum(-1) > 0
     return torch.stack([(is_right & is_known).sum(), is_known.sum()]).double()
+
+
+def _written(y_BLK: Tensor, batch: Batch) -> Tensor:
+    """(right, all) sentences of a batch."""
+    is_right_B = ((y_BLK.argmax(-1) == batch["target"]) | (batch["weight"] == 0)).all(1)
+    return torch.stack([is_right_B.sum(), torch.tensor(len(is_right_B), device=is_right_B.device)]).double()
 
 
 def _error(std_K: Tensor, y: Tensor, batch: Batch) -> Tensor:

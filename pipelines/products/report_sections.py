@@ -19,6 +19,7 @@ from pipelines.products.charts import (
     draw_skill,
 )
 from pipelines.products.json_values import Json
+from pipelines.products.patch_sentences import Told, told_table
 from pipelines.products.predicted import PLANES
 from pipelines.products.report import when
 from pipelines.products.section import Column, Picture, Section, Table
@@ -179,9 +180,11 @@ def audit_facts(audit: Audit) -> dict[str, Any]:
 
 
 def change_section(
-    sites: Mapping[str, Json], largest: Sequence[Json], pictures: Mapping[str, Path], threshold: float, *, is_own: bool = True
-) -> Section:
-    """Maps, sites and largest patches. `sites`: name -> facts; `pictures`: site -> file; `threshold` of the published masks.
+    sites: Mapping[str, Json], largest: Sequence[Json], pictures: Mapping[str, Path], threshold: float, *, is_own: bool = True,
+    told: Mapping[str, Told] | None = None,
+) -> Section:  # fmt: skip
+    """Maps, sites and largest patches. `sites`: name -> facts; `pictures`: site -> file; `threshold` of the published masks;
+    `told`: site -> what sentences about its patches need.
 
     is_own: the model was trained by this run.
     """
@@ -195,7 +198,8 @@ def change_section(
         caption = "Before and after with the change outlined, and how likely it is; the model was trained elsewhere."
     maps = [Picture(path, name, caption) for name, path in pictures.items() if path.exists()]
     patches = patch_table(largest, sum(facts["patches"] for facts in sites.values()))
-    return Section("change", "What changed", pictures=maps, tables=[site_table(sites, note), patches])
+    words = [told_table(largest, told)] if largest and told else []
+    return Section("change", "What changed", pictures=maps, tables=[site_table(sites, note), *words, patches])
 
 
 def evaluation_section(evaluation: Evaluation, drafts: Path, *, is_own: bool = True) -> Section:

@@ -15,7 +15,7 @@ from pipelines.products.section import Picture, Section
 
 LOSSES = ("training_loss", "validation_loss")
 OTHERS = ("epoch", "learning_rate")
-TITLES = {"ap50": "mean AP50", "mean_absolute_error": "mean absolute error"}
+TITLES = {"ap50": "mean AP50", "exact_match": "exact match", "mean_absolute_error": "mean absolute error"}
 
 
 def training_section(members: Sequence[Mapping[str, Any]], drafts: Path) -> Section:

@@ -22,11 +22,28 @@ from pipelines.scene import Band
 from pipelines.sources.idx import GRAY, IdxSource
 from pipelines.sources.samples import Frames, Sample, SampleListing
 
-AnswerKind = Literal["digit", "direction", "digit_and_direction", "boxes"]
+AnswerKind = Literal["digit", "direction", "digit_and_direction", "boxes", "caption"]
 DIRECTIONS = ("right", "up-right", "up", "up-left", "left", "down-left", "down", "down-right")
 SPEED_PX = (0.6, 1.8)  # a frame
 LEAST_SHIFT_PX = math.sqrt(2)  # along a diagonal a whole pixel of each axis: of less, rounding may leave one of them
+DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIRECTION_WORDS = (
+    "to the right", "up and to the right", "up", "up and to the left", "to the left", "down and to the left", "down",
+    "down and to the right",
+)  # fmt: skip
+SPEED_WORDS = ("slowly", "fast")
+CAPTION_SLOTS = {"digit": DIGIT_WORDS, "direction": DIRECTION_WORDS, "speed": SPEED_WORDS}
 INK = 32  # values above it belong to the digit, for its box
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A digit of a clip: number of its image, its upper left corner in every frame (T, 2), its direction, whether it is fast."""
+
+    image: int
+    corner_T2: np.ndarray
+    direction: int
+    is_fast: bool
 
 
 @dataclass(frozen=True)
@@ -35,7 +52,8 @@ class MovingDigits:
 
     Drawn from (`seed`, part, number of the clip), so a clip does not depend on how many there are. `answer`: what is asked of a
     clip; boxes: a JSON list of [frame, first row, first column, last row, last column, digit], rows and columns of the outermost
-    pixels of the digit.
+    pixels of the digit; caption: the one sentence of `caption_of`. Speeds of clips with a caption are of the slowest or the
+    fastest third of those that fit the frame, so that the word is no matter of a fraction of a pixel.
     """
 
     path: Path
@@ -76,13 +94,13 @@ class MovingDigits:
         if self.answer != "boxes" and self.digits > 1:
             raise RequestError(f"a clip of {self.digits} digits does not show which is meant: source.digits: 1, or answer: boxes")
         shift = SPEED_PX[0] * (self.frames - 1)
-        if self.answer in ("direction", "digit_and_direction") and shift < LEAST_SHIFT_PX:
+        if self.answer in ("direction", "digit_and_direction", "caption") and shift < LEAST_SHIFT_PX:
             least = math.ceil(LEAST_SHIFT_PX / SPEED_PX[0]) + 1
             problem = f"in {self.frames} frames the slowest digits move by {shift:.1f} px, too little to show the direction"
             raise RequestError(f"{problem}: set source.frames to {least} or more")
 
-    def _drawn(self, own: Sequence[Sample], number: int, n: int) -> list[tuple[int, np.ndarray, int]]:
-        """For each digit of a clip: which image, its upper left corner in every frame (T, 2), its direction."""
+    def _drawn(self, own: Sequence[Sample], number: int, n: int) -> list[Drawn]:
+        """The digits of a clip."""
         rng = np.random.default_rng([self.seed, number, n])
         found = []
         for _ in range(self.digits):
@@ -91,8 +109,11 @@ class MovingDigits:
             if room < SPEED_PX[0] * (self.frames - 1):
                 problem = f"digits cannot move for {self.frames} frames within {self.side} pixels"
                 raise RequestError(f"{problem}: set a larger source.side, or fewer source.frames")
-            direction = int(rng.integers(len(DIRECTIONS)))
-            speed = rng.uniform(SPEED_PX[0], min(SPEED_PX[1], room / (self.frames - 1)))
+            direction, most = int(rng.integers(len(DIRECTIONS))), min(SPEED_PX[1], room / (self.frames - 1))
+            speed = rng.uniform(SPEED_PX[0], most)
+            is_fast = speed > (SPEED_PX[0] + most) / 2
+            if self.answer == "caption":
+                speed = self._without_middle(speed, most, is_fast=is_fast)
             angle = direction * np.pi / 4
             step = speed * np.array([-np.sin(angle), np.cos(angle)])  # rows grow downwards
             way = np.arange(self.frames)[:, None] * step
@@ -101,35 +122,54 @@ class MovingDigits:
                 corner = rng.uniform(low, high) + way
             else:
                 corner = np.abs((rng.uniform(0, room, 2) + way + room) % (2 * room) - room)
-            found.append((chosen, np.round(corner).astype(int), direction))
+            found.append(Drawn(chosen, np.round(corner).astype(int), direction, is_fast))
         return found
 
-    def _draw(self, own: Sequence[Sample], drawn: list[tuple[int, np.ndarray, int]]) -> np.ndarray:
+    def _without_middle(self, speed: float, most: float, *, is_fast: bool) -> float:
+        """The speed moved out of the third in the middle of those up to `most`. Raises RequestError where that is too narrow."""
+        third = (most - SPEED_PX[0]) / 3
+        if (apart := third * (self.frames - 1)) < LEAST_SHIFT_PX:
+            problem = f"slow and fast digits differ by {apart:.1f} px over the clip, too little to tell them apart"
+            raise RequestError(f"{problem}: set a larger source.side, or fewer source.frames")
+        return SPEED_PX[0] + (speed - SPEED_PX[0]) * 2 / 3 + third * is_fast
+
+    def _draw(self, own: Sequence[Sample], drawn: Sequence[Drawn]) -> np.ndarray:
         image_TCHW = np.zeros((self.frames, 1, self.side, self.side), np.uint8)
-        for chosen, corner_T2, _ in drawn:
-            digit_YX = image_of(own[chosen])
+        for one in drawn:
+            digit_YX = image_of(own[one.image])
             height, width = digit_YX.shape
-            for t, (row, column) in enumerate(corner_T2):
+            for t, (row, column) in enumerate(one.corner_T2):
                 part = image_TCHW[t, 0, row : row + height, column : column + width]
                 np.maximum(part, digit_YX, out=part)
         return image_TCHW
 
-    def _answer(self, own: Sequence[Sample], drawn: list[tuple[int, np.ndarray, int]]) -> str:
-        chosen, _, direction = drawn[0]
+    def _answer(self, own: Sequence[Sample], drawn: Sequence[Drawn]) -> str:
+        first, digit = drawn[0], own[drawn[0].image].answer
         match self.answer:
             case "digit":
-                return own[chosen].answer
+                return digit
             case "direction":
-                return DIRECTIONS[direction]
+                return DIRECTIONS[first.direction]
             case "digit_and_direction":
-                return f"{own[chosen].answer} {DIRECTIONS[direction]}"
+                return f"{digit} {DIRECTIONS[first.direction]}"
+            case "caption":
+                return caption_of(int(digit), first.direction, is_fast=first.is_fast)
         boxes = []
-        for number, corner_T2, _ in drawn:
-            rows, columns = np.nonzero(image_of(own[number]) > INK)
-            edges = [int(one) for one in (rows.min(), columns.min(), rows.max(), columns.max())]
-            for t, (row, column) in enumerate(corner_T2.tolist()):
-                boxes.append([t, edges[0] + row, edges[1] + column, edges[2] + row, edges[3] + column, own[number].answer])
+        for one in drawn:
+            rows, columns = np.nonzero(image_of(own[one.image]) > INK)
+            edges = [int(edge) for edge in (rows.min(), columns.min(), rows.max(), columns.max())]
+            for t, (row, column) in enumerate(one.corner_T2.tolist()):
+                boxes.append([t, edges[0] + row, edges[1] + column, edges[2] + row, edges[3] + column, own[one.image].answer])
         return json.dumps(boxes, separators=(",", ":"))
+
+
+def caption_of(digit: int, direction: int, *, is_fast: bool) -> str:
+    """The sentence of a clip; every clip has one, so that it can be matched word by word.
+
+    >>> caption_of(3, 1, is_fast=False)
+    'the digit three moves slowly up and to the right'
+    """
+    return f"the digit {DIGIT_WORDS[digit]} moves {SPEED_WORDS[is_fast]} {DIRECTION_WORDS[direction]}"
 
 
 @functools.lru_cache(maxsize=2)

@@ -75,6 +75,9 @@ def test_a_run_finds_the_squares_and_a_second_one_does_nothing(workplace: Path) 
         "48 x 48 pixels of 10, EPSG:32635",
         "2.78 % changed",
         "metadata alone",
+        "The largest patches in words",
+        "of alpha (",
+        "of such pixels had changed on sites left out",
     ):
         assert text in report, text
     assert first["sites"]["alpha"]["patches"] >= 1

@@ -301,7 +301,7 @@ def test_the_evaluation_is_done_once_and_the_report_shows_it(here: Path) -> None
     assert [criterion["kind"] for criterion in summary["criteria"]][:2] == ["at most", "at least"]
     assert summary["model_hash"] == first["model_hash"]
     html = (folder / "report.html").read_text()
-    assert all(text in html for text in ("Simulated breaks", "not the probability that the change is real"))
+    assert all(text in html for text in ("Simulated breaks", "not the probability that the change is real", "on average on"))
     assert monitor(config, "evaluation.pixels=200", verb="run")["skipped"]
 
 

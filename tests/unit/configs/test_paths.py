@@ -63,7 +63,7 @@ def test_every_input_of_every_task_is_known() -> None:
         "segment": [("source", "path"), ("source", "mask_file"), ("labels", "path"), ("model", "use")],
         **{
             task: [("source", "mask_file"), ("source", "path"), ("source", "cube"), ("labels", "path"), ("model", "use")]
-            for task in ("classify", "regress", "detect")
+            for task in ("classify", "regress", "detect", "describe")
         },
         "follow_up": [("source", "path"), ("decisions",)],
     }

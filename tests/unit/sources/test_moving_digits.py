@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pipelines.errors import RequestError
-from pipelines.sources.moving_digits import DIRECTIONS, INK, MovingDigits
+from pipelines.samples.caption_words import slots_of, words_of
+from pipelines.sources.moving_digits import CAPTION_SLOTS, DIRECTION_WORDS, DIRECTIONS, INK, MovingDigits
 from tests.unit.sources.test_samples import write_idx
 
 
@@ -34,6 +35,20 @@ def test_the_direction_is_the_one_that_is_stated(folder: Path) -> None:
         row, column = centre(image_TCHW[-1, 0]) - centre(image_TCHW[0, 0])
         found = round(np.degrees(np.arctan2(-row, column)) / 45) % 8
         assert DIRECTIONS[found] == sample.answer
+
+
+def test_a_caption_says_what_a_clip_shows(folder: Path) -> None:
+    source = MovingDigits(folder, "caption", clips=200, test_clips=8, frames=6, side=22)
+    speeds: dict[str, list[float]] = {"slowly": [], "fast": []}
+    for sample in source.list_samples().samples:
+        image_TCHW = source.read(sample).image_TCHW
+        row, column = centre(image_TCHW[-1, 0]) - centre(image_TCHW[0, 0])
+        said = slots_of(words_of(sample.answer), CAPTION_SLOTS)
+        assert said["direction"] == DIRECTION_WORDS[round(np.degrees(np.arctan2(-row, column)) / 45) % 8]
+        speeds[said["speed"]].append(float(np.hypot(row, column)))
+    assert max(speeds["slowly"]) < min(speeds["fast"])
+    with pytest.raises(RequestError, match=r"slow and fast digits differ by 1\.1 px over the clip"):
+        MovingDigits(folder, "caption", clips=2, test_clips=2, frames=4, side=17).list_samples()
 
 
 @pytest.mark.parametrize("digits", [1, 2])
