@@ -25,6 +25,7 @@ FLOWS = (
     "verify",
     "monitor",
     "run",
+    "sweep",
 )  # in flows.entrypoints; `report` takes seconds: no flow
 
 
