@@ -19,9 +19,9 @@ from configs.sweep import SweepConfig
 from configs.sweep_space import figure_of, pruned_by, read_space, scaling_keys, sweep_of, trial_run
 from configs.tasks import AnyRun
 from flows import Json, code
-from flows.folder import RunFolder, finished, require
+from flows.folder import RunFolder, finished, first_difference, require
 from flows.steps import Steps
-from flows.task import Invocation, Record, Task, TrainedTask, first_difference
+from flows.task import Invocation, Record, Task, TrainedTask
 from pipelines.errors import RequestError, StateError
 from pipelines.files import write_json
 from pipelines.learning.sweep_study import (

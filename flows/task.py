@@ -17,7 +17,7 @@ from configs.load import write_resolved
 from configs.trained import digests, used_by, with_model
 from flows import Json, code
 from flows.copies import format_refusals, source_to_read
-from flows.folder import RunFolder, digest_of, exclusive_run, readable, require, require_model, sweep
+from flows.folder import RunFolder, digest_of, exclusive_run, first_difference, readable, require, require_model, sweep
 from flows.limits import load_run_within_limits
 from flows.steps import Caller, Display, Silent, Steps, call_plainly
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
@@ -234,11 +234,7 @@ class TrainedTask(Task, Protocol):
     """
 
     stages: tuple[str, ...] = ("ingest", "train", "evaluate", "predict")
-    verbs: Mapping[str, tuple[str, ...]] = {
-        **{stage: (stage,) for stage in stages},
-        "run": stages,
-        "sweep": ("ingest", "train"),  # the second one for each trial: `flows.sweep`
-    }
+    verbs: Mapping[str, tuple[str, ...]] = {**{one: (one,) for one in stages}, "run": stages, "sweep": ("ingest", "train")}
     is_gated: bool = True
     describes: Mapping[str, tuple[str, ...]]
 
@@ -335,14 +331,6 @@ def require_unchanged(context: Invocation, task: Task) -> Record:
         problem = f"the model in {context.folder.model} was trained with {key} = {was}, the config says {now}"
         raise RequestError(f"{problem}; run `driftline train CONFIG` first, or set it back")
     return record
-
-
-def first_difference(key: str, now: object, was: object) -> tuple[str, object, object]:
-    """(key, value now, value then) of the first setting that differs."""
-    if isinstance(now, dict) and isinstance(was, dict):
-        name = next(name for name in {**now, **was} if now.get(name) != was.get(name))
-        return first_difference(f"{key}.{name}", now.get(name), was.get(name))
-    return key, now, was
 
 
 # ---------------------------------------------------------------- scenes into the one cube of a run
