@@ -30,6 +30,8 @@ EXAMPLE = "sweep: {space: {training.learning_rate: {low: 1.0e-4, high: 1.0e-2, l
 
 def sweep_of(run: AnyRun) -> SweepConfig:
     """The run's section. Raises RequestError where it has none, or trains nothing."""
+    if "sweep" not in type(run).model_fields:
+        raise RequestError(f"`driftline sweep` is not for runs with `task: {run.task}`, which has no settings to search for")
     settings: SweepConfig | None = getattr(run, "sweep", None)
     if settings is None:
         raise RequestError(f"the config of {run.name} does not say what to try; add a section, for example\n  {EXAMPLE}")

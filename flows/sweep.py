@@ -66,6 +66,14 @@ class Asked:
         return Search(self.domains, chosen.trials, self.figure.is_larger_better, *how)
 
     @property
+    def most_epochs(self) -> int:
+        """Of a network, over all trials."""
+        domain = next((one for one in self.domains if one.key == "training.epochs"), None)
+        if domain is None:
+            return int(getattr(getattr(self.run, "training", None), "epochs", 0))
+        return int(max(domain.choices, default=domain.high))
+
+    @property
     def pruned_by(self) -> str:
         return pruned_by(self.settings, self.figure)
 
@@ -170,6 +178,7 @@ def require_same(study: optuna.Study, now: Json, folder: Path) -> None:
             remedy = f"begin a new study with --restart, which removes the trials in {folder}"
             raise RequestError(f"the earlier trials were trained by another version of driftline's code; {remedy}")
         key, is_now, was = first_difference(section, value, before.get(section))
+        key = key.removeprefix("run.") if section == "run" else f"sweep.{key}"
         raise RequestError(f"the earlier trials were made with {key} = {was}, now it is {is_now}; {remedy}")
 
 
@@ -187,13 +196,14 @@ class Trials:
     folder: Path
     progress: Progress = ignore_progress
     noted: str = ""
+    seen: int | None = None  # trials, when the last one was shown
 
     def attempt(self, attempt: Attempt) -> dict[str, float]:
         """The figures of a trial, the one that is searched by first; its folder is removed."""
         tried = trial_run(self.asked.content, attempt.values)
         folder = trial_folder(self.context.folder, self.folder / f"{attempt.number:04d}")
         figure = replace(self.asked.figure, per_epoch=self.asked.pruned_by)
-        display = TrialDisplay(attempt, EpochScores(figure, tried.training.epochs + 1), self)
+        display = TrialDisplay(attempt, EpochScores(figure, self.asked.most_epochs + 1), self)
         steps = Steps(folder.steps, display)
         own = replace(self.context, run=self.task.tried(tried), folder=folder, steps=steps, restart=False)
         try:
@@ -212,7 +222,9 @@ class Trials:
         self.noted = "" if best is None else f"best {words(self.asked.figure.name)} {best.value:.4g} (trial {best.number})"
         if self.noted:
             note_progress(self.progress, self.noted)
-        if rows and rows[-1].state == "failed":
+        is_new = self.seen is not None and len(rows) > self.seen
+        self.seen = len(rows)
+        if is_new and rows[-1].state == "failed":
             self.context.steps.log(f"sweep: trial {rows[-1].number} failed: {rows[-1].message}")
 
     def note(self, number: int, text: str) -> None:

@@ -24,7 +24,8 @@ def make_sweep_plan(run: AnyRun, config: str | Path | object, overrides: Sequenc
     require_optuna()
     asked = read_asked(task_of(run.task), run, config, overrides)  # type: ignore[arg-type]
     folder = RunFolder.of(run)
-    plan, is_ingested = make_plan(run, "sweep"), finished(folder, "ingest") is not None
+    is_ingested = finished(folder, "ingest") is not None
+    plan = {**make_plan(run, "train" if is_ingested else "sweep"), "verb": "sweep"}
     rows = [row for row in search_rows(sweep_folder(folder) / "journal.log", asked.search) if row.state != "killed"]
     took = [row.seconds for row in rows if row.state == "finished"]
     planned = {step["stage"]: step["seconds"] for step in plan["steps"]}

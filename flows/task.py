@@ -23,7 +23,7 @@ from flows.steps import Caller, Display, Silent, Steps, call_plainly
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, Verdict
-from pipelines.learning.validation_figures import Figure, at_kept_epochs
+from pipelines.learning.validation_figures import LOSS, Figure, at_kept_epochs
 from pipelines.products.section import Section
 from pipelines.slices import Slice, SliceDone
 from pipelines.stored_files import files_at
@@ -265,6 +265,7 @@ class TrainedTask(Task, Protocol):
 
     def figures(self, run: Any) -> tuple[Figure, ...]:
         """What a search may choose by, its default first: each measured on data that validate, none on data that test."""
+        return (Figure(LOSS),)
 
     def tried(self, run: Any) -> Any:
         """The run as a trial of a search trains it."""
@@ -273,7 +274,7 @@ class TrainedTask(Task, Protocol):
     def validate(self, context: Invocation, record: Record) -> dict[str, float]:
         """`figures` of the model that `fit` left in the run's folder with that record."""
         names = [figure.name for figure in self.figures(context.run)]
-        return at_kept_epochs(record["training"]["members"], names)
+        return at_kept_epochs(record.get("training", {}).get("members", ()), names)
 
 
 @runtime_checkable

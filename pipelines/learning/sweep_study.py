@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ NAME = "sweep"  # of the study; hyperband draws from it
 KILLED = "killed"  # message of a trial whose process ended
 STARTUP, WARMUP = 5, 1  # trials before any is pruned by the median, epochs of a trial before it can be
 MOST_MESSAGE = 500  # characters
+MOST_COMBINATIONS = 1_000_000
+LEAST_FINISHED = 5  # trials, for importances
 INSTALL = "driftline sweep needs Optuna, which is not installed: pip install 'driftline[sweep]'"
 
 
@@ -97,11 +100,15 @@ class Search:
     @property
     def count(self) -> int:
         """How many trials there are in the end."""
-        return min(self.trials, len(self.grid())) if self.sampler == "grid" else self.trials
+        return min(self.trials, len(self.grid)) if self.sampler == "grid" else self.trials
 
+    @cached_property
     def grid(self) -> list[dict[str, Any]]:
-        """All combinations in an order drawn from the seed, by key as the study stores them."""
-        combinations = list(product(*(domain.stored_values() for domain in self.domains)))
+        """All combinations in an order drawn from the seed, by key as the study stores them. Raises RequestError for too many."""
+        values = [domain.stored_values() for domain in self.domains]
+        if (count := math.prod(map(len, values))) > MOST_COMBINATIONS:
+            raise RequestError(f"sweep.sampler: a grid of {count} combinations; take larger steps, or sampler: random")
+        combinations = list(product(*values))
         order = np.random.default_rng(self.seed).permutation(len(combinations))
         keys = [domain.key for domain in self.domains]
         return [dict(zip(keys, combinations[n], strict=True)) for n in order]
@@ -263,7 +270,7 @@ def run_trials(
     SIGTERM) leaves the trial to be marked as killed by the next call.
     """
     started, rows = time.monotonic(), rows_of(study, search)
-    grid = search.grid() if search.sampler == "grid" else []
+    grid = search.grid if search.sampler == "grid" else []
     distributions = {domain.key: domain.distribution() for domain in search.domains}
     while True:
         place = sum(row.state != "killed" for row in rows)
@@ -350,6 +357,3 @@ def importances(study: optuna.Study, rows: Sequence[TrialRow]) -> dict[str, floa
         return {}
     found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
     return {name: round(float(share), 4) for name, share in found.items()}
-
-
-LEAST_FINISHED = 5  # trials, for importances
