@@ -66,7 +66,8 @@ def test_a_search_leaves_its_trials_and_a_run_and_never_reads_the_test_part(
     assert winner.training.learning_rate == first["best"]["values"]["training.learning_rate"]
     assert winner.model.hidden == first["best"]["values"]["model.hidden"]
     assert winner.training.refit
-    planned = make_sweep_plan(load_run(config), config, ["sweep.trials=5"])["sweep"]
+    more = ["sweep.trials=5"]
+    planned = make_sweep_plan(load_run(config, more), config, more)["sweep"]
     assert (planned["trials"], planned["done"], planned["left"], planned["is_measured"]) == (5, 2, 3, True)
     assert sweep(config)["skipped"], "all trials are done"
     with pytest.raises(RequestError, match=r"made with training\.epochs = 1, now it is 2; set it back, or .* --restart"):
