@@ -235,8 +235,8 @@ def trial_folder(folder: RunFolder, path: Path) -> RunFolder:
     """An empty folder for a trial of the run, with its cube, its record of the ingest, and links to what trials share."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
-    for name in SHARED:
-        (folder.path / name).mkdir(exist_ok=True)
+    folder.samples.mkdir(exist_ok=True)
+    for name in (one for one in SHARED if (folder.path / one).is_dir()):
         (path / name).symlink_to((folder.path / name).resolve(), target_is_directory=True)
     own = RunFolder(path, folder.cube_uri, folder.task)
     write_json(own.done("ingest"), require(folder, "ingest"))
@@ -298,8 +298,10 @@ def conclude(context: Invocation, asked: Asked, study: optuna.Study, rows: Seque
     shares = importances(study, rows)
     winner = trial_run(asked.content, best.values)
     write_resolved(winner, folder / "best.yaml")
-    draw = {"domains": asked.domains, "shares": shares, "is_larger_better": figure.is_larger_better}
-    draw_trials(rows, words(figure.name), folder / "sweep.png", heading=f"{context.run.name}: {words(figure.name)}", **draw)
+    draw_trials(
+        rows, words(figure.name), folder / "sweep.png", heading=f"{context.run.name}: {words(figure.name)}",
+        domains=asked.domains, shares=shares, is_larger_better=figure.is_larger_better,
+    )  # fmt: skip
     notes = [OPTIMISTIC, *([SEEN_BY_FOLDS] if has_folds(asked.run) else [])]
     result: Record = {
         "task": context.run.task,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -16,13 +16,13 @@ from pipelines.learning.sweep_study import require_optuna, search_rows
 from pipelines.wording import counted
 
 
-def make_sweep_plan(run: AnyRun, config: str | Path | object, overrides: Sequence[str]) -> Json:
+def make_sweep_plan(run: AnyRun, config: str | Path | Mapping[str, object], overrides: Sequence[str]) -> Json:
     """The plan of the ingest and of one trial, as `flows.planning.make_plan` has it, and `sweep`: all trials.
 
     Raises what the search itself would raise before its first trial, but for a study that was made from something else.
     """
     require_optuna()
-    asked = read_asked(task_of(run.task), run, config, overrides)  # type: ignore[arg-type]
+    asked = read_asked(task_of(run.task), run, config, overrides)
     folder = RunFolder.of(run)
     is_ingested = finished(folder, "ingest") is not None
     plan = {**make_plan(run, "train" if is_ingested else "sweep"), "verb": "sweep"}

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator, NullFormatter
 
 from pipelines.files import replacing
-from pipelines.learning.sweep_study import Domain, TrialRow
+from pipelines.learning.sweep_study import Domain, TrialRow, best_of
 from pipelines.products.canvas import INK, MUTED, drawing, tidy, title
 
 FINISHED, BEST, PRUNED, FAILED = "#3b78b5", "#d1495b", "#b8bfc6", "#e0a030"
@@ -62,7 +63,9 @@ def _draw_course(axes: Axes, rows: Sequence[TrialRow], metric: str, *, is_larger
     finished = [row for row in rows if row.value is not None]
     numbers, values = [row.number for row in finished], [row.value or 0.0 for row in finished]
     axes.plot(numbers, values, "o", ms=4.5, color=FINISHED, label="finished", clip_on=False)
-    axes.step(numbers, list(accumulate(values, max if is_larger_better else min)), where="post", color=BEST, label="best so far")
+    axes.step(
+        numbers, list(accumulate(values, partial(_better, is_larger_better))), where="post", color=BEST, label="best so far"
+    )
     for state, colour in (("pruned", PRUNED), ("failed", FAILED)):
         if ended := [row.number for row in rows if row.state == state]:
             along = axes.get_xaxis_transform()
@@ -71,6 +74,10 @@ def _draw_course(axes: Axes, rows: Sequence[TrialRow], metric: str, *, is_larger
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8, ncols=2)
     tidy(axes)
+
+
+def _better(is_larger_better: bool, one: float, other: float) -> float:
+    return max(one, other) if is_larger_better else min(one, other)
 
 
 def _draw_shares(axes: Axes, keys: Sequence[str], shares: Mapping[str, float]) -> None:
@@ -96,7 +103,7 @@ def _draw_slices(
     panels: Any, rows: Sequence[TrialRow], metric: str, domains: Sequence[Domain], *, is_larger_better: bool
 ) -> None:
     finished = [row for row in rows if row.value is not None]
-    best = (max if is_larger_better else min)(finished, key=lambda row: row.value or 0.0)
+    best = best_of(finished, is_larger_better)
     flat: list[Axes] = list(panels.flat)
     for axes, domain in zip(flat, domains, strict=False):
         title(axes, domain.key)
