@@ -121,8 +121,8 @@ nowcasting: env  ## pysteps for the comparison in make bench: built from source 
 
 lock:  ## resolve pyproject.toml and write the locks; pins that still fit stay (UPGRADE=--upgrade: the newest)
 	@test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/python -m $(PIP_INSTALL) '$(UV)'; }
-	@$(RESOLVE) --extra logs --extra medical --extra video --output-file requirements.lock
-	@$(RESOLVE) --extra logs --extra medical --extra video --extra dev --constraint requirements.lock --output-file requirements-dev.lock
+	@$(RESOLVE) --extra logs --extra medical --extra video --extra sweep --output-file requirements.lock
+	@$(RESOLVE) --extra logs --extra medical --extra video --extra sweep --extra dev --constraint requirements.lock --output-file requirements-dev.lock
 
 clean:  ## remove what make made, but not runs/ and data/
 	@rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

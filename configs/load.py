@@ -46,13 +46,8 @@ def load_run(
 
     Raises MissingInput if there is no such file and ConfigError with every mistake found.
     """
-    document = _parse_mapping(path) if isinstance(path, Mapping) else parse_yaml(_read_text(Path(path)), str(path))
-    for override in overrides:
-        _apply_override(document, override)
-    apply_renamed(document, notify)
+    document = read_document(path, overrides, notify=notify, exists=exists)
     tree = tree_of(document.data)
-    if tree is not None:
-        resolve_inputs(document, tree, notify, exists)
     run, errors = _validate(document, tree)
     findings = _check(_valid_sections(document, tree, errors), inputs_must_exist)
     wrong = {key for key, _ in errors}  # the checks got defaults in place of these
@@ -68,6 +63,27 @@ def load_run(
     return run
 
 
+def read_document(
+    path: str | Path | Mapping[str, object],
+    overrides: Sequence[str] = (),
+    *,
+    notify: Notify = log.warning,
+    exists: Callable[[Path], bool] = Path.exists,
+) -> Document:
+    """A config as it is written, with the positions of its keys, and not validated; parameters and errors as of `load_run`.
+
+    Overrides are applied and inputs are relative to the working folder: `load_run` reads its `data` as the same run.
+    """
+    document = _parse_mapping(path) if isinstance(path, Mapping) else parse_yaml(_read_text(Path(path)), str(path))
+    for override in overrides:
+        _apply_override(document, override)
+    apply_renamed(document, notify)
+    tree = tree_of(document.data)
+    if tree is not None:
+        resolve_inputs(document, tree, notify, exists)
+    return document
+
+
 def _check(sections: Sections, inputs_must_exist: bool) -> list[Finding]:
     """What the schema cannot say; with `inputs_must_exist` also whether the files are there."""
     checked = [section for section in sections.values() if isinstance(section, Strict)]
@@ -77,16 +93,18 @@ def _check(sections: Sections, inputs_must_exist: bool) -> list[Finding]:
 
 
 PATTERNS_OF_FILES = ("labels.path", "lesions.masks", "evaluation.reference", "decisions")  # they may name a patient
-WHERE_WORK_RUNS: Any = {"compute": True, "prediction": {"staging"}, "cube": {"staging"}, "monitoring": {"state"}}
+NOT_OF_RESULTS: Any = {
+    "compute": True, "prediction": {"staging"}, "cube": {"staging"}, "monitoring": {"state"}, "sweep": True
+}  # fmt: skip
 
 
 def config_hash(run: AnyRun) -> str:
     """SHA-256 (hex) of the resolved config as canonical JSON; equal for every notation of the same run.
 
-    It does not depend on where work runs or what it needs is kept, nor, of patients' images that are de-identified, on where
-    the originals lie.
+    It does not depend on where work runs or what it needs is kept, on what a search would try, nor, of patients' images that are
+    de-identified, on where the originals lie.
     """
-    content = without_originals(run).model_dump(mode="json", exclude=WHERE_WORK_RUNS)
+    content = without_originals(run).model_dump(mode="json", exclude=NOT_OF_RESULTS)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

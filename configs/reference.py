@@ -21,6 +21,7 @@ PLAIN_NAMES: dict[object, str] = {
     bool: "true / false",
     datetime: "date (ISO 8601, UTC)",
     type(None): "nothing",
+    typing.Any: "value",
 }
 
 

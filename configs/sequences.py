@@ -14,6 +14,7 @@ from configs.privacy import PrivacyConfig
 from configs.run import ModelConfig, Run, TrainingDefaults
 from configs.samples import FramesConfig, SampleAugmentConfig, SampleLabels, SampleSplitConfig, SamplesSource
 from configs.schema import Finding, Sections, Strict
+from configs.sweep import Sweep
 
 if TYPE_CHECKING:
     from models.sequence_model import SequenceModel
@@ -161,6 +162,7 @@ class SampleRun(Run):
     model: SampleModelConfig
     training: SequenceTraining = SequenceTraining()
     prediction: Strict
+    sweep: Sweep = None
     privacy: PrivacyConfig | None = Field(
         None,
         exclude_if=lambda value: value is None,  # runs on what is not of patients do not depend on it

@@ -13,6 +13,7 @@ from flows import cli_cube, cli_house, cli_medical, cli_seg, verbs
 from flows.cli_change import change
 from flows.cli_models import models
 from flows.cli_options import AsJson, DryRun, Finish, Force, Model, ModelAsIs, Overrides, Share, require_alone, with_model
+from flows.cli_sweep import sweep
 from flows.cli_track import track
 from flows.terminal import DONE, Bars, guard, show
 from pipelines.errors import RequestError
@@ -279,6 +280,7 @@ def report(config: Config, overrides: Overrides = None, model: Model = None, jso
     return verbs.stage("report", config, with_model(overrides, model, False), False, json_)
 
 
+command(short_help="Search for better settings on the validation part.")(sweep)
 command(short_help="List trained models: on what they were trained, how good they are.")(models)
 
 

@@ -49,6 +49,12 @@ def monitor_flow(config: str, overrides: list[str] | None = None, restart: bool 
     return carry_out(config, overrides, "monitor", restart=restart, force=force)
 
 
+@flow(name="sweep", **OPTIONS)
+def sweep_flow(config: str, overrides: list[str] | None = None, restart: bool = False) -> Any:
+    """Trials of other settings -> the best of them by the validation part. `config` is a path as the worker sees it."""
+    return carry_out(config, overrides, "sweep", restart=restart, inputs_must_exist=False)
+
+
 @flow(name="run", **OPTIONS)
 def run_flow(
     config: str, overrides: list[str] | None = None, even_if_worse: bool = False, even_if_confounded: bool = False,

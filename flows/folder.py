@@ -121,6 +121,14 @@ def digest_of(record: Json) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def first_difference(key: str, now: object, was: object) -> tuple[str, object, object]:
+    """(key, value now, value then) of the first setting that differs."""
+    if isinstance(now, dict) and isinstance(was, dict):
+        name = next(name for name in {**now, **was} if now.get(name) != was.get(name))
+        return first_difference(f"{key}.{name}", now.get(name), was.get(name))
+    return key, now, was
+
+
 def fingerprints(folder: RunFolder, names: Iterable[str]) -> dict[str, list[int | str]]:
     """name -> [bytes, SHA-256 (hex)] of files below the run's folder; those that are not there are left out."""
     found: dict[str, list[int | str]] = {}

@@ -44,6 +44,12 @@ def carry_out(context: Invocation, verb: str) -> Record:
         with storing(context):
             result = publish.report(task, task.resolve(context, verb))
         return with_place(context, result)
+    if verb == "sweep":
+        from flows.sweep import sweep
+
+        with storing(context):
+            result = sweep(task, context, run_stage)
+        return with_place(context, result)
     stages = stages_needed(task, context, verb)
     if context.is_finishing and verb != "ingest":  # a scene that came in now would put every slice behind
         stages = tuple(stage for stage in stages if stage != "ingest")

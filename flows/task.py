@@ -17,12 +17,13 @@ from configs.load import write_resolved
 from configs.trained import digests, used_by, with_model
 from flows import Json, code
 from flows.copies import format_refusals, source_to_read
-from flows.folder import RunFolder, digest_of, exclusive_run, readable, require, require_model, sweep
+from flows.folder import RunFolder, digest_of, exclusive_run, first_difference, readable, require, require_model, sweep
 from flows.limits import load_run_within_limits
 from flows.steps import Caller, Display, Silent, Steps, call_plainly
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, Verdict
+from pipelines.learning.validation_figures import LOSS, Figure, at_kept_epochs
 from pipelines.products.section import Section
 from pipelines.slices import Slice, SliceDone
 from pipelines.stored_files import files_at
@@ -57,6 +58,8 @@ class Invocation:
     even_if_confounded: bool = False
     is_finishing: bool = False  # slices have done the work: what they left out is not made up for
     force: bool = False  # what is published now may cover less than what was
+    config: str | Path | Mapping[str, object] = ""  # as `open_invocation` was given it, for a search, which changes it
+    overrides: tuple[str, ...] = ()
 
     def allows(self, verdict: Verdict) -> bool:
         """Whether this call may publish a model of that verdict."""
@@ -101,8 +104,9 @@ def open_invocation(
     folder = RunFolder.of(run)
     steps = Steps(folder.steps, shown, call, flow_run)
     insisted = {"even_if_worse": even_if_worse, "even_if_confounded": even_if_confounded, "force": force}
+    given: Any = {"config": config, "overrides": tuple(overrides), **insisted}
     return Invocation(run, folder, steps, restart=restart, retry_refused=retry_refused, source=source, is_finishing=is_finishing,
-                      **insisted)  # fmt: skip
+                      **given)  # fmt: skip
 
 
 @contextmanager
@@ -230,7 +234,7 @@ class TrainedTask(Task, Protocol):
     """
 
     stages: tuple[str, ...] = ("ingest", "train", "evaluate", "predict")
-    verbs: Mapping[str, tuple[str, ...]] = {**{stage: (stage,) for stage in stages}, "run": stages}
+    verbs: Mapping[str, tuple[str, ...]] = {**{one: (one,) for one in stages}, "run": stages, "sweep": ("ingest", "train")}
     is_gated: bool = True
     describes: Mapping[str, tuple[str, ...]]
 
@@ -258,6 +262,19 @@ class TrainedTask(Task, Protocol):
 
     def fit(self, context: Invocation, key: str) -> Record:
         """A trained model in the run's folder: `snapshot`, `model_hash`, `message`."""
+
+    def figures(self, run: Any) -> tuple[Figure, ...]:
+        """What a search may choose by, its default first: each measured on data that validate, none on data that test."""
+        return (Figure(LOSS),)
+
+    def tried(self, run: Any) -> Any:
+        """The run as a trial of a search trains it."""
+        return run
+
+    def validate(self, context: Invocation, record: Record) -> dict[str, float]:
+        """`figures` of the model that `fit` left in the run's folder with that record."""
+        names = [figure.name for figure in self.figures(context.run)]
+        return at_kept_epochs(record.get("training", {}).get("members", ()), names)
 
 
 @runtime_checkable
@@ -311,18 +328,10 @@ def require_unchanged(context: Invocation, task: Task) -> Record:
     for section, values in wanted.items():
         if section == "snapshot" or made_from.get(section) == values:
             continue
-        key, now, was = _first_difference(section, values, made_from.get(section))
+        key, now, was = first_difference(section, values, made_from.get(section))
         problem = f"the model in {context.folder.model} was trained with {key} = {was}, the config says {now}"
         raise RequestError(f"{problem}; run `driftline train CONFIG` first, or set it back")
     return record
-
-
-def _first_difference(key: str, now: object, was: object) -> tuple[str, object, object]:
-    """(key, value now, value then) of the first setting that differs."""
-    if isinstance(now, dict) and isinstance(was, dict):
-        name = next(name for name in {**now, **was} if now.get(name) != was.get(name))
-        return _first_difference(f"{key}.{name}", now.get(name), was.get(name))
-    return key, now, was
 
 
 # ---------------------------------------------------------------- scenes into the one cube of a run

@@ -103,6 +103,15 @@ def plan(verb: str, config: Config, overrides: list[str], as_json: bool) -> int:
     return code_of(content["refused"])
 
 
+def plan_sweep(config: Config, overrides: list[str], as_json: bool) -> int:
+    """How many trials a search has and how long they take; the space is checked."""
+    from configs.load import load_run
+    from flows.sweep_plan import make_sweep_plan, sweep_plan_lines
+
+    content = make_sweep_plan(load_run(config, overrides, inputs_must_exist=False), config, overrides)
+    return show(content, sweep_plan_lines(content), as_json)
+
+
 def init(folder: Path, name: str | None, task: str, output: Path | None, as_json: bool) -> int:
     from configs.paths import text_beside
     from pipelines.sources.proposal import propose_run

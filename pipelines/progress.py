@@ -1,6 +1,6 @@
 """The callback that reports progress: `progress(done, total)`, both counts of the same unit (blocks, windows, steps)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 Progress = Callable[[int, int], None]
 
@@ -10,6 +10,13 @@ def note_progress(progress: Progress, text: str) -> None:
     note: Callable[[str], None] | None = getattr(progress, "note", None)
     if note is not None:
         note(text)
+
+
+def report_epoch(progress: Progress, figures: Mapping[str, float | None]) -> None:
+    """Hands the figures of an epoch to the callback's method `epoch`, where it has one; what that raises ends the training."""
+    report: Callable[[Mapping[str, float | None]], None] | None = getattr(progress, "epoch", None)
+    if report is not None:
+        report(figures)
 
 
 def ignore_progress(done: int, total: int) -> None:

@@ -15,6 +15,7 @@ from configs.networks import PAIR_NETWORKS
 from configs.run import CubeConfig, ModelConfig, Run, StartedTraining
 from configs.schema import Finding, Fraction, Name, Sections, Strict, check_must_beat
 from configs.sites import PairsConfig, SitesSource
+from configs.sweep import Sweep
 
 if TYPE_CHECKING:
     from pipelines.change.method_comparison import Comparison
@@ -127,6 +128,7 @@ class ChangeRun(Run):
     training: ChangeTraining = ChangeTraining()
     evaluation: ChangeEvaluation = ChangeEvaluation()
     prediction: ChangePrediction = ChangePrediction()
+    sweep: Sweep = None
 
 
 # ---------------------------------------------------------------- objects

@@ -14,6 +14,7 @@ from configs.build import build_variables
 from configs.networks import AUTO, AutoModel, ConvLSTMModel, HistoryModel, Model, ModelOrAuto, build_network
 from configs.run import CubeRun, StartedTraining, VariableConfig
 from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate
+from configs.sweep import Sweep
 from configs.tasks.forecast_baselines import (
     DEFAULT_BASELINES,
     MOVING_BASELINES,
@@ -245,6 +246,7 @@ class ForecastRun(CubeRun):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     prediction: PredictionConfig = PredictionConfig()
+    sweep: Sweep = None
 
     @property
     def network(self) -> Model:

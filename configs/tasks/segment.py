@@ -15,6 +15,7 @@ from configs.run import CubeRun, TrainingDefaults, VariableConfig
 from configs.schema import Finding, Fraction, Name, Sections, Seed, Strict, UtcDate, check_must_equal
 from configs.sites import PairsConfig, SitesSource
 from configs.sources import Source
+from configs.sweep import Sweep
 
 if TYPE_CHECKING:
     from models.segmenter import Segmenter
@@ -137,6 +138,7 @@ class SegmentRun(CubeRun):
     training: ClassTraining = ClassTraining()
     evaluation: ClassEvaluationConfig = ClassEvaluationConfig()
     prediction: ClassPrediction = ClassPrediction()
+    sweep: Sweep = None
 
 
 # ---------------------------------------------------------------- objects

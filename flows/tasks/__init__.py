@@ -26,6 +26,7 @@ FLOWS = (
     "verify",
     "monitor",
     "run",
+    "sweep",
 )  # in flows.entrypoints; `report` takes seconds: no flow
 
 

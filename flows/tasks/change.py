@@ -24,6 +24,7 @@ from flows.trained import check_start
 from pipelines.errors import RequestError
 from pipelines.files import write_text
 from pipelines.learning.result import Evaluation
+from pipelines.learning.validation_figures import Figure
 from pipelines.products.section import Section
 from pipelines.slices import Slice, SliceDone
 from pipelines.wording import counted
@@ -169,6 +170,14 @@ class Change(TrainedTask):
             "training": {"members": [dict(network.report) for network in networks]},
             "message": f"trained {counted(len(networks), 'network')}, each without one group of sites",
         }
+
+    def figures(self, run: ChangeRun) -> tuple[Figure, ...]:
+        """Networks are followed on windows of sites that they learn from: no epoch has a figure."""
+        return (Figure("f1", is_larger_better=True, per_epoch=""),)
+
+    def validate(self, context: Invocation, record: Record) -> dict[str, float]:
+        """On the groups of sites that the networks have not seen, at the threshold that was chosen there."""
+        return {"f1": record["calibration_f1"]}
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         """Models, change indices with a chosen threshold, and those with a threshold without labels, on groups left out.

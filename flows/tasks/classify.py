@@ -16,6 +16,7 @@ from flows.sample_runs import StoredSamples, load_samples
 from flows.task import Invocation, Record
 from flows.tasks.samples import SampleTask, held_out_or_all, load_model, single_frames
 from pipelines.learning.result import Evaluation, NoTruth
+from pipelines.learning.validation_figures import LOSS, Figure
 from pipelines.products.section import Section
 from pipelines.wording import counted
 
@@ -70,6 +71,9 @@ class Classify(SampleTask):
         if not context.run.is_stepped:
             return super().tabulate(context, stored, answer_NK, is_held_out_N, outputs, evaluation)
         return step_rows(stored.table, outputs, answer_NK, is_held_out_N, context.run.clock)
+
+    def figures(self, run: SampleRun) -> tuple[Figure, ...]:
+        return Figure("accuracy", is_larger_better=True, per_epoch="accuracy"), Figure(LOSS)
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         """The networks and the references on the groups that they have not seen; and metadata alone."""

@@ -16,6 +16,7 @@ from flows.sample_runs import StoredSamples, kept_of, load_samples
 from flows.task import Building, Invocation, Record
 from flows.tasks.samples import ANSWERED_BY, SampleTask, build_one, lineage_of, load_model
 from pipelines.learning.result import Evaluation, NoTruth
+from pipelines.learning.validation_figures import LOSS, Figure
 from pipelines.products.section import Section
 from pipelines.wording import counted
 
@@ -55,6 +56,9 @@ class Detect(SampleTask):
 
     def recipe(self, context: Invocation, samples: LabelledSamples) -> SampleRecipe:
         return config.recipe_of(context.run, decoder(samples.table.layout.size, MOST_BOXES, LEAST_SCORE))
+
+    def figures(self, run: config.DetectRun) -> tuple[Figure, ...]:
+        return Figure("ap50", is_larger_better=True, per_epoch="ap50"), Figure(LOSS)
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         """The networks and the references on the groups that they have not seen."""

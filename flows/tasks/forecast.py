@@ -41,6 +41,7 @@ from flows.tasks.forecast_tiles import arrange, arrange_rival, load_model, predi
 from flows.trained import describe as describe_training
 from pipelines.calendar import date_text
 from pipelines.learning.result import Evaluation, members_text
+from pipelines.learning.validation_figures import Figure
 from pipelines.products.section import Section
 from pipelines.slices import Slice, SliceDone
 from pipelines.wording import counted
@@ -67,6 +68,7 @@ class Forecast(TrainedTask):
         **{stage: (stage,) for stage in (*stages, "verify")},
         "train": ("choose", "train"),
         "run": stages,
+        "sweep": ("ingest", "train"),
     }
     sliced, pieces, made = ("predict",), "regions", "predicted"
     describes: Mapping[str, tuple[str, ...]] = {"samples": ("variables", "context", "horizon", "steps"), "model": ()}
@@ -155,6 +157,23 @@ class Forecast(TrainedTask):
         from flows.tasks.forecast_training import fit_networks
 
         return fit_networks(self, context, key, partial(save, self, context))
+
+    def figures(self, run: ForecastRun) -> tuple[Figure, ...]:
+        return (Figure("mean_absolute_error"),)
+
+    def tried(self, run: ForecastRun) -> ForecastRun:
+        """Not refitted: the networks know nothing of the validation part."""
+        return run.model_copy(update={"training": run.training.model_copy(update={"refit": False})})
+
+    def validate(self, context: Invocation, record: Record) -> dict[str, float]:
+        """In the unit of the variable; of several variables the mean, each over its spread."""
+        from pipelines.learning.choice import tally_errors
+
+        do, forecaster = partial(context.steps.do, "validate"), load_model(context)[0]
+        cache = do("open the windows", lambda show: reopen(context, record["snapshot"], forecaster, show))
+        windows = cache.windows("validation")
+        errors = do("compare on the validation part", lambda show: tally_errors({config.MODEL: forecaster}, windows, show))
+        return {"mean_absolute_error": errors.means()[config.MODEL]}
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         from configs.tasks.forecast_baselines import describe_baselines, sentence_of

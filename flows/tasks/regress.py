@@ -15,6 +15,7 @@ from flows.sample_runs import load_samples
 from flows.task import Invocation, Record
 from flows.tasks.samples import SampleTask, held_out_or_all, load_model, single_frames
 from pipelines.learning.result import Evaluation, NoTruth
+from pipelines.learning.validation_figures import LOSS, Figure
 from pipelines.products.section import Section
 from pipelines.wording import counted
 
@@ -47,6 +48,9 @@ class Regress(SampleTask):
 
     def recipe(self, context: Invocation, samples: LabelledSamples) -> SampleRecipe:
         return config.recipe_of(context.run)
+
+    def figures(self, run: config.RegressRun) -> tuple[Figure, ...]:
+        return Figure("mean_absolute_error", per_epoch="mean_absolute_error"), Figure(LOSS)
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         """The networks and the references on the groups that they have not seen; and metadata alone."""

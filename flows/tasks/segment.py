@@ -32,6 +32,7 @@ from flows.tasks.segment_cubes import (
 )
 from pipelines.errors import RequestError
 from pipelines.learning.result import Evaluation, NoTruth
+from pipelines.learning.validation_figures import LOSS, Figure
 from pipelines.products.section import Section
 from pipelines.slices import Slice, SliceDone
 from pipelines.wording import counted
@@ -170,6 +171,22 @@ class Segment(TrainedTask):
             "message": f"trained {counted(len(learners), 'network')} from {counted(len(samples.labels), 'label')}, each without "
             f"one {'group of sites' if has_sites(run) else 'fold of blocks'}",
         }
+
+    def figures(self, run: SegmentRun) -> tuple[Figure, ...]:
+        """The one that the evaluation compares by first."""
+        accuracy, mean_f1 = (Figure(name, is_larger_better=True) for name in ("accuracy", "mean_f1"))
+        named = (mean_f1, accuracy) if run.evaluation.measure == "mean_f1" else (accuracy, mean_f1)
+        return (*named, Figure(LOSS))
+
+    def validate(self, context: Invocation, record: Record) -> dict[str, float]:
+        """On the blocks (sites) that validated each network, mapped in tiles."""
+        from pipelines.inference.validation_labels import score_validation
+
+        run, model = context.run, load_model(context, "validate")
+        samples, recipe = open_samples(context, "validate", model.classes), config.build_recipe(run)
+        tile_px = side_of_tiles(run, samples)
+        scored = context.steps.do("validate", "score the labels", lambda _: score_validation(samples, model, recipe, tile_px))
+        return {**scored, **super().validate(context, record)}
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         """The networks and the references on the folds that they have not seen; by dates seen; and metadata alone."""

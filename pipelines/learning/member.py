@@ -247,7 +247,7 @@ class EpochEnd(Callback):
 
     def __init__(
         self, training: EpochBatches, validation: EpochBatches, key: str, path: Path, progress: Callable[[int], None],
-        note: Callable[[str], None] | None = None, *, keeps_last: bool = False,
+        note: Callable[[Row], None] | None = None, *, keeps_last: bool = False,
     ):  # fmt: skip
         self.keeps_last = keeps_last
         self.training, self.validation, self.path = training, validation, path
@@ -302,7 +302,7 @@ class EpochEnd(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=int(row["epoch"] or 0))
         if self._note is not None:
-            self._note(describe_row(row))
+            self._note(row)
 
     def _publish(self, trainer: Trainer) -> None:
         part = self.path.with_suffix(".part")

@@ -49,7 +49,7 @@ from pipelines.learning.member import (
     relayed,
 )
 from pipelines.predictors import Trainable
-from pipelines.progress import Progress, note_progress
+from pipelines.progress import Progress, note_progress, report_epoch
 
 __all__ = ["Loss", "MemberReport", "Score", "TrainingReport", "TrainingSettings", "train"]
 
@@ -96,7 +96,8 @@ def train(
     `folder` gets `logs/member-0.csv` ... (and TensorBoard files where tensorboard is installed) and `resume/`, from which
     an interrupted run goes on; members that are finished there are not trained again. `key` names what else the result
     depends on (cube snapshot, model config): resume state with another key, settings or data is set aside.
-    `progress(done, total)` counts optimiser steps over all members. `score` is measured beside the validation loss and is in the
+    `progress(done, total)` counts optimiser steps over all members; its method `epoch`, where it has one and there is one device,
+    gets each row of the curve and may raise to end the training. `score` is measured beside the validation loss and is in the
     curve; it chooses nothing.
 
     With `devices` > 1 this is distributed data parallel in spawned processes: the calling script needs the usual
@@ -124,7 +125,7 @@ def train(
         is_resumed = state is not None
         if state is None or not state["finished"]:
             task = MemberTask(forecaster, i, loss, settings, steps, target_of, weight_of, score)
-            note = partial(note_progress, progress) if progress is not None and settings.devices == 1 else None
+            note = partial(_tell, progress) if progress is not None and settings.devices == 1 else None
             with relayed(show) if settings.devices > 1 else nullcontext(show) as carried:
                 keeps_last = settings.stop_after is not None
                 epoch_end = EpochEnd(training, validation, run_key, resume, carried, note, keeps_last=keeps_last)
@@ -267,6 +268,11 @@ def _tensorboard(resume: Path) -> TensorBoardLogger | bool:
         log.info("tensorboard is not installed (extra `logs`): the curves are written as CSV only")
         return False
     return TensorBoardLogger(resume.parents[1], name="logs", version=resume.stem)
+
+
+def _tell(progress: Progress, row: Row) -> None:
+    note_progress(progress, describe_row(row))
+    report_epoch(progress, row)
 
 
 def _shifted(progress: Progress | None, first: int, total: int) -> Callable[[int], None]:

@@ -200,3 +200,14 @@ def test_a_span_of_a_file_that_is_not_there_is_refused_by_line(here: Path) -> No
         file.write("\nc44,0,2,left,g3")
     with pytest.raises(RequestError, match=r"spans.csv, line 10: c44 names no file below source.path: correct the name"):
         carry_out("ingest", STEPS)
+
+
+def test_a_search_compares_the_accuracy_of_groups_that_validate(here: Path) -> None:
+    pytest.importorskip("optuna", reason="needs driftline[sweep]")
+    write_clips(here, 48)
+    space = {"training.learning_rate": [0.03, 1e-6]}
+    result = carry_out("sweep", {**TINY, "sweep": {"space": space, "sampler": "grid", "pruner": "none"}})
+    assert result["best"]["values"] == {"training.learning_rate": 0.03}
+    assert result["best"]["value"] > 0.9
+    assert result["trials"]["finished"] == 2
+    assert any("another fold" in line for line in result["lines"])

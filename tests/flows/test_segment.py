@@ -171,3 +171,12 @@ def test_a_changed_label_file_asks_for_another_training(made: np.ndarray) -> Non
     Path("points.csv").write_text("\n".join(Path("points.csv").read_text().splitlines()[:-20]))
     with pytest.raises(RequestError, match=r"points.csv has changed since the model was trained"):
         carry_out("evaluate", config)
+
+
+def test_a_search_scores_the_labels_of_the_blocks_that_validate(made: np.ndarray) -> None:
+    pytest.importorskip("optuna", reason="needs driftline[sweep]")
+    config = write_config(sweep={"space": {"training.window_px": [4]}, "trials": 1})
+    result = carry_out("sweep", config, "training.epochs=4")
+    figures = result["best"]["figures"]
+    assert list(figures) == ["accuracy", "mean_f1", "validation_loss"]
+    assert figures["accuracy"] > 0.7

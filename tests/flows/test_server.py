@@ -159,7 +159,8 @@ def test_every_deployment_runs_with_complete_history(served: Served) -> None:
     assert {d["name"] for d in api.post("/deployments/filter", {})} == set(FLOWS)
     for name in [*(verb for verb in task_of("forecast").verbs if verb in FLOWS), "monitor"]:  # each needs the one before
         config = "watched.yaml" if name == "monitor" else "tiny.yaml"
-        run = served.start(name, config=config)
+        given = {"overrides": ["sweep={space: {training.learning_rate: [0.03]}, trials: 1}"]} if name == "sweep" else {}
+        run = served.start(name, config=config, **given)
         state = served.end_of(run)
         assert state["type"] == "COMPLETED", (name, state["message"])
         recorded = api.post("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})

@@ -93,6 +93,15 @@ class Fake:
         context.folder.model.write_text(f"model {context.run.setting}")
         return {"snapshot": "S1", "model_hash": f"model {context.run.setting}", "message": "trained"}
 
+    def figures(self, run: FakeRun) -> Any:
+        raise NotImplementedError
+
+    def tried(self, run: FakeRun) -> FakeRun:
+        return run
+
+    def validate(self, context: Invocation, record: Record) -> dict[str, float]:
+        raise NotImplementedError
+
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         self.done.append("evaluate")
         is_good = context.run.score > 0

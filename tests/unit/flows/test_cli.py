@@ -41,6 +41,7 @@ COMMANDS = (
     "init",
     "ingest",
     "train",
+    "sweep",
     "evaluate",
     "predict",
     "verify",
