@@ -5,12 +5,15 @@ from configs.tasks.classify import ClassifyRun
 from configs.tasks.detect import DetectRun
 from configs.tasks.follow_up import FollowUpRun
 from configs.tasks.forecast import ForecastRun
+from configs.tasks.generate import GenerateRun
 from configs.tasks.monitor import MonitorRun
 from configs.tasks.pair import PairRun
 from configs.tasks.regress import RegressRun
 from configs.tasks.segment import SegmentRun
 
-AnyRun = ForecastRun | MonitorRun | ChangeRun | PairRun | SegmentRun | ClassifyRun | RegressRun | DetectRun | FollowUpRun
+AnyRun = (
+    ForecastRun | MonitorRun | ChangeRun | PairRun | SegmentRun | ClassifyRun | RegressRun | DetectRun | GenerateRun | FollowUpRun
+)
 Tree = type[AnyRun]
 TASKS: dict[str, Tree] = {
     "forecast": ForecastRun,
@@ -21,6 +24,7 @@ TASKS: dict[str, Tree] = {
     "classify": ClassifyRun,
     "regress": RegressRun,
     "detect": DetectRun,
+    "generate": GenerateRun,
     "follow_up": FollowUpRun,
 }
 DEFAULT = "forecast"

@@ -15,6 +15,7 @@ TASKS = {
     "classify": "flows.tasks.classify:Classify",
     "regress": "flows.tasks.regress:Regress",
     "detect": "flows.tasks.detect:Detect",
+    "generate": "flows.tasks.generate:Generate",
     "follow_up": "flows.tasks.follow_up:FollowUp",
 }
 FLOWS = (

@@ -64,7 +64,9 @@ def test_the_made_series_of_volumes_are_where_their_module_writes_them(tmp_path,
     assert runs["dynamic-series"].labels.classes == list(TISSUES)
 
 
-@pytest.mark.parametrize("name", ["mnist-rows", "moving-digits", "moving-boxes", "lung-ultrasound", "tree-cover"])
+@pytest.mark.parametrize(
+    "name", ["mnist-rows", "moving-digits", "moving-boxes", "lung-ultrasound", "tree-cover", "generate-digits"]
+)
 def test_the_ready_made_runs_on_samples_are_whole(name):
     assert load_run(ROOT / "configs" / f"{name}.yaml", inputs_must_exist=False).name == name
 
