@@ -150,13 +150,13 @@ class Generate(TrainedTask):
         tested_PHW = x_NHW[parts.test_P]
         nats = {MODEL: do("score the test images", lambda show: score_images(model, tested_PHW, show))}
         for name in run.evaluation.references:
-            nats[name] = do(f"score {name}", lambda _, name=name: self.reference(context, x_NHW, parts, name))
+            nats[name] = do(f"score {name}", partial(self.reference, context, x_NHW, parts, name))
         group_P, asked = parts.group_N[parts.test_P], config.build_asked(run)
         pixels = tested_PHW[0].size
         evaluation = do("compare", lambda _: conclude_images(nats, group_P, pixels, parts.counts, asked))
         return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
 
-    def reference(self, context: Invocation, x_NHW: np.ndarray, parts: ImageParts, name: str) -> np.ndarray:
+    def reference(self, context: Invocation, x_NHW: np.ndarray, parts: ImageParts, name: str, show: Any) -> np.ndarray:
         """nats_P of the test images by a reference that learns from what the network learns from."""
         from models.baselines.pixel_references import BernoulliMixture, IndependentPixels, LogisticPixels
 

@@ -6,8 +6,8 @@
 pixel by pixel without an approximation. Larochelle & Murray 2011, "The neural autoregressive distribution estimator"; van den
 Oord et al. 2016, "Pixel recurrent neural networks", arXiv:1601.06759.
 
-`forward(x_BHW) -> logit_BHW` reads whole images, in training; `logit_at` is the same at one pixel, in drawing. x is float, 0 or 1.
-Shapes: B images, H rows, W columns.
+`forward(x_BHW) -> logit_BHW` reads whole images, in training; `logit_at` is the same at one pixel, in drawing. Shapes: B images,
+H rows, W columns; x is float, 0 or 1.
 """
 
 from abc import abstractmethod

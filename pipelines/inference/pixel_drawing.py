@@ -45,6 +45,8 @@ def draw_images(
     Ancestral: each pixel is drawn from p(x_i | those before), so the whole is an exact draw of what the model says.
     """
     images, height, width = known_BHW.shape
+    if images == 0:
+        return known_BHW.copy(), np.zeros(0)
     chance = torch.Generator().manual_seed(seed)
     x_BHW = torch.zeros(known_BHW.shape)
     x_BHW[:, :given_rows] = torch.from_numpy(known_BHW[:, :given_rows].astype(np.float32))

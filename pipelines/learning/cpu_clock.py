@@ -5,25 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from pipelines.learning.epoch_batches import Batch
-from pipelines.learning.member import Score
+    from pipelines.learning.epoch_batches import Batch
+    from pipelines.learning.member import Score
 
 CPU_SECONDS = "cpu_seconds"
 
 
 def cpu_clock() -> Score:
     """Seconds of CPU since this call, read after every epoch; validation counts."""
+    from pipelines.learning.member import Score  # loads torch, which a report need not wait for
+
     return Score(CPU_SECONDS, _nothing, partial(_since, time.process_time()))
 
 
-def _nothing(y: torch.Tensor, batch: Batch) -> torch.Tensor:
-    return torch.zeros(1)
+def _nothing(y: Tensor, batch: Batch) -> Tensor:
+    return y.new_zeros(1)
 
 
-def _since(start: float, parts: Sequence[torch.Tensor]) -> float:
+def _since(start: float, parts: Sequence[Tensor]) -> float:
     return time.process_time() - start
 
 
