@@ -17,7 +17,7 @@ from pipelines.products.label_products import LabelLineage, write_index
 
 ARRAYS, NEW, COMPLETED, QUICKLOOK = "images.npz", "new-images.png", "completions.png", "quicklook.png"
 MOST_NEW, MOST_COMPLETED = 24, 10  # in a picture beside their neighbours; completed images
-GAP_PX, GAP = 2, 0.5  # between images, and its grey
+GAP_PX, GAP, DIM = 2, 0.5, 0.7  # between images, and its grey; of white in training images
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,15 @@ def write_images(drawn: Drawn, completed: Completed, lineage: LabelLineage, prod
 
 
 def draw_pairs(axes: Axes, drawn: Drawn) -> None:
-    """New images in the upper row of each pair, the nearest training image below."""
+    """New images in the upper row of each pair, below, dimmer, the nearest training image."""
     count, columns = min(MOST_NEW, len(drawn.x_BHW)), 8
     rows = -(-count // columns)
     blank = np.full((2 * rows * columns, *drawn.x_BHW.shape[1:]), GAP)
     for n in range(count):
         at = 2 * columns * (n // columns) + n % columns
-        blank[at], blank[at + columns] = drawn.x_BHW[n], drawn.near_BHW[n]
+        blank[at], blank[at + columns] = drawn.x_BHW[n], DIM * drawn.near_BHW[n]
     usual = "" if drawn.usual is None else f"; of test images {drawn.usual:.0f}"
-    title = f"New images, each above the nearest training image: {drawn.median_apart:.0f} pixels differ in the median{usual}"
+    title = f"New images; below, dimmer, the nearest training image: {drawn.median_apart:.0f} pixels differ in the median{usual}"
     show(axes, mosaic(blank, columns), title)
 
 
