@@ -78,12 +78,12 @@ class BernoulliMixture:
 class LogisticPixels:
     """Each pixel by logistic regression on all pixels before it: the fully visible belief network (Frey et al. 1996).
 
-    One masked matrix, learnt by Adam in steps of 100 images; the epoch with the fewest nats on held-out images is kept, and three
-    worse ones in a row end it.
+    One masked matrix, learnt by Adam in steps of 100 images; the epoch with the fewest nats on held-out images is kept, and five
+    worse ones in a row end it, or so many steps.
     """
 
-    def __init__(self, seed: int = 0, epochs: int = 20, learning_rate: float = 1e-3):
-        self.seed, self.epochs, self.learning_rate = seed, epochs, learning_rate
+    def __init__(self, seed: int = 0, most_steps: int = 12_000, learning_rate: float = 1e-3):
+        self.seed, self.most_steps, self.learning_rate = seed, most_steps, learning_rate
 
     def fit(self, x_PHW: np.ndarray, held_out_VHW: np.ndarray) -> LogisticPixels:
         self.weight_DD, self.bias_D = seeded(self.seed, lambda: self._learnt(flat(x_PHW), held_out_VHW))
@@ -95,7 +95,7 @@ class LogisticPixels:
         weight_DD, bias_D = torch.zeros(pixels, pixels, requires_grad=True), torch.logit(p_D).requires_grad_()
         optimizer = torch.optim.Adam([weight_DD, bias_D], lr=self.learning_rate)
         best, least, worse = (weight_DD, bias_D), np.inf, 0
-        for _ in range(self.epochs):
+        for _ in range(-(-self.most_steps // -(-len(x_PD) // 100))):
             for rows in torch.randperm(len(x_PD)).split(100):
                 x_BD = torch.from_numpy(x_PD[rows.numpy()])
                 optimizer.zero_grad()
@@ -106,7 +106,7 @@ class LogisticPixels:
             reached, worse = float(self.nats(held_out_VHW).mean()), worse + 1
             if reached < least:
                 best, least, worse = (self.weight_DD, self.bias_D), reached, 0
-            if worse == 3:
+            if worse == 5:
                 break
         return best
 

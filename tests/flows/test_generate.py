@@ -22,8 +22,8 @@ TINY: dict[str, Any] = {
     "binarise": {"how": "threshold"},
     "split": {"test": "test", "validation_parts": 5},
     "model": {"kind": "pixel_rnn", "hidden": 16, "above": 1, "embedding": 8},
-    "training": {"epochs": 8, "accelerator": "cpu", "learning_rate": 0.03},
-    "evaluation": {"must_equal": ["independent", "mixture", "logistic"], "components": 4, "max_nats": 15},
+    "training": {"epochs": 5, "accelerator": "cpu", "learning_rate": 0.03},
+    "evaluation": {"references": ["independent", "mixture"], "components": 4, "max_nats": 15},
     "prediction": {"images": 9, "completed": 3, "completions": 2},
 }
 
@@ -61,7 +61,7 @@ def test_the_entropy_of_the_source_is_approached_and_its_images_are_drawn(images
     assert ENTROPY - 3 * error < methods["model"]["nats"] < ENTROPY + 3 * error + 0.3
     assert methods["model"]["bits_per_dimension"] == pytest.approx(methods["model"]["nats"] / (36 * np.log(2)))
     curve = read_json("stages/train.json")["training"]["members"][0]["curve"]
-    assert [row["epoch"] for row in curve] == list(range(9))
+    assert [row["epoch"] for row in curve] == list(range(6))
     assert all(a["cpu_seconds"] < b["cpu_seconds"] for a, b in pairwise(curve))
     with np.load(folder / "products" / "images.npz") as arrays:
         drawn = {name: arrays[name] for name in arrays.files}

@@ -62,7 +62,7 @@ def test_images_are_drawn_as_often_as_their_probability_says() -> None:
     assert np.abs(found - expected).max() < 4 * np.sqrt(0.25 / draws)
 
 
-@pytest.mark.parametrize("reference", [IndependentPixels(), BernoulliMixture(3), LogisticPixels(epochs=2)])
+@pytest.mark.parametrize("reference", [IndependentPixels(), BernoulliMixture(3), LogisticPixels(most_steps=6)])
 def test_references_are_probabilities_of_images_too(reference: IndependentPixels | BernoulliMixture | LogisticPixels) -> None:
     rng = np.random.default_rng(0)
     x_PHW = (rng.random((400, 3, 3)) < rng.choice([0.1, 0.8], (400, 1, 1))).astype(np.uint8)
@@ -78,6 +78,15 @@ def test_a_mixture_finds_two_kinds_of_images_and_independent_pixels_do_not() -> 
     entropy = np.log(2) + 20 * -(0.1 * np.log(0.1) + 0.9 * np.log(0.9))  # which kind is known from 20 pixels
     assert BernoulliMixture(2).fit(*split).nats(x_PHW[1500:]).mean() == pytest.approx(entropy, abs=0.4)
     assert IndependentPixels().fit(*split).nats(x_PHW[1500:]).mean() == pytest.approx(20 * np.log(2), abs=0.4)
+
+
+def test_logistic_regression_finds_that_a_pixel_is_like_the_one_above() -> None:
+    rng = np.random.default_rng(0)
+    changes = rng.random((2500, 3, 4)) < np.array([0.5, 0.1, 0.1])[:, None]
+    x_PHW = np.logical_xor.accumulate(changes, axis=1).astype(np.uint8)
+    entropy = 4 * np.log(2) - 8 * (0.1 * np.log(0.1) + 0.9 * np.log(0.9))
+    fitted = LogisticPixels(learning_rate=0.03).fit(x_PHW[:1200], x_PHW[1200:1500])
+    assert fitted.nats(x_PHW[1500:]).mean() == pytest.approx(entropy, abs=0.25)
 
 
 def test_the_nearest_training_image_of_a_copy_is_its_original() -> None:
