@@ -28,12 +28,12 @@ TINY: dict[str, Any] = {
 }
 
 
-def write_images(folder: Path, count: dict[str, int]) -> None:
+def write_images(folder: Path, count: dict[str, int], side: int = SIDE) -> None:
     """Each row is the row above with a tenth of the pixels flipped; the first row is noise. Entropy: `ENTROPY` nats."""
     rng = np.random.default_rng(0)
     folder.mkdir()
     for part, images in count.items():
-        x = rng.random((images, SIDE, SIDE)) < np.where(np.arange(SIDE) == 0, 0.5, FLIPPED)[:, None]
+        x = rng.random((images, side, side)) < np.where(np.arange(side) == 0, 0.5, FLIPPED)[:, None]
         x = (np.logical_xor.accumulate(x, axis=1) * 255).astype(np.uint8)
         for kind, head, values in (
             ("images-idx3-ubyte.gz", (0x803, *x.shape), x),
@@ -85,8 +85,9 @@ def test_the_row_lstm_is_trained_by_the_same_verbs_and_its_model_is_used_elsewhe
     assert first < SIDE * SIDE * np.log(2) - 2
     carry_out("run", TINY, name="other", model={"use": "runs/tiny"}, evaluation=asked)
     assert read_json("evaluation.json", "other")["methods"]["model"]["nats"] == pytest.approx(first, rel=1e-6)
+    write_images(images / "small", {"train": 20, "test": 20}, side=4)
     with pytest.raises(RequestError, match=r"the images have 4 x 4 pixels, the model was trained on 6 x 6 pixels"):
-        carry_out("run", {**TINY, "frames": {"size": [4, 4]}}, name="third", model={"use": "runs/tiny"}, evaluation=asked)
+        carry_out("run", {**TINY, "source": {"kind": "idx", "path": "small"}}, name="third", model={"use": "runs/tiny"})
 
 
 @pytest.mark.parametrize(
