@@ -194,8 +194,8 @@ class Generate(TrainedTask):
         completed = Completed(
             x_NHW[own_P], tuple(names_N[own_P]), rows, lower_BHW.reshape(*shape, *x_NHW.shape[1:]), lower_B.reshape(shape)
         )
-        work = partial(write_images, drawn, completed, lineage_of(context), building.products, building.pictures)
-        do("write images", lambda _: work())
+        write = partial(write_images, drawn, completed, lineage_of(context), building.products, building.pictures)
+        do("write images", lambda _: write())
         figures = {"images": len(new_BHW), "completed": len(own_P), "nearest_px": drawn.median_apart, "usual_px": drawn.usual}
         message = f"{counted(len(new_BHW), 'new image')}, {counted(len(own_P), 'image')} completed"
         return {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], **figures, "message": message}

@@ -100,7 +100,7 @@ class LogisticPixels:
                 x_BD = torch.from_numpy(x_PD[rows.numpy()])
                 optimizer.zero_grad()
                 logit_BD = torch.addmm(bias_D, x_BD, weight_DD.tril(-1).T)
-                nats_per_image(logit_BD[:, None], x_BD[:, None], torch.ones(len(x_BD))).backward()  # type: ignore[no-untyped-call]
+                nats_per_image(logit_BD[:, None], x_BD[:, None], torch.ones(len(x_BD))).backward()
                 optimizer.step()
             self.weight_DD, self.bias_D = weight_DD.detach().tril(-1), bias_D.detach().clone()
             reached, worse = float(self.nats(held_out_VHW).mean()), worse + 1

@@ -62,8 +62,12 @@ class MaskedRowLSTM(PixelNetwork):
     def image_flops(self) -> int:
         config = self.config
         products = sum(layer.weight.numel() for layer in self.modules() if isinstance(layer, nn.Linear))
-        state = sum(layer.of_state.numel() for layer in self.layers if isinstance(layer, RowLayer))
+        state = sum(layer.of_state.numel() for layer in self.row_layers)
         return 2 * config.height * config.width * (self.first.weight.numel() + products + state)
+
+    @property
+    def row_layers(self) -> tuple["RowLayer", ...]:
+        return tuple(layer for layer in self.layers if isinstance(layer, RowLayer))
 
     def _masked(self) -> Tensor:
         """The weight of the first convolution with mask A: nothing from its own pixel on."""
@@ -75,7 +79,7 @@ class MaskedRowLSTM(PixelNetwork):
     def logits(self, x_BHW: Tensor) -> Tensor:
         x_BFHW = torch.conv2d(x_BHW[:, None], self._masked(), self.first.bias, padding=FIRST // 2)
         x_FHBW = x_BFHW.permute(1, 2, 0, 3)
-        for layer in self.layers:
+        for layer in self.row_layers:
             x_FHBW, _ = layer(x_FHBW, layer.start(x_FHBW))
         return self._answer(x_FHBW).permute(1, 0, 2)
 
@@ -86,7 +90,7 @@ class MaskedRowLSTM(PixelNetwork):
 
     def start(self, x_BHW: Tensor) -> PixelState:
         empty = x_BHW.new_zeros(2 * self.config.hidden, 1, len(x_BHW), x_BHW.shape[2])
-        return tuple(part for layer in self.layers for part in layer.start(empty))  # type: ignore[operator]
+        return tuple(part for layer in self.row_layers for part in layer.start(empty))
 
     def logit_at(self, x_BHW: Tensor, y: int, x: int, state: PixelState) -> tuple[Tensor, PixelState]:
         """The row is computed anew for each of its pixels; its own state counts from the next row on."""
@@ -101,8 +105,8 @@ class MaskedRowLSTM(PixelNetwork):
         rows_BHW = pad(x_BHW, (side, side, side, 0))[:, y : y + side + 1]
         weight = self._masked()[:, :, : side + 1]
         x_FHBW = torch.conv2d(rows_BHW[:, None], weight, self.first.bias).permute(1, 2, 0, 3)
-        after = []
-        for k, layer in enumerate(self.layers):
+        after = list[Tensor]()
+        for k, layer in enumerate(self.row_layers):
             x_FHBW, state = layer(x_FHBW, before[2 * k : 2 * k + 2])
             after += state
         return self._answer(x_FHBW)[0], tuple(after)
