@@ -134,6 +134,18 @@ def preview_samples(run: Any) -> tuple[SampleLayout, int, tuple[str, ...], tuple
     return first_layout(source, listing, frames), len(listing.samples), notes, tuple(one.reason for one in listing.refused)
 
 
+def flops_of(run: Any, layout: SampleLayout) -> tuple[int, int]:
+    """(operations of one network for one sample, networks)."""
+    if run.task == "generate":
+        from configs.tasks.generate import build_model
+
+        return build_model(run, layout.size).flops((1, *layout.size)), 1
+    from configs.sequences import build_learner
+
+    network = build_learner(run.model, layout, ("a", "b"), 0)
+    return network.flops((1, *layout.shape)), (1 if run.split.test else run.split.folds) * run.split.networks
+
+
 def plan_samples(
     run: Any, folder: RunFolder, stages: tuple[str, ...], *, reads_source: bool, ingested: Record | None = None
 ) -> tuple[Extent, list[PlannedStep]]:
@@ -149,11 +161,7 @@ def plan_samples(
         layout, count = table.layout, len(table)
     sizes = layout.frames, layout.frames, layout.size, len(layout.bands), layout.dtype.itemsize, count
     extent = Extent(*sizes, notes, refused=refused if reads_source else (), to_read=read_by(ingested))
-    from configs.sequences import build_learner
-
-    network = build_learner(run.model, layout, ("a", "b"), 0)
-    each = network.flops((1, *layout.shape))
-    networks = (1 if run.split.test else run.split.folds) * run.split.networks
+    each, networks = flops_of(run, layout)
     shown = run.training.per_epoch or count
     start = partial(estimate, machine=extent.machine)
     speed = (MAPS_FLOP_S if run.task == "detect" else TRAIN_FLOP_S) * extent.machine.training

@@ -28,6 +28,7 @@ from models.networks.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
 from models.networks.simvp_forecaster import SimVPForecaster, SimVPForecasterConfig
 from models.networks.traj_gru_forecaster import TrajGRUForecaster, TrajGRUForecasterConfig
 from models.networks.u_tae import UTAE, UTAEConfig
+from models.pixel_model import rebuild_network as rebuild_pixel_network
 from models.sequence_model import rebuild_network
 
 Inputs = dict[str, Tensor]  # arguments of `forward`; those that end in HW are images
@@ -37,7 +38,7 @@ BANDS, TARGETS, CLASSES = 2, 1, 3
 
 @dataclass(frozen=True)
 class Case:
-    """A network, and the inputs of its `forward`: "forecast", "history", "change", "segment", "rows" or those of `SEQUENCES`."""
+    """A network, and the inputs of its `forward`: "forecast", "history", "change", "segment", "rows" or those of `ONE_SIZE`."""
 
     build: Callable[[], Network]
     kind: str
@@ -69,6 +70,8 @@ class Case:
             if self.kind == "segment":
                 return {"x_BTCHW": x, "valid_BTHW": valid, "years_BT": torch.linspace(0, 1, steps, dtype=dtype)[None]}
             return {"x_BTCHW": x, "valid_BTHW": valid, "elapsed_BT": torch.zeros(1, steps, dtype=dtype)}
+        if self.kind == "pixels":
+            return {"x_BHW": (noise(1, FRAME["height"], FRAME["width"]) > 0).to(dtype)}
         if self.kind in SEQUENCES:
             clip = {"x_BTCHW": noise(1, steps, *self.build().frame_shape), "valid_BT": torch.ones(1, steps, dtype=torch.bool)}
             return clip | ({"words_BL": torch.tensor([[1, 2, 1, 0]])} if self.kind == "captions" else {})
@@ -167,7 +170,12 @@ def _captions(**settings: object) -> Case:
     return Case(case.build, "captions")
 
 
+def _pixels(kind: str, **settings: object) -> Case:
+    return Case(lambda: rebuild_pixel_network({"kind": kind, **FRAME, **settings}), "pixels")
+
+
 SEQUENCES = ("sequence", "boxes", "captions")  # kinds whose networks read whole sequences of frames of one size
+ONE_SIZE = (*SEQUENCES, "pixels")  # kinds whose networks read images of one size, whole
 CASES = {
     "convlstm": _convlstm((3,), 3),
     "convlstm, two layers": _convlstm((3, 4), 3),
@@ -230,6 +238,10 @@ CASES = {
     "centre points, single frames": _boxes("centre_frame"),
     "caption_lstm": _captions(),
     "caption_lstm, attention": _captions(attention=True, bidirectional=True, grid=2),
+    "masked_row_lstm": _pixels("masked_row_lstm", hidden=4, layers=2, head=5),
+    "masked_row_lstm, wide": _pixels("masked_row_lstm", hidden=3, layers=1, kernel=5, head=4),
+    "pixel_rnn": _pixels("pixel_rnn", cell="lstm", hidden=6, above=2, embedding=5),
+    "pixel_rnn, previous pixel": _pixels("pixel_rnn", cell="gru", hidden=6, layers=2, above=0, embedding=5),
     "volume_lstm": _vectors("volume_lstm", depth=5, grid=3),
     "volume_gru": _vectors("volume_gru", depth=5, per_step=True),
 }

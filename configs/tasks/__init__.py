@@ -6,13 +6,24 @@ from configs.tasks.describe import DescribeRun
 from configs.tasks.detect import DetectRun
 from configs.tasks.follow_up import FollowUpRun
 from configs.tasks.forecast import ForecastRun
+from configs.tasks.generate import GenerateRun
 from configs.tasks.monitor import MonitorRun
 from configs.tasks.pair import PairRun
 from configs.tasks.regress import RegressRun
 from configs.tasks.segment import SegmentRun
 
 AnyRun = (
-    ForecastRun | MonitorRun | ChangeRun | PairRun | SegmentRun | ClassifyRun | RegressRun | DetectRun | DescribeRun | FollowUpRun
+    ForecastRun
+    | MonitorRun
+    | ChangeRun
+    | PairRun
+    | SegmentRun
+    | ClassifyRun
+    | RegressRun
+    | DetectRun
+    | DescribeRun
+    | GenerateRun
+    | FollowUpRun
 )
 Tree = type[AnyRun]
 TASKS: dict[str, Tree] = {
@@ -25,6 +36,7 @@ TASKS: dict[str, Tree] = {
     "regress": RegressRun,
     "detect": DetectRun,
     "describe": DescribeRun,
+    "generate": GenerateRun,
     "follow_up": FollowUpRun,
 }
 DEFAULT = "forecast"

@@ -16,6 +16,7 @@ TASKS = {
     "regress": "flows.tasks.regress:Regress",
     "detect": "flows.tasks.detect:Detect",
     "describe": "flows.tasks.describe:Describe",
+    "generate": "flows.tasks.generate:Generate",
     "follow_up": "flows.tasks.follow_up:FollowUp",
 }
 FLOWS = (

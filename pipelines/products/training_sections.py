@@ -14,7 +14,7 @@ from pipelines.products.charts import COLOURS, GREY
 from pipelines.products.section import Picture, Section
 
 LOSSES = ("training_loss", "validation_loss")
-OTHERS = ("epoch", "learning_rate")
+OTHERS = ("epoch", "learning_rate", "cpu_seconds")
 TITLES = {"ap50": "mean AP50", "exact_match": "exact match", "mean_absolute_error": "mean absolute error"}
 
 

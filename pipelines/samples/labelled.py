@@ -192,17 +192,19 @@ def folds_of(samples: LabelledSamples) -> np.ndarray:
     split = samples.split
     if split.test is None:
         return group_folds(samples.group_P, samples.stratum_P, split.folds, split.seed)
-    part_P = samples.table.part_N[samples.known_P]
-    if split.test not in part_P:
+    return part_folds(samples.table.part_N[samples.known_P], samples.group_P, split.test)
+
+
+def part_folds(part_P: np.ndarray, group_P: np.ndarray, test: str) -> np.ndarray:
+    """fold_P: 0 for the part of the data set that tests, -1 for all others. Raises RequestError."""
+    if test not in part_P:
         parts = names_of(sorted({part for part in part_P if part})) or "none"
-        raise RequestError(f"no sample belongs to the part {split.test!r}; there are {parts}; see split.test")
-    is_test_P = part_P == split.test
-    if shared := np.intersect1d(samples.group_P[is_test_P], samples.group_P[~is_test_P]).size:
-        raise RequestError(
-            f"{shared} groups have samples both inside and outside the part {split.test!r}; see labels.columns.group"
-        )
+        raise RequestError(f"no sample belongs to the part {test!r}; there are {parts}; see split.test")
+    is_test_P = part_P == test
+    if shared := np.intersect1d(group_P[is_test_P], group_P[~is_test_P]).size:
+        raise RequestError(f"{shared} groups have samples both inside and outside the part {test!r}; see labels.columns.group")
     if is_test_P.all():
-        raise RequestError(f"every sample belongs to the part {split.test!r}, so that none is left to learn from")
+        raise RequestError(f"every sample belongs to the part {test!r}, so that none is left to learn from")
     return np.where(is_test_P, 0, -1)
 
 

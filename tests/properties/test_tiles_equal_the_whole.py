@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.networks_under_test import CASES, SEQUENCES, Case
+from tests.networks_under_test import CASES, ONE_SIZE, Case
 
-TILED = {name: case for name, case in CASES.items() if case.kind not in SEQUENCES}
+TILED = {name: case for name, case in CASES.items() if case.kind not in ONE_SIZE}
 CHANGE = {name: case for name, case in CASES.items() if case.kind in ("change", "segment")}
 POOLING = {name: case for name, case in CHANGE.items() if case.build().stride_px != (1, 1)}
 

@@ -65,6 +65,7 @@ def test_every_input_of_every_task_is_known() -> None:
             task: [("source", "mask_file"), ("source", "path"), ("source", "cube"), ("labels", "path"), ("model", "use")]
             for task in ("classify", "regress", "detect", "describe")
         },
+        "generate": [("source", "path"), ("model", "use")],
         "follow_up": [("source", "path"), ("decisions",)],
     }
 

@@ -65,7 +65,7 @@ def test_the_made_series_of_volumes_are_where_their_module_writes_them(tmp_path,
 
 
 @pytest.mark.parametrize(
-    "name", ["mnist-rows", "moving-digits", "moving-boxes", "describe-digits", "lung-ultrasound", "tree-cover"]
+    "name", ["mnist-rows", "moving-digits", "moving-boxes", "describe-digits", "generate-digits", "lung-ultrasound", "tree-cover"]
 )
 def test_the_ready_made_runs_on_samples_are_whole(name):
     assert load_run(ROOT / "configs" / f"{name}.yaml", inputs_must_exist=False).name == name

@@ -18,17 +18,19 @@ from models.checkpoint import FORECASTER, rebuild_forecaster, rebuild_forecaster
 from models.contract import Ensemble, Network, Pointwise, layer_flops
 from models.history_forecaster import HistoryForecaster
 from models.networks.residual_gru import ResidualEnsemble, ResidualGRUConfig
+from models.pixel_model import PixelModel
 from models.residual_forecaster import ResidualForecaster, Scaling, build_forecaster
 from models.segmenter import Segmenter
 from models.sequence_model import SequenceModel
 from models.sequence_model import rebuild_network as rebuild_sequence_network
-from tests.networks_under_test import CASES, SEQUENCES, TARGETS
+from tests.networks_under_test import CASES, ONE_SIZE, SEQUENCES, TARGETS
 
 CONTAINERS = {
     ResidualForecaster,
     HistoryForecaster,
     ChangeDetector,
     ResidualEnsemble,
+    PixelModel,
     Segmenter,
     SequenceModel,
 }  # they combine what their members state
@@ -93,7 +95,7 @@ def test_flops_of_a_layer_by_hand():
     assert layer_flops(nn.Linear(4, 5), pixels=100, rows=2) == 2 * 2 * 20
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kind not in SEQUENCES])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kind not in ONE_SIZE])
 @pytest.mark.parametrize("steps", [2, 7])
 def test_the_halo_is_a_multiple_of_the_stride_and_grows_with_the_steps(name, steps):
     network = CASES[name].build()

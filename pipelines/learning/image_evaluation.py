@@ -1,0 +1,113 @@
+"""Probabilities of held-out images -> evaluation: nats per image and bits per dimension of methods side by side, verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines.learning.intervals import Interval, Outcome, jackknife
+from pipelines.learning.result import CLAIMS, NOT_TO_BE_PUBLISHED, Criterion, Evaluation, Verdict, listed
+
+NATS = "nats per image"
+
+
+@dataclass(frozen=True)
+class AskedImages:
+    """What is asked of the model: see `configs.tasks.generate`. `margin` and `max_nats` are in nats per image."""
+
+    model: str
+    must_equal: tuple[str, ...]
+    max_nats: float | None
+    margin: float
+    confidence: float
+
+
+def conclude_images(
+    nats: Mapping[str, np.ndarray], group_P: np.ndarray, pixels: int, parts: Mapping[str, int], asked: AskedImages
+) -> Evaluation:
+    """`nats`: method -> (P,) of the test images, minus the natural logarithm of each one's probability."""
+    described = {name: mean_of(one, group_P, asked.confidence) for name, one in nats.items()}
+    ours_P = nats[asked.model]
+    gains = {name: mean_of(one - ours_P, group_P, asked.confidence) for name, one in nats.items() if name != asked.model}
+    outcomes: dict[str, Outcome] = {name: one.outcome(asked.margin) for name, one in gains.items()}
+    criteria = _criteria(described[asked.model], gains, asked)
+    missed = [one.name for one in criteria if not one.is_met]
+    best = min(gains, key=lambda name: float(nats[name].mean()), default=None)
+    sentence = _sentence(described, gains, outcomes, pixels, missed, asked)
+    verdict = Verdict(outcomes, (), not missed, sentence, "groups", asked.margin, asked.confidence, best)
+    details = {
+        "methods": {name: one.to_json() for name, one in described.items()},
+        "gains": {name: one.to_json() for name, one in gains.items()},
+        "images": len(ours_P),
+        "pixels": pixels,
+        "parts": dict(parts),
+        "confidence": asked.confidence,
+    }
+    methods = {name: flat_figures(one, described[name], pixels) for name, one in nats.items()}
+    protocol = (
+        f"Minus the natural logarithm of the probability of each of {len(ours_P)} test images, which nothing has learnt from and "
+        f"by which nothing was chosen; mean over images. Bits per dimension: nats / ({pixels} pixels x log 2)."
+    )
+    return Evaluation(asked.model, methods, verdict, criteria, details, (), protocol)
+
+
+def mean_of(nats_P: np.ndarray, group_P: np.ndarray, confidence: float) -> Interval:
+    """The mean over images with its interval, for which whole groups of images are left out in turn.
+
+    >>> found = mean_of(np.array([80.0, 90.0, 100.0]), np.arange(3), 0.95)
+    >>> found.value, round(found.high - found.value, 1)  # 4.3 standard errors of 5.8
+    (90.0, 24.8)
+    """
+    number_P = np.unique(group_P, return_inverse=True)[1]
+    sums_GX = np.stack([np.bincount(number_P, nats_P), np.bincount(number_P)], axis=1)
+    return jackknife(sums_GX, lambda sums_RX: sums_RX[:, 0] / sums_RX[:, 1], confidence, "groups", (-math.inf, math.inf))
+
+
+def flat_figures(nats_P: np.ndarray, described: Interval, pixels: int) -> dict[str, float | None]:
+    """Figures of a method for the tables; the standard error takes images as independent."""
+    error = float(nats_P.std(ddof=1) / math.sqrt(len(nats_P))) if len(nats_P) > 1 else None
+    known = {"nats": described.value, "nats_low": described.low, "nats_high": described.high, "standard_error": error}
+    return {**known, "bits_per_dimension": float(nats_P.mean()) / (pixels * math.log(2))}
+
+
+def _criteria(ours: Interval, gains: Mapping[str, Interval], asked: AskedImages) -> tuple[Criterion, ...]:
+    found = [] if asked.max_nats is None else [Criterion(NATS, ours.value, asked.max_nats, "at most", "nats")]
+    for name in asked.must_equal:
+        upper = gains[name].value if gains[name].high is None else gains[name].high
+        found.append(Criterion(f"{NATS} of {name} minus those of the {asked.model}, upper bound", upper, -asked.margin))
+    return tuple(found)
+
+
+def _sentence(
+    described: Mapping[str, Interval], gains: Mapping[str, Interval], outcomes: Mapping[str, Outcome], pixels: int,
+    missed: Sequence[str], asked: AskedImages,
+) -> str:  # fmt: skip
+    ours = described[asked.model]
+    bits = (ours.value or 0.0) / (pixels * math.log(2))
+    said = [
+        f"On {ours.count} groups of images that it has not seen, the {asked.model} needs {ours.value:.2f} {NATS}"
+        f"{_between(ours, asked.confidence)}, {bits:.4f} bits per dimension."
+    ]
+    for name, one in gains.items():
+        claim = CLAIMS[outcomes[name]].format(margin=f"{asked.margin:g} nats")
+        reached = described[name].value
+        said.append(f"{name}: {reached:.2f}, {one.value:+.2f} more{_between(one, asked.confidence)}: {claim}.")
+    if missed:
+        said.append(f"{NOT_TO_BE_PUBLISHED} not met: {listed(missed)}. --even-if-worse publishes it all the same.")
+    return " ".join(said)
+
+
+def _between(interval: Interval, confidence: float) -> str:
+    if interval.low is None or interval.high is None:
+        return ""
+    return f" ({confidence * 100:g} % interval {interval.low:.2f} to {interval.high:.2f})"
+
+
+def facts_of(details: Mapping[str, Any]) -> dict[str, str]:
+    """What was measured on how many images, for the report."""
+    parts = details["parts"]
+    return {"images": ", ".join(f"{count} {name}" for name, count in parts.items()), "pixels": str(details["pixels"])}
