@@ -7,10 +7,13 @@ from configs.tasks.follow_up import FollowUpRun
 from configs.tasks.forecast import ForecastRun
 from configs.tasks.monitor import MonitorRun
 from configs.tasks.pair import PairRun
+from configs.tasks.pretrain import PretrainRun
 from configs.tasks.regress import RegressRun
 from configs.tasks.segment import SegmentRun
 
-AnyRun = ForecastRun | MonitorRun | ChangeRun | PairRun | SegmentRun | ClassifyRun | RegressRun | DetectRun | FollowUpRun
+AnyRun = (
+    ForecastRun | MonitorRun | ChangeRun | PairRun | SegmentRun | ClassifyRun | RegressRun | DetectRun | FollowUpRun | PretrainRun
+)
 Tree = type[AnyRun]
 TASKS: dict[str, Tree] = {
     "forecast": ForecastRun,
@@ -22,6 +25,7 @@ TASKS: dict[str, Tree] = {
     "regress": RegressRun,
     "detect": DetectRun,
     "follow_up": FollowUpRun,
+    "pretrain": PretrainRun,
 }
 DEFAULT = "forecast"
 

@@ -16,6 +16,7 @@ TASKS = {
     "regress": "flows.tasks.regress:Regress",
     "detect": "flows.tasks.detect:Detect",
     "follow_up": "flows.tasks.follow_up:FollowUp",
+    "pretrain": "flows.tasks.pretrain:Pretrain",
 }
 FLOWS = (
     "ingest",

@@ -19,6 +19,7 @@ from flows.folder import RunFolder, code_version, require
 from flows.staged import make_share, without_staging
 from flows.task import Building, Findings, Invocation, Record, TrainedTask, ingest_scenes
 from flows.tasks.segment_cubes import (
+    begin,
     cubes_of,
     cubes_to_map,
     label_digests,
@@ -30,6 +31,7 @@ from flows.tasks.segment_cubes import (
     save,
     side_of_tiles,
 )
+from flows.trained import check_start
 from pipelines.errors import RequestError
 from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.products.section import Section
@@ -158,6 +160,10 @@ class Segment(TrainedTask):
         bands, classes = samples.images[0].x_TCHW.shape[1], samples.labels.classes
         config.check_network(run.model, len(classes), {len(one.years_T) for one in samples.images})
         build_learner = partial(config.build_learner, run, bands, classes, axes=samples.axes, year_days=samples.year_days)
+        begun = None
+        if run.training.start_from is not None:
+            check_start(self, context)
+            begun, build_learner = begin(self, context, build_learner, classes)
         learners, reports = train_folds(samples, build_learner, recipe, folder.networks, do, key)
         model, tile_px, decision = join_members(learners), side_of_tiles(run, samples), run.training.decision
         found = do("calibrate", lambda _: calibrate(samples, model, recipe, tile_px, decision))
@@ -167,6 +173,7 @@ class Segment(TrainedTask):
             "model_hash": model_hash,
             "labels": {"sentence": samples.labels.sentence, "notes": list(samples.labels.notes), **samples.labels.counts()},
             "training": {"members": [{**one, "temperature": t} for one, t in zip(reports, found, strict=True)]},
+            **({"begun": begun.write(context)} if begun else {}),
             "message": f"trained {counted(len(learners), 'network')} from {counted(len(samples.labels), 'label')}, each without "
             f"one {'group of sites' if has_sites(run) else 'fold of blocks'}",
         }
