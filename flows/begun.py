@@ -98,6 +98,16 @@ class Begun:
         return content
 
 
+def notes_of(trained: Record) -> list[str]:
+    """What a reader of the report must know of the model that training began from, by the record of the stage `train`."""
+    begun = trained.get("begun")
+    if not begun:
+        return []
+    seen, how = begun["seen"], "without labels" if begun["task"] == "pretrain" else "with labels"
+    places = ", ".join(seen["areas"]) or "unknown places"
+    return [f"Training began from {begun['from']}, which has seen {places} on {'; '.join(seen['dates'])}, {how}."]
+
+
 def checkpoint_of(kind: str) -> Checkpoint[Any]:
     """How models of that kind are stored. Raises RequestError for one without networks that others could begin from."""
     from models.checkpoint import DETECTOR, FORECASTER

@@ -15,6 +15,7 @@ from configs.tasks import change as configs
 from configs.tasks.change import ChangeRun
 from configs.trained import used_by
 from flows import code, sites
+from flows.begun import notes_of
 from flows.folder import RunFolder, code_version, load_checkpoint, require
 from flows.sites import SiteLabels, extent_of, ingest_sites, labels_of
 from flows.staged import make, make_share, staging_of, without_staging
@@ -253,7 +254,7 @@ class Change(TrainedTask):
             computed={"threshold": predicted["threshold"]} if predicted else {},
             cube={name: describe_site(one) for name, one in files.items()},
             settings=settings_of(context.run, trained),
-            notes=tuple(warnings_of(files)),
+            notes=(*warnings_of(files), *notes_of(trained)),
             lines=tuple(lines_of(context.folder, predicted)),
         )
 

@@ -117,21 +117,27 @@ class Pretrain(TrainedTask):
         learnt, held = divide(images, run.split.block_px, run.split.validation, run.split.seed)
         build_windows: Callable[..., HiddenWindows]
         build_windows = partial(HiddenWindows, images, settings=settings, hiding=hiding, seed=chosen.seed, year_days=year_days)
-        known = {}
+        known: dict[str, Any] = {}
         if run.pairs is None:
             mean_C, std_C = do("measure the images", lambda _: statistics_of(build_windows(learnt, is_fixed=True)))
             known = {"mean_C": mean_C, "std_C": std_C}
         bands = images[0].x_TCHW.shape[1]
         model = config.build_learner(run, bands, len(images[0].shape), year_days)
         if known:
-            model.set_statistics(torch.from_numpy(mean_C), torch.from_numpy(std_C))
+            model.set_statistics(torch.from_numpy(known["mean_C"]), torch.from_numpy(known["std_C"]))
         windows, fixed = (build_windows(part, is_fixed=is_fixed, **known) for part, is_fixed in ((learnt, False), (held, True)))
         error = do("fill what validates by interpolation", lambda _: error_of_interpolation(fixed))
         loss, how = config.build_loss(chosen), config.build_training_settings(chosen)
         report = do("train the network", lambda show: train(model, windows, fixed, loss, how, folder.networks, show, key=key))
         member = report.to_json()["members"][0]
         model_hash = do("save the model", lambda _: save(self, context, model, snapshot))
-        found = {"loss": member["best_validation_loss"], "interpolation_mae": error, "learnt": len(learnt), "held_out": len(held)}
+        found = {
+            "loss": member["best_validation_loss"],
+            "interpolation_mae": error,
+            "places": len(learnt),
+            "places_held_out": len(held),
+            "sites_held_out": sorted({images[s].site for s, _ in held} - {""}),
+        }
         context.steps.log(f"train: {sentence_of(run, found)}")
         return {
             "snapshot": snapshot,

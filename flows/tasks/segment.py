@@ -15,6 +15,7 @@ from configs.tasks import segment as config
 from configs.tasks.segment import SegmentRun
 from configs.trained import used_by
 from flows import sites
+from flows.begun import notes_of
 from flows.folder import RunFolder, code_version, require
 from flows.staged import make_share, without_staging
 from flows.task import Building, Findings, Invocation, Record, TrainedTask, ingest_scenes
@@ -264,7 +265,7 @@ class Segment(TrainedTask):
                 "split": "by site" if has_sites(run) else f"{run.split.folds} folds of blocks of {run.split.block_px} pixels",
                 "training": f"at most {run.training.epochs} epochs, {run.training.loss}",
             },
-            notes=(f"Labels: {named['sentence']}.", *named["notes"]) if named else (),
+            notes=(*((f"Labels: {named['sentence']}.", *named["notes"]) if named else ()), *notes_of(trained)),
             lines=(*lines, *([("picture", folder.quicklook)] if predicted else [])),
         )
 

@@ -188,10 +188,15 @@ def interpolated(x_TP: np.ndarray, visible_TP: np.ndarray, years_T: np.ndarray) 
     >>> interpolated(np.array([[1.0], [9.0], [3.0]]), np.array([[True], [False], [True]]), np.array([0.0, 0.5, 1.0])).ravel()
     array([1., 2., 3.])
     """
-    value_TP = np.zeros(x_TP.shape)
-    for p, visible_T in enumerate(visible_TP.T):
-        if visible_T.any():
-            value_TP[:, p] = np.interp(years_T, years_T[visible_T], x_TP[visible_T, p])
+    dates, date_T1 = len(years_T), np.arange(len(years_T))[:, None]
+    before_TP = np.maximum.accumulate(np.where(visible_TP, date_T1, -1))
+    after_TP = np.minimum.accumulate(np.where(visible_TP, date_T1, dates)[::-1])[::-1]
+    first_TP = np.where(before_TP >= 0, before_TP, after_TP) % dates
+    second_TP = np.where(after_TP < dates, after_TP, before_TP)
+    gap_TP = years_T[second_TP] - years_T[first_TP]
+    share_TP = np.divide(years_T[:, None] - years_T[first_TP], gap_TP, out=np.zeros(x_TP.shape), where=gap_TP > 0)
+    first, second = (np.take_along_axis(x_TP, at_TP, axis=0) for at_TP in (first_TP, second_TP))
+    value_TP: np.ndarray = np.where(visible_TP.any(axis=0), first + share_TP * (second - first), 0.0)
     return value_TP
 
 
