@@ -1,6 +1,6 @@
-"""Accuracy against the number of labels, from nothing and begun from pretraining without labels -> docs/results/few-labels.md.
+"""Accuracy against the number of labels, from nothing and begun from pretraining without labels -> a page of tables.
 
-    python -m benchmarks.few_labels DATA FOLDER [--only TABLE] [--seeds 3] [--finished] > docs/results/few-labels.md
+    python -m benchmarks.few_labels DATA FOLDER [--only TABLE] [--seeds 3] [--finished] > few-labels.md
 
 A row is a `driftline train` (ingest, train) of a ready-made config with `training.most_labels` (or `most_blocks`), a seed, and
 `training.start_from` or not; then its networks are scored on the labels of the folds that they have not seen, as `driftline
@@ -33,7 +33,7 @@ Printed by `python -m benchmarks.few_labels DATA FOLDER`. Networks learn from so
 row: all labels, each by a network that has not seen its fold. Labels that choose the epoch count among the few. Mean and standard
 deviation over seeds, which draw the labels and the first weights; a seed draws the same labels in every column. "{statistics}":
 networks that begin from random weights with the standardisation of the pretraining, which is all that labels could not tell.
-How it works: [pretrain.md](../pretrain.md).
+How it works: docs/pretrain.md.
 """
 
 

@@ -95,7 +95,8 @@ def test_a_model_of_other_images_or_layers_is_refused(series: None) -> None:
     assert "was trained with variables =" in call("train", CLASSES, code=2, name="swapped", source=swapped)
     call("ingest", CLASSES, name="red", source={**SOURCE, "bands": ["red"]})
     assert "needs the band nir" in call("train", CLASSES, code=2, name="red", source={**SOURCE, "bands": ["red"]})
-    assert "no layer of the PixelRecurrent of runs/before" in call("train", CLASSES, code=2, model={**MODEL, "kind": "l_tae"})
+    other = {"kind": "l_tae", "hidden": 8, "heads": 2}
+    assert "no layer of the PixelRecurrent of runs/before" in call("train", CLASSES, code=2, model=other)
     text = call("ingest", PRETRAIN, code=2, name="pair", model={"kind": "fc_ef"})
     assert "fc_ef sees a pixel only where both dates are valid" in text
 
