@@ -1,6 +1,6 @@
 """Accuracy against the number of labels, from nothing and begun from pretraining without labels -> a page of tables.
 
-    python -m benchmarks.few_labels DATA FOLDER [--only TABLE] [--seeds 3] [--finished] > few-labels.md
+    python -m benchmarks.few_labels DATA FOLDER [--only TABLE] [--column NAME] [--seeds 3] [--finished] > few-labels.md
 
 A row is a `driftline train` (ingest, train) of a ready-made config with `training.most_labels` (or `most_blocks`), a seed, and
 `training.start_from` or not; then its networks are scored on the labels of the folds that they have not seen, as `driftline
@@ -173,14 +173,15 @@ def rows_of(name: str, curve: Curve, asked: argparse.Namespace) -> dict[tuple[st
     found = {}
     columns: dict[str, tuple[str, Mapping[str, Any]] | None] = {NOTHING: None, **curve.pretrained}
     for seed, count, (column, source) in product(range(asked.seeds), curve.counts, columns.items()):  # whole curves first
+        is_run = not asked.finished and column in (asked.column or columns)
         changes, before = {**curve.changes, curve.key: count, "training.seed": seed}, list[Config]()
         if source is not None:
             before = [config_of(source[0], source[1], f"{name}-{column}", asked.data, asked.folder)]
             changes["training.start_from"] = str(Path(before[0]["runs"]) / before[0]["name"])
-            kept(asked.folder, before[0]["name"], before[0], None if asked.finished else pretrained)
+            kept(asked.folder, before[0]["name"], before[0], pretrained if is_run else None)
         config = config_of(curve.config, changes, name, asked.data, asked.folder)
         row_name = f"{name}-{column}-{count}-{seed}".replace(" ", "-")
-        row = kept(asked.folder, row_name, config, None if asked.finished else measured, before)
+        row = kept(asked.folder, row_name, config, measured if is_run else None, before)
         if row is not None:
             found[column, count, seed] = row
     return found
@@ -242,6 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=lambda text: Path(text).resolve())
     parser.add_argument("folder", type=lambda text: Path(text).resolve())
     parser.add_argument("--only", choices=list(CURVES), action="append", help="tables to make; default: all")
+    parser.add_argument("--column", action="append", help="columns to run, of any table; default: all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--finished", action="store_true", help="run nothing, print what is finished")
     asked = parser.parse_args(arguments)
