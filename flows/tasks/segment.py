@@ -169,13 +169,14 @@ class Segment(TrainedTask):
         model, tile_px, decision = join_members(learners), side_of_tiles(run, samples), run.training.decision
         found = do("calibrate", lambda _: calibrate(samples, model, recipe, tile_px, decision))
         model_hash = do("save the model", lambda _: save(self, context, model, snapshot))
+        learnt = max(len(samples.known(fold)) for fold in range(samples.folds)) if samples.few else len(samples.labels)
         return {
             "snapshot": snapshot,
             "model_hash": model_hash,
             "labels": {"sentence": samples.labels.sentence, "notes": list(samples.labels.notes), **samples.labels.counts()},
             "training": {"members": [{**one, "temperature": t} for one, t in zip(reports, found, strict=True)]},
             **({"begun": begun.write(context)} if begun else {}),
-            "message": f"trained {counted(len(learners), 'network')} from {counted(len(samples.labels), 'label')}, each without "
+            "message": f"trained {counted(len(learners), 'network')} from {counted(learnt, 'label')}, each without "
             f"one {'group of sites' if has_sites(run) else 'fold of blocks'}",
         }
 
