@@ -242,7 +242,8 @@ class StartedTraining(TrainingDefaults):
     start_from: Annotated[ModelPath | None, READ] = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="a trained model (as of `model.use`) from whose weights training begins; of the same architecture",
+        description="a trained model (as of `model.use`) from whose weights training begins: of the same architecture, or one of "
+        "another task, of which the layers that fit are copied",
     )
 
 

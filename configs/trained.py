@@ -283,9 +283,34 @@ def require_alike(run: AnyRun, trained: Trained, origin: str) -> None:
     """Raises RequestError where training that begins from the weights of `trained` would be of another use of them."""
     found = []
     for section, values in trained.sections.items():
+        if not isinstance(getattr(run, section), BaseModel):
+            continue
         names = ALIKE.get(section, set()) & values.keys() & set(type(getattr(run, section)).model_fields)
         there = of_model(run, section, values).model_dump(mode="json") if names else {}
         here = getattr(run, section).model_dump(mode="json")
         found += [f"{section}.{name} = {here[name]} (there {there[name]})" for name in sorted(names) if here[name] != there[name]]
     if found:
         raise RequestError(f"training.start_from: {origin} differs from this run: {', '.join(found)}; make them the same")
+
+
+def require_same_images(run: AnyRun, trained: Trained, origin: str) -> None:
+    """Raises RequestError where a model of another task does not see the same variables, in the same order, prepared alike."""
+    own: Any = getattr(run, "variables", None) or [{"name": band.name, "bands": [band.name]} for band in run.source.bands]
+    pairs: Any = getattr(run, "pairs", None)
+    here = {"variables": [variable_of(plain(one)) for one in own], "pairs": pairs and pairs.model_dump(mode="json")}
+    with reading(trained.folder):
+        sections = trained.sections
+        known = (
+            sections.get("variables") or sections.get("samples", {}).get("variables") or [{"bands": [b]} for b in trained.bands]
+        )
+        there = {"variables": [variable_of(one) for one in known], "pairs": sections.get("pairs")}
+    for name in ("variables", "pairs"):
+        if here[name] != there[name]:
+            problem = f"training.start_from: {origin} was trained with {name} = {there[name]}, this run has {here[name]}"
+            raise RequestError(f"{problem}; make them the same")
+
+
+def variable_of(content: Any) -> dict[str, Any]:
+    """What a network sees of a variable, whatever it is called: formula, bands, transform, range."""
+    usual = {"formula": "band", "transform": "none", "valid_range": None}
+    return {**usual, **{name: value for name, value in content.items() if name != "name"}}

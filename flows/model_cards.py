@@ -76,7 +76,7 @@ def _card(trained: Trained) -> Card:
     if hashlib.sha256((trained.folder / WEIGHTS).read_bytes()).hexdigest() != trained.content["tensors_sha256"]:
         raise ValueError(f"{WEIGHTS} is not the file that {DESCRIPTION} describes")
     metadata, whole = trained.metadata, trained.architecture
-    variables = (trained.sections.get("samples") or {}).get("variables") or []
+    variables = (trained.sections.get("samples") or trained.sections).get("variables") or []
     classes = f"the classes {', '.join(whole['classes'])}" if "classes" in whole else ""
     return Card(
         name=trained.name or str(trained.folder.parent.name),

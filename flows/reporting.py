@@ -103,8 +103,8 @@ def costs_of(folder: RunFolder, stages: Sequence[str]) -> tuple[StageCosts, ...]
 
 def index_of(predicted: Record) -> str:
     """The file that lists the others: a STAC collection, of volumes a plain index; "" where nothing is published."""
-    volumes = "products/index.json"
-    return "" if not predicted else volumes if volumes in predicted.get("products", ()) else "products/collection.json"
+    volumes, products = "products/index.json", predicted.get("products", ())
+    return "" if not products else volumes if volumes in products else "products/collection.json"
 
 
 def write_report_of(content: ReportContent) -> None:

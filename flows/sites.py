@@ -94,7 +94,8 @@ def ingest_sites(context: Invocation, labels: SiteLabels, is_only_predicted: Cal
             context.steps.log(f"ingest: {name} is left out: {e}")
     if problems:
         raise refuse_sites(problems, list(sites))
-    if not any(site["label_sha256"] for site in sites.values()) and used_by(context.run) is None:
+    is_learnt = labels.settings is not None and used_by(context.run) is None
+    if is_learnt and not any(site["label_sha256"] for site in sites.values()):
         raise RequestError("no site has a label, so there is nothing to learn from; correct labels.path")
     new = sum(site.pop("is_new") for site in sites.values())
     many = counted(len(sites), "site")

@@ -11,7 +11,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from configs.load import config_hash
-from configs.trained import CARDS, DESCRIPTION, SCORES, WEIGHTS, Trained, load_model, require_alike, used_by
+from configs.trained import (
+    CARDS,
+    DESCRIPTION,
+    SCORES,
+    WEIGHTS,
+    Trained,
+    find_model,
+    load_model,
+    require_alike,
+    require_same_images,
+    used_by,
+)
 from flows.folder import RunFolder, code_version, finished, require
 from flows.task import Invocation, Record, TrainedTask
 from pipelines.errors import RequestError
@@ -131,9 +142,13 @@ def check_start(task: TrainedTask, context: Invocation) -> None:
     from pipelines.learning.reuse import require_bands
 
     run = context.run
-    _, trained = load_model(run.training.start_from, task.checkpoint(), task.name)
+    trained = find_model(run.training.start_from)
     require_bands(trained.bands, [band.name for band in run.source.bands])
-    require_alike(run, trained, run.training.start_from)
+    if trained.task in ("", task.name):
+        load_model(run.training.start_from, task.checkpoint(), task.name)
+        require_alike(run, trained, run.training.start_from)
+    if trained.task not in ("", task.name) or trained.sections.get("variables"):
+        require_same_images(run, trained, run.training.start_from)
     for warning in match(task, context, trained, as_is=run.model.as_is):
         context.steps.log(f"train: WARNING begun from {run.training.start_from}: {warning}")
 

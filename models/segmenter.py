@@ -61,6 +61,10 @@ class Segmenter(Ensemble):
         """Mean and standard deviation of the variables on the training pixels of member i."""
         self.mean_MC[i], self.std_MC[i] = mean_C, std_C
 
+    def deviations(self, i: int) -> Tensor:
+        """std_C of member i."""
+        return self.std_MC[i]
+
     def set_calibration(self, i: int, temperature: float, bias_K: np.ndarray) -> None:
         """The probability is softmax(logit / temperature + bias). Raises ValueError for a temperature of 0 or less."""
         if not temperature > 0:

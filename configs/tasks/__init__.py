@@ -9,6 +9,7 @@ from configs.tasks.forecast import ForecastRun
 from configs.tasks.generate import GenerateRun
 from configs.tasks.monitor import MonitorRun
 from configs.tasks.pair import PairRun
+from configs.tasks.pretrain import PretrainRun
 from configs.tasks.regress import RegressRun
 from configs.tasks.segment import SegmentRun
 
@@ -24,6 +25,7 @@ AnyRun = (
     | DescribeRun
     | GenerateRun
     | FollowUpRun
+    | PretrainRun
 )
 Tree = type[AnyRun]
 TASKS: dict[str, Tree] = {
@@ -38,6 +40,7 @@ TASKS: dict[str, Tree] = {
     "describe": DescribeRun,
     "generate": GenerateRun,
     "follow_up": FollowUpRun,
+    "pretrain": PretrainRun,
 }
 DEFAULT = "forecast"
 

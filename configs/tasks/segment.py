@@ -11,7 +11,7 @@ from configs.compute import STAGING, Staging
 from configs.labels import ClassLabelsConfig, SiteRasters
 from configs.networks import CHANGE_NETWORKS, PAIR_NETWORKS, PIXEL_KINDS, RECURRENT_UNETS, ClassModel
 from configs.privacy import OF_PLACES, OF_VOLUMES
-from configs.run import CubeRun, TrainingDefaults, VariableConfig
+from configs.run import CubeRun, StartedTraining, VariableConfig
 from configs.schema import Finding, Fraction, Name, Sections, Seed, Strict, UtcDate, check_must_equal
 from configs.sites import PairsConfig, SitesSource
 from configs.sources import Source
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from models.segmenter import Segmenter
     from pipelines.learning.class_evaluation import Asked
     from pipelines.learning.class_training import ClassRecipe
+    from pipelines.samples.class_samples import Few
 
 MODEL = "model"  # its name beside the references in every table
 ReferenceName = Literal["random_forest", "nearest_mean_curve"]
@@ -49,7 +50,7 @@ class ClassAugmentConfig(Strict):
     jitter_days: float = Field(8.0, ge=0, description="all dates moved by up to so many days")
 
 
-class ClassTraining(TrainingDefaults):
+class ClassTraining(StartedTraining):
     """How the network of each fold is trained."""
 
     loss: Literal["cross_entropy", "focal", "dice", "dice_focal", "lovasz"] = Field(
@@ -73,6 +74,20 @@ class ClassTraining(TrainingDefaults):
     learning_rate: float = Field(5e-3, gt=0, description="largest one of the cycle")
     weight_decay: float = Field(1e-2, ge=0, description="of AdamW")
     patience: int = Field(15, ge=1, description="epochs without a smaller validation loss after which training ends")
+    # not written out while they leave nothing out: trainings of before there were such keys do not depend on them
+    most_labels: int | None = Field(
+        None,
+        ge=1,
+        exclude_if=lambda value: value is None,
+        description="labels of each class that may be learnt from, drawn at random by `seed`, also by references; those that "
+        "choose the epoch are among them. What is tested stays",
+    )
+    most_blocks: int | None = Field(
+        None,
+        ge=1,
+        exclude_if=lambda value: value is None,
+        description="blocks, or groups of sites, that may be learnt from, drawn as `most_labels`",
+    )
 
 
 class ClassEvaluationConfig(Strict):
@@ -168,12 +183,22 @@ def build_recipe(run: SegmentRun) -> ClassRecipe:
     from pipelines.samples.class_windows import Augmentation, WindowSettings
 
     chosen, own = run.training, {"loss", "class_weights", "draw", "decision", "window_px", "windows", "augment", "seed"}
+    own |= {"start_from", "most_labels", "most_blocks"}
     named, side = chosen.model_dump(exclude=own), 1 if run.model.kind in PIXEL_KINDS else chosen.window_px
     windows, augment = WindowSettings(side, chosen.windows, chosen.class_weights, chosen.draw), chosen.augment.model_dump()
     return ClassRecipe(
         class_loss(chosen.loss), lambda seed: TrainingSettings(**named, seed=seed), windows, Augmentation(**augment), chosen.seed,
-        run.split.networks,
+        run.split.networks, chosen.start_from is not None,
     )  # fmt: skip
+
+
+def build_few(training: ClassTraining) -> Few | None:
+    """The labels that may be learnt from; None for all that are not tested."""
+    from pipelines.samples.class_samples import Few
+
+    if training.most_labels is None and training.most_blocks is None:
+        return None
+    return Few(training.most_labels, training.most_blocks, training.seed)
 
 
 def check_network(model: ClassModel, classes: int, dates: Set[int]) -> None:

@@ -18,6 +18,7 @@ TASKS = {
     "describe": "flows.tasks.describe:Describe",
     "generate": "flows.tasks.generate:Generate",
     "follow_up": "flows.tasks.follow_up:FollowUp",
+    "pretrain": "flows.tasks.pretrain:Pretrain",
 }
 FLOWS = (
     "ingest",

@@ -15,11 +15,12 @@ from configs.tasks import change as configs
 from configs.tasks.change import ChangeRun
 from configs.trained import used_by
 from flows import code, sites
+from flows.begun import notes_of
 from flows.folder import RunFolder, code_version, load_checkpoint, require
 from flows.sites import SiteLabels, extent_of, ingest_sites, labels_of
 from flows.staged import make, make_share, staging_of, without_staging
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
-from flows.tasks.change_models import audit_of, bands_seen, begun_from, pixel_areas, save, score_as_it_is
+from flows.tasks.change_models import audit_of, bands_seen, begun_from, begun_without_labels, pixel_areas, save, score_as_it_is
 from flows.trained import check_start
 from pipelines.errors import RequestError
 from pipelines.files import write_text
@@ -150,10 +151,10 @@ class Change(TrainedTask):
 
         run, folder, steps = context.run, context.folder, context.steps
         snapshot, scores = require(folder, "ingest")["snapshot"], open_scores(context, "train")
-        sites, recipe = scores.sites, build_recipe(run, run.model, run.training.seed)
+        sites, recipe, begun = scores.sites, build_recipe(run, run.model, run.training.seed), None
         if run.training.start_from is not None:
             check_start(self, context)
-            recipe = begun_from(self, context, recipe)
+            begun, recipe = begun_from(self, context, recipe)
         if sites.grouping.note:
             steps.log(f"  {sites.grouping.note}")
         do = partial(steps.do, "train")
@@ -168,6 +169,7 @@ class Change(TrainedTask):
             "threshold": threshold.value,
             "calibration_f1": threshold.counts.f1,
             "training": {"members": [dict(network.report) for network in networks]},
+            **({"begun": begun.write(context)} if begun else {}),
             "message": f"trained {counted(len(networks), 'network')}, each without one group of sites",
         }
 
@@ -190,7 +192,8 @@ class Change(TrainedTask):
         run, folder, do = context.run, context.folder, partial(context.steps.do, "evaluate")
         trained, scores = require(folder, "train"), open_scores(context, "evaluate")
         if used_by(run) is None:
-            detectors = score_detectors(scores, build_methods(run), folder.networks, do)
+            methods = begun_without_labels(self, context, build_methods(run))
+            detectors = score_detectors(scores, methods, folder.networks, do)
         else:
             detectors = score_as_it_is(context, scores)
         scored = {**detectors, **score_indices(scores, build_indices(run), do)}
@@ -261,7 +264,7 @@ class Change(TrainedTask):
             computed={"threshold": predicted["threshold"]} if predicted else {},
             cube={name: describe_site(one) for name, one in files.items()},
             settings=settings_of(context.run, trained),
-            notes=tuple(warnings_of(files)),
+            notes=(*warnings_of(files), *notes_of(trained)),
             lines=tuple(lines_of(context.folder, predicted)),
         )
 

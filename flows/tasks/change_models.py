@@ -14,6 +14,7 @@ from flows.trained import describe, start
 from pipelines.learning.result import NoTruth
 
 if TYPE_CHECKING:
+    from flows.begun import Begun
     from models.contract import Ensemble
     from pipelines.change.evaluation import MethodScores
     from pipelines.change.networks import Recipe
@@ -30,16 +31,39 @@ def bands_seen(run: ChangeRun) -> list[str]:
     return [band.name for band in run.source.bands] if chosen is None or chosen.use is None else find_model(chosen.use).bands
 
 
-def begun_from(task: TrainedTask, context: Invocation, recipe: Recipe) -> Recipe:
-    """The recipe of networks that begin from the weights of a trained model, a member of it each."""
+def begun_from(task: TrainedTask, context: Invocation, recipe: Recipe) -> tuple[Begun | None, Recipe]:
+    """(what is begun from where it is of another task, the recipe of networks that begin from the weights of a trained model, a
+    member of it each)."""
+    from flows.begun import Begun, is_of_another_task
+
+    begun = Begun.of(context) if is_of_another_task(context) else None
 
     def build_learner(bands: int, seed: int) -> ChangeDetector:
         learner = recipe.build_learner(bands, seed)
-        start(task, context, cast("Ensemble", learner), seed)
+        if begun is None:
+            start(task, context, cast("Ensemble", learner), seed)
+        else:
+            begun.copy_into(cast("Ensemble", learner), seed)
         return learner
 
     described = {**recipe.described, "start_from": digests(context.run)["start_from"]}
-    return replace(recipe, build_learner=build_learner, described=described)
+    return begun, replace(recipe, build_learner=build_learner, described=described)
+
+
+def begun_without_labels(
+    task: TrainedTask, context: Invocation, methods: dict[str, list[dict[str, Recipe]]]
+) -> dict[str, list[dict[str, Recipe]]]:
+    """What is evaluated, the model's networks begun from where those that are published are: from one that saw no labels.
+
+    Networks that begin from one that has learnt from labels are evaluated from random weights: it may have seen those of the
+    sites left out.
+    """
+    path = context.run.training.start_from
+    if path is None or find_model(path).task != "pretrain":
+        return methods
+    own = next(iter(methods))
+    begun = [{name: begun_from(task, context, recipe)[1] for name, recipe in variants.items()} for variants in methods[own]]
+    return {**methods, own: begun}
 
 
 def score_as_it_is(context: Invocation, scores: SiteScores) -> dict[str, list[MethodScores]]:

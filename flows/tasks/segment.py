@@ -15,10 +15,12 @@ from configs.tasks import segment as config
 from configs.tasks.segment import SegmentRun
 from configs.trained import used_by
 from flows import sites
+from flows.begun import notes_of
 from flows.folder import RunFolder, code_version, require
 from flows.staged import make_share, without_staging
 from flows.task import Building, Findings, Invocation, Record, TrainedTask, ingest_scenes
 from flows.tasks.segment_cubes import (
+    begin,
     cubes_of,
     cubes_to_map,
     label_digests,
@@ -30,6 +32,7 @@ from flows.tasks.segment_cubes import (
     save,
     side_of_tiles,
 )
+from flows.trained import check_start
 from pipelines.errors import RequestError
 from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.learning.validation_figures import LOSS, Figure
@@ -159,16 +162,22 @@ class Segment(TrainedTask):
         bands, classes = samples.images[0].x_TCHW.shape[1], samples.labels.classes
         config.check_network(run.model, len(classes), {len(one.years_T) for one in samples.images})
         build_learner = partial(config.build_learner, run, bands, classes, axes=samples.axes, year_days=samples.year_days)
+        begun = None
+        if run.training.start_from is not None:
+            check_start(self, context)
+            begun, build_learner = begin(self, context, build_learner, classes)
         learners, reports = train_folds(samples, build_learner, recipe, folder.networks, do, key)
         model, tile_px, decision = join_members(learners), side_of_tiles(run, samples), run.training.decision
         found = do("calibrate", lambda _: calibrate(samples, model, recipe, tile_px, decision))
         model_hash = do("save the model", lambda _: save(self, context, model, snapshot))
+        learnt = max(len(samples.known(fold)) for fold in range(samples.folds)) if samples.few else len(samples.labels)
         return {
             "snapshot": snapshot,
             "model_hash": model_hash,
             "labels": {"sentence": samples.labels.sentence, "notes": list(samples.labels.notes), **samples.labels.counts()},
             "training": {"members": [{**one, "temperature": t} for one, t in zip(reports, found, strict=True)]},
-            "message": f"trained {counted(len(learners), 'network')} from {counted(len(samples.labels), 'label')}, each without "
+            **({"begun": begun.write(context)} if begun else {}),
+            "message": f"trained {counted(len(learners), 'network')} from {counted(learnt, 'label')}, each without "
             f"one {'group of sites' if has_sites(run) else 'fold of blocks'}",
         }
 
@@ -274,7 +283,7 @@ class Segment(TrainedTask):
                 "split": "by site" if has_sites(run) else f"{run.split.folds} folds of blocks of {run.split.block_px} pixels",
                 "training": f"at most {run.training.epochs} epochs, {run.training.loss}",
             },
-            notes=(f"Labels: {named['sentence']}.", *named["notes"]) if named else (),
+            notes=(*((f"Labels: {named['sentence']}.", *named["notes"]) if named else ()), *notes_of(trained)),
             lines=(*lines, *([("picture", folder.quicklook)] if predicted else [])),
         )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,13 @@ from flows import code, sites
 from flows.folder import RunFolder, fingerprints, load_checkpoint, require
 from flows.staged import make, staging_of
 from flows.task import Invocation, TrainedTask
+from flows.trained import start
 from pipelines.errors import MissingInput, RequestError
 from pipelines.wording import counted
 
 if TYPE_CHECKING:
     from configs.tasks.segment import SegmentRun
+    from flows.begun import Begun
     from models.segmenter import Segmenter
     from pipelines.inference.class_map import Mapped, MapWork
     from pipelines.products.class_products import MappedCube
@@ -129,7 +132,7 @@ def open_samples(context: Invocation, stage: str, classes: tuple[str, ...] = ())
         names, px = classes or tuple(run.labels.classes), run.training.window_px
         of_sites = partial(open_site_samples, site_files(context), site_images(context), names, run.split.groups)
         samples = do(reading, lambda show: of_sites(min_dates=run.labels.min_dates, window_px=px, progress=show))
-        return samples
+        return replace(samples, few=config.build_few(run.training))
     ((uri, snapshot),) = cubes_of(context).values()
     dataset = open_cube(uri, snapshot)
     times_T, given = dataset["time"].values, labels_of(context, renews=True)
@@ -139,7 +142,7 @@ def open_samples(context: Invocation, stage: str, classes: tuple[str, ...] = ())
     made_from = {"snapshot": snapshot, "code": code.digest(DECODED_BY)}
     work = partial(class_samples.open_samples, dataset, labels, variables, min_dates=run.labels.min_dates, **split)
     samples = do(reading, lambda show: work(folder=context.folder.samples, made_from=made_from, progress=show))
-    return samples
+    return replace(samples, few=config.build_few(run.training))
 
 
 def labels_of(context: Invocation, *, renews: bool = False) -> ClassLabelsConfig:
@@ -209,3 +212,29 @@ def save(task: TrainedTask, context: Invocation, model: Segmenter, snapshot: str
     described = describe(task, context, snapshot)
     about = {"config": {**described["config"], **variables}, "split": context.run.split.model_dump(mode="json")}
     return SEGMENTER.save(model, context.folder.model, {**described, **about})
+
+
+def begin(
+    task: TrainedTask, context: Invocation, build: Callable[[int], Segmenter], classes: tuple[str, ...]
+) -> tuple[Begun | None, Callable[[int], Segmenter]]:
+    """(what is begun from where it is of another task, `build` of networks with its weights and statistics).
+
+    Raises as `flows.trained.start`, and RequestError for other classes.
+    """
+    from flows.begun import Begun, is_of_another_task
+
+    begun, is_other = Begun.of(context), is_of_another_task(context)
+    if not is_other and (theirs := tuple(getattr(begun.model, "classes", ()))) != classes:
+        there = ", ".join(theirs)
+        raise RequestError(f"training.start_from: {begun.path} has the classes {there}, the labels have {', '.join(classes)}")
+
+    def build_learner(number: int) -> Segmenter:
+        learner = build(number)
+        if is_other:
+            begun.copy_into(learner, number)
+        else:
+            start(task, context, learner, number)
+        learner.set_statistics(0, *begun.statistics(number, learner.bands))
+        return learner
+
+    return begun if is_other else None, build_learner

@@ -149,7 +149,7 @@ def held_out_references(
     if not builders:
         return {}
     class_P, fold_P, steps_K = samples.labels.class_P, samples.fold_P, common_steps(samples)[:cut]
-    known = [samples.at_most(np.flatnonzero(fold_P != fold), most, seed) for fold in range(samples.folds)]
+    known = [samples.at_most(samples.known(fold), most, seed) for fold in range(samples.folds)]
     learnt = np.unique(np.concatenate(known))
     learnt_PF = series_features(samples, learnt, steps_K, cut)
     rows = [np.searchsorted(learnt, one) for one in known]

@@ -28,6 +28,7 @@ class ClassLearner(Trainable, Protocol):
     """A segmenter of one network."""
 
     def set_statistics(self, i: int, mean_C: torch.Tensor, std_C: torch.Tensor) -> None: ...
+    def deviations(self, i: int) -> torch.Tensor: ...
     def eval(self) -> object: ...
 
 
@@ -47,6 +48,7 @@ class ClassRecipe:
     augment: Augmentation
     seed: int
     networks: int = 1  # of each fold
+    is_begun: bool = False  # learners come with the weights and the statistics of a trained model
 
 
 @dataclass(frozen=True)
@@ -86,15 +88,19 @@ def train_each(
 def parts_of_fold(samples: ClassSamples, fold: int, seed: int, turn: int = 0) -> Parts:
     """Those of network number `turn` of the fold. Raises RequestError where nothing is left to learn from."""
     labels, is_test_P = samples.labels, samples.fold_P == fold
-    is_validation_P = validation_part(samples.block_P, labels.class_P, samples.fold_P, fold, seed, turn)
-    train_P = np.flatnonzero(~is_test_P & ~is_validation_P)
+    if samples.few is None:
+        is_validation_P = validation_part(samples.block_P, labels.class_P, samples.fold_P, fold, seed, turn)
+        train_P, validation_P = np.flatnonzero(~is_test_P & ~is_validation_P), np.flatnonzero(is_validation_P)
+    else:
+        known_P, chooses_P = samples.few.choose(np.flatnonzero(~is_test_P), labels.class_P, samples.block_P, fold)
+        train_P, validation_P = (known_P[~chooses_P], known_P[chooses_P]) if chooses_P.any() else (known_P, known_P)
     if len(np.unique(labels.class_P[train_P])) < 2:
         blocks = len(np.unique(samples.block_P))
         raise RequestError(
             f"fold {fold + 1} leaves labels of fewer than two classes to learn from ({blocks} blocks in all); set a smaller "
             "split.block_px, or other split.folds"
         )
-    return Parts(train_P, np.flatnonzero(is_validation_P), np.flatnonzero(is_test_P))
+    return Parts(train_P, validation_P, np.flatnonzero(is_test_P))
 
 
 def train_folds(
@@ -110,8 +116,11 @@ def _train_fold(
     progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     parts, seed = parts_of_fold(samples, fold, recipe.seed, turn), recipe.seed + fold + turn * samples.folds
-    mean_C, std_C = training_statistics(samples, parts.train_P, seed)
-    learner.set_statistics(0, torch.from_numpy(mean_C), torch.from_numpy(std_C))
+    if recipe.is_begun:
+        std_C = learner.deviations(0).numpy()
+    else:
+        mean_C, std_C = training_statistics(samples, parts.train_P, seed)
+        learner.set_statistics(0, torch.from_numpy(mean_C), torch.from_numpy(std_C))
     windows = ClassWindows(samples, parts.train_P, recipe.windows, std_C, recipe.augment, seed)
     fixed = ClassWindows(samples, parts.validation_P, recipe.windows, std_C, None, seed)
     place = folder / f"fold-{number + 1}"

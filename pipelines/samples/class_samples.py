@@ -30,6 +30,7 @@ from pipelines.samples.variables import Variable, decode
 from pipelines.tiles import Box
 
 DAYS_A_YEAR = 365.25
+LABELS_THAT_LEARN = 5  # of few labels one in so many chooses the epoch
 AT_ONCE = 10_000  # labels whose series are in memory
 
 
@@ -55,6 +56,35 @@ class SpanImages:
 
 
 @dataclass(frozen=True)
+class Few:
+    """How many of the labels that are not tested may be learnt from: so many of each class, in so many blocks; None: all.
+
+    Draws are nested: those of a smaller number are among those of a larger one with the same seed.
+    """
+
+    labels: int | None = None
+    blocks: int | None = None
+    seed: int = 0
+
+    def choose(self, known_P: np.ndarray, class_P: np.ndarray, block_P: np.ndarray, fold: int) -> tuple[np.ndarray, np.ndarray]:
+        """(indices that may be learnt from, bool of those that choose the epoch), of the indices `known_P`.
+
+        One in five labels of a class, and one of the blocks, chooses; of fewer than five labels, or of one block, all do both.
+        """
+        rng = np.random.default_rng([self.seed, fold])
+        blocks, order = rng.permutation(np.unique(block_P[known_P])), rng.permutation(known_P)
+        if self.blocks is not None:
+            order = order[np.isin(block_P[order], blocks[: self.blocks])]
+        taken = [order[class_P[order] == k][: self.labels] for k in np.unique(class_P[order])]
+        chosen_P = np.sort(np.concatenate(taken)) if taken else known_P[:0]
+        if self.labels is not None:
+            choosing = [own[: self.labels // LABELS_THAT_LEARN] for own in taken]
+            return chosen_P, np.isin(chosen_P, np.concatenate(choosing)) if taken else np.zeros(0, bool)
+        assert self.blocks is not None
+        return chosen_P, (block_P[chosen_P] == blocks[0]) & (min(self.blocks, len(blocks)) > 1)
+
+
+@dataclass(frozen=True)
 class ClassSamples:
     """Labels, the images of each of their spans, and the block and fold of each label.
 
@@ -66,6 +96,7 @@ class ClassSamples:
     block_P: np.ndarray
     fold_P: np.ndarray
     is_comparable: bool = False
+    few: Few | None = None  # what networks and references may learn from; None: all that they are not tested on
 
     @property
     def folds(self) -> int:
@@ -79,8 +110,7 @@ class ClassSamples:
     @property
     def year_days(self) -> float:
         """Days of what networks read as one year: 365.25; of series within a day, as long as the longest of them."""
-        longest = DAYS_A_YEAR * max((float(one.years_T[-1]) for one in self.images if len(one.years_T)), default=0.0)
-        return longest if 0 < longest < 1 else DAYS_A_YEAR
+        return year_days_of(self.images)
 
     def series(self, p: np.ndarray, cut: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(x_TC, valid_T, years_T) of the labels with these indices; `cut`: the first dates only count as seen."""
@@ -92,9 +122,20 @@ class ClassSamples:
                 valid_T = valid_T & (np.arange(len(valid_T)) < cut)
             yield images.x_TCHW[:, :, *place], valid_T, images.years_T
 
+    def known(self, fold: int) -> np.ndarray:
+        """Indices of the labels outside a fold that may be learnt from."""
+        outside_P = np.flatnonzero(self.fold_P != fold)
+        return outside_P if self.few is None else self.few.choose(outside_P, self.labels.class_P, self.block_P, fold)[0]
+
     def at_most(self, p: np.ndarray, most: int, seed: int) -> np.ndarray:
         """Of these indices at most so many of each class, drawn at random, in their order."""
         return at_most(self.labels.class_P, p, most, seed)
+
+
+def year_days_of(images: Sequence[SpanImages]) -> float:
+    """As `ClassSamples.year_days`."""
+    longest = DAYS_A_YEAR * max((float(one.years_T[-1]) for one in images if len(one.years_T)), default=0.0)
+    return longest if 0 < longest < 1 else DAYS_A_YEAR
 
 
 def at_most(class_P: np.ndarray, p: np.ndarray, most: int, seed: int) -> np.ndarray:

@@ -60,7 +60,14 @@ def test_every_input_of_every_task_is_known() -> None:
         "monitor": [("source", "path"), ("source", "mask_file"), ("monitoring", "model", "run")],
         "change": [("source", "path"), ("model", "use"), ("training", "start_from")],
         "pair": [("images", "before"), ("images", "after"), ("detection", "model")],
-        "segment": [("source", "path"), ("source", "mask_file"), ("labels", "path"), ("model", "use")],
+        "segment": [
+            ("source", "path"),
+            ("source", "mask_file"),
+            ("labels", "path"),
+            ("model", "use"),
+            ("training", "start_from"),
+        ],
+        "pretrain": [("source", "path"), ("source", "mask_file"), ("model", "use")],
         **{
             task: [("source", "mask_file"), ("source", "path"), ("source", "cube"), ("labels", "path"), ("model", "use")]
             for task in ("classify", "regress", "detect", "describe")
