@@ -295,7 +295,8 @@ def require_alike(run: AnyRun, trained: Trained, origin: str) -> None:
 
 def require_same_images(run: AnyRun, trained: Trained, origin: str) -> None:
     """Raises RequestError where a model of another task does not see the same variables, in the same order, prepared alike."""
-    own: Any = getattr(run, "variables", None) or [{"name": band.name, "bands": [band.name]} for band in run.source.bands]
+    source: Any = getattr(run, "source", None)
+    own: Any = getattr(run, "variables", None) or [{"name": band.name, "bands": [band.name]} for band in source.bands]
     pairs: Any = getattr(run, "pairs", None)
     here = {"variables": [variable_of(plain(one)) for one in own], "pairs": pairs and pairs.model_dump(mode="json")}
     with reading(trained.folder):

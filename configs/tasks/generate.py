@@ -61,6 +61,7 @@ class PixelModelConfig(ModelConfig):
 
     def description(self, size: tuple[int, int]) -> dict[str, Any]:
         """What `models.pixel_model.rebuild_network` takes."""
+        names: tuple[str, ...]
         match self.kind:
             case "masked_row_lstm":
                 names = ("hidden", "layers", "kernel", "head")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -159,7 +159,17 @@ class SegmentRun(CubeRun):
 # ---------------------------------------------------------------- objects
 
 
-def name_variables(run: SegmentRun) -> list[VariableConfig]:
+class SeenByVariables(Protocol):
+    """A run whose model sees `variables`, or every band of its source."""
+
+    @property
+    def source(self) -> Any: ...
+
+    @property
+    def variables(self) -> list[VariableConfig]: ...
+
+
+def name_variables(run: SeenByVariables) -> list[VariableConfig]:
     return run.variables or [VariableConfig(name=band.name, bands=[band.name]) for band in run.source.bands]
 
 

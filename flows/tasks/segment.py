@@ -41,8 +41,11 @@ from pipelines.slices import Slice, SliceDone
 from pipelines.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flows.planning import Extent, PlannedStep
     from models.checkpoint import Checkpoint
+    from models.segmenter import Segmenter
     from pipelines.learning.reuse import Inputs
 
 TRAINED_FROM = ("variables", "pairs", "labels", "split", "model", "training")  # what a model depends on
@@ -161,7 +164,9 @@ class Segment(TrainedTask):
             context.steps.log(f"labels: {line}")
         bands, classes = samples.images[0].x_TCHW.shape[1], samples.labels.classes
         config.check_network(run.model, len(classes), {len(one.years_T) for one in samples.images})
-        build_learner = partial(config.build_learner, run, bands, classes, axes=samples.axes, year_days=samples.year_days)
+        build_learner: Callable[[int], Segmenter] = partial(
+            config.build_learner, run, bands, classes, axes=samples.axes, year_days=samples.year_days
+        )
         begun = None
         if run.training.start_from is not None:
             check_start(self, context)

@@ -38,7 +38,7 @@ class Binarisation:
         return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0
 
 
-def binarise(image_NTCHW: np.ndarray, id_N: Sequence[str], how: Binarisation) -> np.ndarray:
+def binarise(image_NTCHW: np.ndarray, id_N: Sequence[str] | np.ndarray, how: Binarisation) -> np.ndarray:
     """x_NHW uint8, 0 or 1. Raises RequestError for samples of several frames or bands, and for volumes.
 
     >>> binarise(np.full((1, 1, 1, 1, 2), 200, np.uint8), ["a"], Binarisation("threshold"))
