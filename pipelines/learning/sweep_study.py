@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -179,7 +179,7 @@ def open_study(path: Path, search: Search) -> optuna.Study:
     for left in path.parent.glob(f"{path.name}.lock*"):
         left.unlink(missing_ok=True)
     cut_incomplete_line(path)
-    direction = "maximize" if search.is_larger_better else "minimize"
+    direction: Literal["maximize", "minimize"] = "maximize" if search.is_larger_better else "minimize"
     try:
         storage = JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
         study = optuna.create_study(storage=storage, study_name=NAME, direction=direction, load_if_exists=True)

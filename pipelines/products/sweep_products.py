@@ -51,7 +51,8 @@ def draw_trials(
     lines = math.ceil(len(order) / columns)
     with drawing(path, (3.3 * columns, 3.4 + 2.8 * lines)) as figure:
         figure.suptitle(heading, size=13, weight="bold", x=0.01, ha="left")
-        above, below = figure.subfigures(2, 1, height_ratios=[3.2, 2.8 * lines])
+        parts: Any = figure.subfigures(2, 1, height_ratios=[3.2, 2.8 * lines])
+        above, below = parts
         course, bars = above.subplots(1, 2, width_ratios=[1.6, 1])
         _draw_course(course, rows, metric, is_larger_better=is_larger_better)
         _draw_shares(bars, [domain.key for domain in order], shares)
@@ -112,8 +113,8 @@ def _draw_slices(
             tried = row.values[domain.key]
             x = texts.index(_cell(tried)) if domain.choices else tried
             is_best = row is best
-            axes.plot(x, row.value, "*" if is_best else "o", ms=11 if is_best else 4.5, color=BEST if is_best else FINISHED,
-                      zorder=3 if is_best else 2, clip_on=False)  # fmt: skip
+            colour, marker, size, order = (BEST, "*", 11.0, 3) if is_best else (FINISHED, "o", 4.5, 2)
+            axes.plot(x, row.value or 0.0, marker, ms=size, color=colour, zorder=order, clip_on=False)
         if domain.choices:
             axes.set_xticks(range(len(texts)), texts)
             axes.set_xlim(-0.5, len(texts) - 0.5)

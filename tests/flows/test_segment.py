@@ -176,7 +176,7 @@ def test_a_changed_label_file_asks_for_another_training(made: np.ndarray) -> Non
 def test_a_search_scores_the_labels_of_the_blocks_that_validate(made: np.ndarray) -> None:
     pytest.importorskip("optuna", reason="needs driftline[sweep]")
     config = write_config(sweep={"space": {"training.window_px": [4]}, "trials": 1})
-    result = carry_out("sweep", config, "training.epochs=4")
+    result = carry_out("sweep", config)
     figures = result["best"]["figures"]
     assert list(figures) == ["accuracy", "mean_f1", "validation_loss"]
     assert figures["accuracy"] > 0.7
