@@ -1,4 +1,4 @@
-"""A search that kills itself in the trial with the number `at` (-1: in none), right after it has reported an epoch.
+"""A search that kills itself in the trial with the number `at` (-1: in none), once its settings are drawn and stored.
 
 Run by test_sweep_killed.py. Prints what was tried in every trial that ended by itself, one JSON object a line.
 """
@@ -28,9 +28,9 @@ def main(path: Path, sampler: str, at: int) -> None:
     def attempt(attempt: Attempt) -> Mapping[str, float]:
         loss = 10 * float(attempt.values.get("training.learning_rate", 0)) + float(attempt.values["model.dropout"])
         loss += 0.1 * len(attempt.values["model.hidden"])
-        attempt.report(1, loss + 1)
         if attempt.number == at:
             os.kill(os.getpid(), signal.SIGKILL)
+        attempt.report(1, loss + 1)
         if loss > 1:
             raise RuntimeError("too much")
         attempt.report(2, loss)
