@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from pipelines.files import replacing
 from pipelines.learning.sweep_study import Domain, TrialRow, best_of
@@ -120,8 +120,7 @@ def _draw_slices(
             axes.set_xlim(-0.5, len(texts) - 0.5)
         elif domain.log:
             axes.set_xscale("log")
-            axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.xaxis.set_major_formatter(LogFormatterSciNotation())
+            axes.tick_params(axis="x", which="minor", labelsize=6)
         else:
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=domain.is_whole))
         if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
