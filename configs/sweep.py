@@ -18,6 +18,9 @@ NOT_TRIED = {  # keys of these sections that a search cannot set, and why
     "training.accelerator": "it says where work runs",
     "training.devices": "it says where work runs",
     "training.refit": "trials are not refitted",
+    "training.most_labels": "it changes which labels validate",
+    "training.most_blocks": "it changes which labels validate",
+    "training.seed": "it changes which labels validate, and luck is no setting",
 }
 
 

@@ -105,20 +105,20 @@ def notes_of(trained: Record) -> list[str]:
         return []
     seen, how = begun["seen"], "without labels" if begun["task"] == "pretrain" else "with labels"
     places = ", ".join(seen["areas"]) or "unknown places"
-    return [f"Training began from {begun['from']}, which has seen {places} on {'; '.join(seen['dates'])}, {how}."]
+    doubt = "" if begun["task"] == "pretrain" else " Scores of labels that it has learnt from are too good."
+    return [f"Training began from {begun['from']}, which has seen {places} on {'; '.join(seen['dates'])}, {how}.{doubt}"]
 
 
 def checkpoint_of(kind: str) -> Checkpoint[Any]:
     """How models of that kind are stored. Raises RequestError for one without networks that others could begin from."""
-    from models.checkpoint import DETECTOR, FORECASTER
+    from models.checkpoint import DETECTOR
     from models.filler import FILLER
     from models.segmenter import SEGMENTER
-    from models.sequence_model import SEQUENCE_MODEL
 
     known: dict[str, Checkpoint[Any]]
-    known = {one.kind: one for one in (FILLER, SEGMENTER, DETECTOR, FORECASTER, SEQUENCE_MODEL)}
+    known = {one.kind: one for one in (FILLER, SEGMENTER, DETECTOR)}
     if kind not in known:
-        raise RequestError(f"training.start_from: a {kind} has no networks to begin from; take a model of {', '.join(known)}")
+        raise RequestError(f"training.start_from: a {kind} has no networks that fit; take a {', '.join(known)}")
     return known[kind]
 
 

@@ -18,6 +18,7 @@ from configs.load import load_run, log, write_resolved
 from configs.sweep import SweepConfig
 from configs.sweep_space import figure_of, pruned_by, read_space, scaling_keys, sweep_of, trial_run
 from configs.tasks import AnyRun
+from configs.trained import digests
 from flows import Json, code
 from flows.folder import RunFolder, finished, first_difference, require
 from flows.steps import Steps
@@ -47,6 +48,8 @@ SHARED = ("samples", "labels", "registration")  # of the run's folder, with its 
 RunStage = Callable[[Task, Invocation, str], Record]  # `flows.stage.run_stage`
 OPTIMISTIC = "the validation score of the best of many trials is optimistic; a normal run measures the test part"
 SEEN_BY_FOLDS = "each sample validates a network of another fold, so the folds' test figures are not independent of this choice"
+
+NEARLY_THE_TEST = "the F1 is of the groups of sites that evaluate tests: only a site left out of the run is independent"
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def words(name: str) -> str:
 def made_from(task: TrainedTask, context: Invocation, asked: Asked) -> Json:
     """What the trials of a study have in common: another one of these begins another study."""
     resolved = task.resolve(context, "train")
-    inputs = task.inputs(resolved, "train")
+    inputs = {**task.inputs(resolved, "train"), **digests(context.run)}
     for domain in asked.domains:  # what the run itself has for them says nothing
         *sections, name = domain.key.split(".")
         inner: Any = inputs
@@ -157,7 +160,7 @@ def made_from(task: TrainedTask, context: Invocation, asked: Asked) -> Json:
         "metric": asked.figure.name,
         **{name: getattr(chosen, name) for name in ("sampler", "pruner", "seed")},
         "run": inputs,
-        "code": code.digest(tuple(task.code["train"])),
+        "code": code.digest((*task.code["train"], f"{type(task).__module__}:{type(task).__name__}.validate")),
     }
 
 
@@ -303,6 +306,7 @@ def conclude(context: Invocation, asked: Asked, study: optuna.Study, rows: Seque
         domains=asked.domains, shares=shares, is_larger_better=figure.is_larger_better,
     )  # fmt: skip
     notes = [OPTIMISTIC, *([SEEN_BY_FOLDS] if has_folds(asked.run) else [])]
+    notes += [NEARLY_THE_TEST] if asked.run.task == "change" else []
     result: Record = {
         "task": context.run.task,
         "run": context.run.name,

@@ -43,6 +43,10 @@ class CaptionAnswersConfig(AnswersConfig):
         yield from super().check(sections)
         if self.classes:
             yield Finding(("labels", "classes"), "are of labels, captions are sentences", "take it out")
+        if getattr(sections.get("privacy"), "deidentify", False):
+            problem = "captions are kept as they are written, and may name a patient"
+            remedy = "read them, make a copy of the images with `driftline deidentify`, and use it with deidentify: false"
+            yield Finding(("privacy", "deidentify"), problem, remedy)
 
     def check_source(self, source: object) -> Iterator[Finding]:
         if getattr(source, "kind", None) == "idx":

@@ -118,7 +118,7 @@ class GenerateRun(Run):
     """New images like those of a source: what comes in, what is learnt, what goes out."""
 
     task: Literal["generate"]
-    source: IdxSource = Field(description="where the images come from; labels are not read")
+    source: IdxSource = Field(description="where the images come from; its labels are not used")
     frames: FramesConfig = FramesConfig()
     binarise: BinariseConfig = BinariseConfig()
     split: ImageSplitConfig = ImageSplitConfig()

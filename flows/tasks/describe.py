@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from configs.sequences import build_learner, build_split
 from configs.tasks import describe as config
 from configs.trained import used_by
+from flows import code
 from flows.folder import require
 from flows.sample_runs import StoredSamples, kept_of, load_samples
 from flows.task import Building, Invocation, Record
@@ -199,7 +200,8 @@ def slot_networks(context: Invocation, show: Any, classes: LabelledSamples, slot
     from pipelines.inference.sample_labels import held_out
     from pipelines.learning.sample_training import train_folds
 
-    run, key = context.run, f"{require(context.folder, 'train')['key']} {slot}"
+    run, known = context.run, code.key({"outputs": classes.outputs, "class_P": classes.class_P.tolist()}, ())
+    key = f"{require(context.folder, 'train')['key']} {slot} {known}"
     model, layout, seed = config.classifier_of(run), classes.table.layout, run.training.seed * 100
     folder = context.folder.networks / f"reference-{sorted(config.slots_of(run)).index(slot)}"
     learners, _ = train_folds(

@@ -206,7 +206,9 @@ class Monitor(SlicedTask):
         largest, count = read_patches(folder.products)[1], predicted["change"]["objects"]
         pictures = [Picture(folder.path / name, title, caption) for name, title, caption in PICTURES]
         there = [picture for picture in pictures if picture.path.exists()]
-        told = [told_table(largest, {"": told_of(context, evaluation, predicted["snapshot"])})] if largest else []
+        evaluated = evaluation.methods[evaluation.shipped].get("threshold") if evaluation else None
+        checked = None if threshold_notes(evaluated, predicted["threshold"]) else evaluation  # not of this one
+        told = [told_table(largest, {"": told_of(context, checked, predicted["snapshot"])})] if largest else []
         news, tables = alert_table(alerts), list[Table]()
         if evaluation is not None:
             drops = context.run.evaluation.drops

@@ -234,7 +234,8 @@ def begin(
             begun.copy_into(learner, number)
         else:
             start(task, context, learner, number)
+            begun.layers = {"copied": sorted(name for name, _ in learner.members[0].named_parameters())}
         learner.set_statistics(0, *begun.statistics(number, learner.bands))
         return learner
 
-    return begun if is_other else None, build_learner
+    return begun, build_learner

@@ -201,9 +201,9 @@ def search_rows(path: Path, search: Search) -> list[TrialRow]:
 
     try:
         study = optuna.load_study(study_name=NAME, storage=JournalStorage(JournalFileBackend(str(path))))
+        return rows_of(study, search)
     except (ValueError, KeyError, TypeError, AssertionError):
         return []  # the search itself says what is wrong
-    return rows_of(study, search)
 
 
 def cut_incomplete_line(path: Path) -> None:

@@ -89,7 +89,7 @@ def title(axes: Axes, text: str, pad: float | None = None) -> None:
 def title_row(first: Axes, text: str) -> None:
     """The title of a row of panels above its first one; of a constrained layout a long one must not widen that panel."""
     title(first, " ")  # holds the line free
-    found = first.text(0, 1.02, text, transform=first.transAxes, size=10, weight="bold", va="bottom")
+    found = first.text(0, 1.02, text, transform=first.transAxes, size=10, weight="bold", va="bottom", parse_math=False)
     found.set_in_layout(False)
 
 

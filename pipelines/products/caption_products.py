@@ -106,7 +106,14 @@ def draw_captions(samples: Sequence[ShownCaption], path: Path, heading: str) -> 
             title_row(row[0], f"{harmless(one.name)[:24]}: {harmless(one.said)}")
             if one.is_wrong:
                 known = row[0].text(
-                    0, -0.08, f"is: {harmless(one.known)}", transform=row[0].transAxes, fontsize=8, color=WRONG, va="top"
+                    0,
+                    -0.08,
+                    f"is: {harmless(one.known)}",
+                    transform=row[0].transAxes,
+                    fontsize=8,
+                    color=WRONG,
+                    va="top",
+                    parse_math=False,
                 )
                 known.set_in_layout(False)  # else the first frame gets all of its width
         figure.suptitle(heading, fontsize=10, color=INK, x=0.01, ha="left")

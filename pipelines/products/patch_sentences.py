@@ -155,9 +155,8 @@ def what(row: Json, told: Told, extent: str, verb: str) -> str:
     name, moved = harmless(told.variable), MOVED.get(row["direction"])
     if moved is None:
         return f"{name} {verb} changed, up and down, on {extent}"
-    amount = (
-        f" by {abs(float(row['magnitude'])):.2g} {told.unit.removeprefix('1')}".rstrip() if is_there(row["magnitude"]) else ""
-    )
+    unit = "" if told.unit == "1" else told.unit
+    amount = f" by {abs(float(row['magnitude'])):.2g} {unit}".rstrip() if is_there(row["magnitude"]) else ""
     return f"{name} {verb} {moved}{amount} on average on {extent}"
 
 

@@ -50,6 +50,12 @@ def binarise(image_NTCHW: np.ndarray, id_N: Sequence[str] | np.ndarray, how: Bin
             f"task: generate reads single images of one band, the samples are {found}: frames.count: 1, one of source.bands"
         )
     white, size = how.white_of(image_NTCHW.dtype), image_NTCHW.shape[3:]
+    largest = float(image_NTCHW.max(initial=0))
+    if how.white is None and not white / 2 <= largest <= white:  # NaN too
+        raise RequestError(
+            f"the largest value of the images is {largest:g}, and white of {image_NTCHW.dtype} is taken to be {white:g}; say "
+            "what is white, for example binarise.white: 255"
+        )
     x_NHW = np.empty((len(image_NTCHW), *size), np.uint8)
     for n, name in enumerate(id_N):
         share_HW = image_NTCHW[n, 0, 0] / white

@@ -78,7 +78,7 @@ class Few:
         taken = [order[class_P[order] == k][: self.labels] for k in np.unique(class_P[order])]
         chosen_P = np.sort(np.concatenate(taken)) if taken else known_P[:0]
         if self.labels is not None:
-            choosing = [own[: self.labels // LABELS_THAT_LEARN] for own in taken]
+            choosing = [own[: len(own) // LABELS_THAT_LEARN] for own in taken]
             return chosen_P, np.isin(chosen_P, np.concatenate(choosing)) if taken else np.zeros(0, bool)
         assert self.blocks is not None
         return chosen_P, (block_P[chosen_P] == blocks[0]) & (min(self.blocks, len(blocks)) > 1)

@@ -89,6 +89,8 @@ def divide(images: Sequence[SpanImages], block_px: int, share: float, seed: int)
     learnt, fixed = (tuple((s, box) for s, box, is_held in places if is_held is wanted) for wanted in (False, True))
     if not learnt:
         raise RequestError("all blocks (or sites) validate, and none is left to learn from; set a smaller split.block_px")
+    order = np.random.default_rng([seed, 1])  # windows come from the places in turn: not from one corner where there are few
+    learnt, fixed = (tuple(part[n] for n in order.permutation(len(part))) for part in (learnt, fixed))
     return learnt, fixed
 
 

@@ -16,6 +16,7 @@ from models.cells.convlstm import ConvLSTMCell
 from models.change_detector import ChangeDetector, build_network
 from models.checkpoint import FORECASTER, rebuild_forecaster, rebuild_forecaster_network
 from models.contract import Ensemble, Network, Pointwise, layer_flops
+from models.filler import Filler, FillingNetwork
 from models.history_forecaster import HistoryForecaster
 from models.networks.residual_gru import ResidualEnsemble, ResidualGRUConfig
 from models.pixel_model import PixelModel
@@ -33,6 +34,8 @@ CONTAINERS = {
     PixelModel,
     Segmenter,
     SequenceModel,
+    Filler,
+    FillingNetwork,  # a network of class maps or change, whose pixels a decoder reads one by one
 }  # they combine what their members state
 SCALING = Scaling((0.4,), (0.3,), ("none",), 16.0)
 STATED = ("halo_px", "stride_px", "flops", "describe")
