@@ -51,7 +51,7 @@ def binarise(image_NTCHW: np.ndarray, id_N: Sequence[str] | np.ndarray, how: Bin
         )
     white, size = how.white_of(image_NTCHW.dtype), image_NTCHW.shape[3:]
     largest = float(image_NTCHW.max(initial=0))
-    if how.white is None and not white / 2 <= largest <= white:  # NaN too
+    if how.white is None and image_NTCHW.dtype != np.uint8 and not white / 2 <= largest <= white:  # NaN too
         raise RequestError(
             f"the largest value of the images is {largest:g}, and white of {image_NTCHW.dtype} is taken to be {white:g}; say "
             "what is white, for example binarise.white: 255"

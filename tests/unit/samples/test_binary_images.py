@@ -23,6 +23,13 @@ def test_a_threshold_is_a_share_of_white() -> None:
     assert binarise(image, ["a"], Binarisation("threshold", 0.5, white=8.0)).ravel().tolist() == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize("values", [np.int32([0, 255]), np.float32([0, 255]), np.float32([0, np.nan])])
+def test_numbers_that_do_not_fit_what_white_is_taken_to_be_are_refused(values: np.ndarray) -> None:
+    with pytest.raises(RequestError, match=r"say what is white, for example binarise\.white: 255"):
+        binarise(values.reshape(1, 1, 1, 1, 2), ["a"], Binarisation())
+    binarise(np.nan_to_num(values).reshape(1, 1, 1, 1, 2), ["a"], Binarisation(white=255.0))
+
+
 @pytest.mark.parametrize(("shape", "found"), [((2, 3, 1, 4, 4), "3 frames of 1 bands"), ((2, 1, 1, 4, 4, 4), "volumes")])
 def test_samples_that_are_no_single_images_are_refused(shape: tuple[int, ...], found: str) -> None:
     with pytest.raises(RequestError, match=f"reads single images of one band, the samples are {found}"):
