@@ -7,7 +7,8 @@ VENV ?= .venv
 # The first of these that starts: a name on the path may be a shim for a Python that is not there.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do $$name -c '' 2>/dev/null && echo $$name && break; done)
 BIN := $(VENV)/bin
-PIP_INSTALL := pip install --quiet --quiet --disable-pip-version-check
+# Without compiling: Python compiles what is imported, which is a fraction of what is installed.
+PIP_INSTALL := pip install --quiet --quiet --disable-pip-version-check --no-compile
 LOCK ?= requirements-dev.lock
 # Every file has the hash that the lock states and is a wheel: nothing is built. The lock is complete, so pip need not resolve.
 LOCKED := --require-hashes --only-binary=:all: --no-deps --requirement
@@ -15,7 +16,7 @@ UV := uv==0.13.9
 RESOLVE = build/uv/bin/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
   --generate-hashes --no-annotate --no-emit-package torch --custom-compile-command "make lock" $(UPGRADE)
 # Whole files to each process, so that what a file's tests share is made once. JOBS=0: one after the other, in this process.
-JOBS ?= 2
+JOBS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores > 4 ? 4 : cores < 2 ? 2 : cores)))
 TESTS ?= tests
 PARALLEL = --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 ICECHUNK2 := icechunk==2.3.0 zarr==3.4.2 xarray==2026.9.0 numpy==2.5.5

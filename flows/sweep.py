@@ -160,8 +160,14 @@ def made_from(task: TrainedTask, context: Invocation, asked: Asked) -> Json:
         "metric": asked.figure.name,
         **{name: getattr(chosen, name) for name in ("sampler", "pruner", "seed")},
         "run": inputs,
-        "code": code.digest((*task.code["train"], f"{type(task).__module__}:{type(task).__name__}.validate")),
+        "code": code.digest((*task.code["train"], *scoring_of(task))),
     }
+
+
+def scoring_of(task: TrainedTask) -> tuple[str, ...]:
+    """The task's own `validate`, as `Task.code` names code; () where it is the usual one."""
+    owner = next(one for one in type(task).__mro__ if "validate" in vars(one))
+    return () if owner is TrainedTask else (f"{owner.__module__}:{owner.__name__}.validate",)
 
 
 def require_same(study: optuna.Study, now: Json, folder: Path) -> None:
