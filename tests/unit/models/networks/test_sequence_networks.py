@@ -153,7 +153,7 @@ def test_the_example_in_the_docs_is_a_network():
 
 
 def test_an_unknown_network_is_refused():
-    with pytest.raises(ValueError, match=r"expected one of row_rnn, .*, volume_gru, got the network 'cnn'"):
+    with pytest.raises(ValueError, match=r"expected one of row_rnn, .*, caption_lstm, got the network 'cnn'"):
         rebuild_network({"kind": "cnn", "bands": 1, "outputs": 2, **FRAME})
 
 
