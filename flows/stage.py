@@ -164,8 +164,9 @@ def train(task: TrainedTask, context: Invocation) -> Record:
     made_from = task.inputs(context, "train")
     made = task.fit(context, key) if used_by(context.run) is None else trained.take_over(task, context)
     trained.drop_card(context.folder)
-    if not made.get("begun"):
-        (context.folder.model / "begun.json").unlink(missing_ok=True)  # of a training before
+    begun = context.folder.model / "begun.json"
+    if not made.get("begun") and begun.exists():  # of a training before
+        begun.unlink()
     record = context.finish("train", {"key": key, "made_from": made_from, **made})
     trained.drop_steps(context.folder)
     logger.info("trained %s: %s", context.run.name, record["model_hash"])
