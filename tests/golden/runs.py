@@ -17,7 +17,7 @@ RUNS = {  # what is typed after `driftline`
     "change": ["run", "tiny.yaml"],
 }
 REDUCED = {
-    "forecast": ["training.epochs=2", "model.members=2", "evaluation.bootstrap=100"],
+    "forecast": ["training.epochs=1", "model.members=1", "evaluation.bootstrap=100"],
     "monitor": ["evaluation.pixels=500"],
     "change": [],
 }
