@@ -23,7 +23,7 @@ ICECHUNK2 := icechunk==2.3.0 zarr==3.4.2 xarray==2026.9.0 numpy==2.5.5
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help env demo demo-change demo-medical test test-fast test-without-torch test-icechunk2 test-hostile golden check format bench bench-peers nowcasting lock clean
+.PHONY: help env demo demo-change demo-medical test test-all test-fast test-without-torch test-icechunk2 test-hostile golden check format bench bench-peers nowcasting lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -49,8 +49,11 @@ demo-change: env  ## real Sentinel-2 data -> map of a forest's felling, polygons
 demo-medical: env  ## a real echocardiogram -> de-identified copy, next frames, a tracked region and report in runs/demo-medical/
 	@$(BIN)/driftline demo --medical
 
-test: env  ## the whole test suite
+test: env  ## the tests that CI runs
 	@$(BIN)/python -m pytest -q $(PARALLEL)
+
+test-all: export DRIFTLINE_TESTS := all
+test-all: test  ## with those that repeat at more points what others promise (a kill before each call, all vendors, ...)
 
 test-fast: env  ## without the slow and the server tests
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow and not server"

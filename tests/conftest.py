@@ -28,6 +28,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("DRIFTLINE_CACHE", str(tmp_path_factory.getbasetemp() / f"cache-{uuid4().hex}"))
 
 
+@pytest.fixture(autouse=True)
+def kept_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes that decode files outlive an ingest, so that the next test need not wait until they have started."""
+    monkeypatch.setattr("pipelines.sources.isolation.end_workers", lambda: None)
+
+
 @pytest.fixture
 def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user whom the system does not know, as in a container that is given a random number of one."""
@@ -105,8 +111,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(TorchIsAbsent(), "torch-is-absent")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with whole runs or slow tests first: the short ones fill what is left of a process's time at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without those marked `exhaustive` unless all are asked for.
+
+    Files with whole runs or slow tests first: the short ones fill what is left of a process's time at the end.
+    """
+    if os.environ.get("DRIFTLINE_TESTS") != "all":
+        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
     marks = ("slow", "server")
     slow = {item.path for item in items if "flows" in item.path.parts or any(map(item.get_closest_marker, marks))}
     items.sort(key=lambda item: item.path not in slow)

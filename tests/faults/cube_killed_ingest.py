@@ -1,4 +1,5 @@
-"""The program that test_cube_kill kills: `cube_killed_ingest.py FOLDER STAGE [BASELINE]`, with the shim of cube_write_calls.c.
+"""The program that test_cube_kill kills: `cube_killed_ingest.py FOLDER STAGE STEP [BASELINE]`, with the shim of
+cube_write_calls.c.
 
 STAGE `new`: scenes into a new cube; `late`: earlier, later and a refused one into the cube copied from BASELINE; `stricter`: one
 more into that, and one that is refused now; `gc`: versions out of that, but the newest and the one that $DRIFTLINE_NAMED names.
@@ -48,12 +49,12 @@ def run(uri: str, stage: str) -> None:
     ingest(source, SclMask(keep=(4,)), uri, None, settings)
 
 
-def kill_at_every_call(folder: Path, stage: str, baseline: Path | None) -> None:
-    """Runs `stage` in forked children, killed before call 1, 2, 3... until one completes; each leaves `folder`/K/cube.
+def kill_at_calls(folder: Path, stage: str, step: int, baseline: Path | None) -> None:
+    """Runs `stage` in forked children, killed before each `step`th call until one completes; each leaves `folder`/K/cube.
 
-    Prints the number of calls of the undisturbed run. Forks, so that imports happen once; no thread has started yet.
+    Prints the last K, that of the undisturbed run. Forks, so that imports happen once; no thread has started yet.
     """
-    for call in range(1, 1000):
+    for call in range(1, 1000, step):
         place = folder / str(call)
         place.mkdir(parents=True)
         if baseline is not None:
@@ -65,10 +66,10 @@ def kill_at_every_call(folder: Path, stage: str, baseline: Path | None) -> None:
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status):
-            print(call - 1 if os.WEXITSTATUS(status) == 0 else "failed")
+            print(call if os.WEXITSTATUS(status) == 0 else "failed")
             return
     print("no end")
 
 
 if __name__ == "__main__":
-    kill_at_every_call(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]) if len(sys.argv) > 3 else None)
+    kill_at_calls(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]) if len(sys.argv) > 4 else None)

@@ -82,6 +82,26 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.publish.report", lambda task, context: {})
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that a first `driftline monitor` of all dates leaves, without pictures and report."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("PREFECT_API_URL", "")
+        patch.setattr("pipelines.products.found_changes.draw_changes", lambda *arguments: None)
+        patch.setattr("flows.publish.report", lambda task, context: {})
+        assert len(monitor(write_scenes(folder, range(DATES)))["alerts"]) == 1
+    return folder
+
+
+@pytest.fixture
+def monitored(here: Path, plain: None, finished: Path) -> Path:
+    """The config of a copy of that, in the working folder."""
+    shutil.copytree(finished, here, dirs_exist_ok=True)
+    return here / "forest.yaml"
+
+
 def monitor(config: Path, *overrides: str, verb: str = "monitor", **options: Any) -> dict[str, Any]:
     invocation = open_invocation(config, overrides, **options)
     with remembering_folder(invocation):
@@ -140,21 +160,19 @@ def test_a_late_scene_and_a_reprocessed_one_through_the_cube(here: Path, plain: 
 
 
 @pytest.mark.slow
-def test_restart_starts_over_even_where_nothing_is_new(here: Path, plain: None) -> None:
-    config = write_scenes(here, range(DATES))
-    first = monitor(config)
+def test_restart_starts_over_even_where_nothing_is_new(here: Path, monitored: Path) -> None:
+    config = monitored
     before = state_files(here / "runs" / "forest" / "state")
     anew = monitor(config, restart=True)
     assert (anew["counts"]["fits"], anew["alerts"]) == (TILES, []), "all steps again, and nobody is notified twice"
     assert state_files(here / "runs" / "forest" / "state") == before
     shutil.rmtree(here / "runs" / "forest" / "state" / "harmonic")
-    assert monitor(config)["counts"]["steps"] == first["counts"]["steps"], "a state that is gone is made again"
+    assert monitor(config)["counts"]["steps"] == TILES * (DATES - HISTORY), "a state that is gone is made again"
 
 
 @pytest.mark.slow
-def test_the_state_of_another_cube_is_refused_before_anything_is_called_up_to_date(here: Path, plain: None) -> None:
-    config, runs = write_scenes(here, range(DATES)), here / "runs"
-    monitor(config)
+def test_the_state_of_another_cube_is_refused_before_anything_is_called_up_to_date(here: Path, monitored: Path) -> None:
+    config, runs = monitored, here / "runs"
     write_scenes(here, range(DATES), dict.fromkeys(range(DATES), 7))
     monitor(config, "name=brighter")
     write_scenes(here, range(DATES))
@@ -166,9 +184,8 @@ def test_the_state_of_another_cube_is_refused_before_anything_is_called_up_to_da
 
 
 @pytest.mark.slow
-def test_other_settings_and_another_cube_are_refused_until_restart(here: Path, plain: None) -> None:
-    config = write_scenes(here, range(DATES))
-    monitor(config)
+def test_other_settings_and_another_cube_are_refused_until_restart(here: Path, monitored: Path) -> None:
+    config = monitored
     remedy = r"begin anew with `driftline monitor CONFIG --restart`"
     with pytest.raises(StateError, match=rf"another detector .*expected monitoring\.test\.drift: 1\.5, found 2\.0.*{remedy}"):
         monitor(config, "monitoring.test.drift=1.5")
@@ -185,9 +202,8 @@ def test_other_settings_and_another_cube_are_refused_until_restart(here: Path, p
     assert anew["alerts"] == []  # known already: nobody is notified twice
 
 
-def test_a_list_of_alerts_that_is_damaged_or_of_another_grid_is_put_aside(here: Path, plain: None) -> None:
-    config, folder = write_scenes(here, range(DATES)), here / "runs" / "forest"
-    assert len(monitor(config)["alerts"]) == 1
+def test_a_list_of_alerts_that_is_damaged_or_of_another_grid_is_put_aside(here: Path, monitored: Path) -> None:
+    config, folder = monitored, here / "runs" / "forest"
     (folder / "alerts.json").write_text("{")
     assert len(monitor(config)["alerts"]) == 1, "also where nothing else is new"
     assert (folder / "alerts.damaged.json").exists()
@@ -220,9 +236,8 @@ def test_a_forecaster_that_is_not_there_falls_back_and_says_so(here: Path, plain
     assert any("harmonic baseline" in line for line in record["lines"])
 
 
-def test_a_scene_that_is_refused_now_is_noted_and_taken_back(here: Path, plain: None) -> None:
-    config = write_scenes(here, range(DATES))
-    monitor(config)
+def test_a_scene_that_is_refused_now_is_noted_and_taken_back(here: Path, monitored: Path) -> None:
+    config = monitored
     with xr.open_dataset(here / "forest.nc", engine="h5netcdf", mask_and_scale=False) as opened:
         dataset = opened.load()
     dataset["ndvi"][68] = 0

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from rasterio.enums import ColorInterp
 from typer.testing import CliRunner
 
@@ -25,6 +26,7 @@ LEAVES = (
     "summary.json", "report.html", "quicklook.png", "config.yaml", "steps.jsonl", "products/collection.json",
     "products/two.json", "products/two-score.tif", "products/two-mask.tif", "products/two-changes.gpkg",
 )  # fmt: skip
+ALL = pytest.mark.exhaustive
 # rasterio warns where a file without a position is written on purpose
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")]
 
@@ -44,8 +46,15 @@ def write(
 
 
 @pytest.fixture
-def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray]:
+def drawn() -> None:
+    """With a picture, which takes a third as long as all the rest."""
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
     """Both images, uint16 (3, 64, 64), written to before.tif and after.tif in the working folder; the square changed."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr("pipelines.products.site_products.draw_pair_quicklook", draw_nothing)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PREFECT_API_URL", "")
     rng = np.random.default_rng(0)
@@ -56,6 +65,10 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray,
     write(Path("before.tif"), found[0])
     write(Path("after.tif"), found[1])
     return found
+
+
+def draw_nothing(maps: Any, path: Path, *words: str) -> None:
+    Image.new("RGB", (8, 8)).save(path, "png")
 
 
 def change(*arguments: str) -> tuple[int, dict[str, Any], str]:
@@ -77,7 +90,7 @@ def found_share() -> float:
     return np.count_nonzero(truth & found) / np.count_nonzero(truth | found)
 
 
-def test_two_files_give_a_map_with_everything_beside_it_once(images: Any) -> None:
+def test_two_files_give_a_map_with_everything_beside_it_once(drawn: None, images: Any) -> None:
     code, answer, said = change("before.tif", "after.tif")
     assert code == 0, said
     assert [name for name in LEAVES if not Path("runs/two", name).exists()] == []
@@ -128,7 +141,10 @@ def test_values_stored_otherwise_are_compared_as_physical_values_and_it_is_said(
     np.testing.assert_allclose(layer("score"), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("how", ["nodata", "nan", "mask", "alpha", "alpha of 5", "sidecar", "option", "both"])
+@pytest.mark.parametrize(
+    "how",
+    ["nodata", "nan", "mask", "alpha of 5", "both", *(pytest.param(how, marks=ALL) for how in ("alpha", "sidecar", "option"))],
+)
 def test_missing_pixels_are_left_out_and_counted(images: Any, how: str) -> None:
     after = images[1].astype(np.float32) if how == "nan" else images[1].copy()
     seen = np.full((1, SIDE_PX, SIDE_PX), 255, after.dtype)

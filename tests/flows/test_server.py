@@ -154,10 +154,13 @@ def served(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[[Path]
 # ---------------------------------------------------------------- what goes on as before
 
 
-def test_every_deployment_runs_with_complete_history(served: Served) -> None:
+def test_deployments_run_with_complete_history(served: Served) -> None:
+    """A short one, a whole run, one with arguments of its own and one of another task; all with DRIFTLINE_TESTS=all."""
     api, folder = served.api, served.folder
     assert {d["name"] for d in api.post("/deployments/filter", {})} == set(FLOWS)
-    for name in [*(verb for verb in task_of("forecast").verbs if verb in FLOWS), "monitor"]:  # each needs the one before
+    verbs = [verb for verb in task_of("forecast").verbs if verb in FLOWS]  # each needs the one before
+    names = verbs if os.environ.get("DRIFTLINE_TESTS") == "all" else ["ingest", "run", "sweep"]
+    for name in [*names, "monitor"]:
         config = "watched.yaml" if name == "monitor" else "tiny.yaml"
         given = {"overrides": ["sweep={space: {training.learning_rate: [0.03]}, trials: 1}"]} if name == "sweep" else {}
         run = served.start(name, config=config, **given)

@@ -23,6 +23,7 @@ from map_driver import Brightness
 VARIABLES = (Variable("nir", "band", ("nir",)), Variable("red", "band", ("red",)))
 SHAPES = {"a": (50, 40), "b": (30, 20)}
 WORKERS = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("processes", "dask")]
+DASK = ["dask", pytest.param("processes", marks=pytest.mark.exhaustive)]  # their processes are those of test_compute
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,8 @@ def test_wherever_it_is_mapped_the_bytes_are_the_same(plan, kind):
     assert seen == [(n, 16) for n in range(17)]
 
 
-@pytest.mark.parametrize("kind", WORKERS)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DASK)
 def test_lost_workers_change_nothing(plan, kind, tmp_path):
     here, there = plan("here"), plan("there")
     make_all(here)
@@ -96,7 +98,8 @@ def test_slices_make_the_whole_and_the_finish_names_what_is_missing(plan):
     assert files(sliced) == files(whole)
 
 
-@pytest.mark.parametrize("kind", ["threads", *WORKERS])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["threads", *DASK])
 def test_a_tile_that_fails_is_named_and_a_second_call_goes_on(plan, kind, tmp_path):
     work, whole = plan("broken"), plan("whole")
     make_all(whole)

@@ -66,7 +66,7 @@ def test_wherever_it_is_predicted_the_bytes_are_the_same(arrange, conv, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["processes", "dask"])
+@pytest.mark.parametrize("kind", ["processes", pytest.param("dask", marks=pytest.mark.exhaustive)])  # that: test_class_map
 def test_lost_workers_change_nothing(arrange, tmp_path, kind):
     expected = arrange(tmp_path / "expected", Deadly(tmp_path / "harmless"))
     predict(expected)
