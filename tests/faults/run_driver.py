@@ -28,6 +28,8 @@ POINTS = {  # the write before which the process is killed: pattern, and which o
     "a region of the prediction": (r"os\.rename .*/staging/.*\.region", 0),
     "between the old products and the new": (r"os\.rename .*/\.products-building", 0),
 }
+if os.environ.get("DRIFTLINE_TESTS") != "all":
+    POINTS = {name: POINTS[name] for name in list(POINTS)[1::3]}
 RESULTS = ("model/model.safetensors", "evaluation.json", "products")
 
 

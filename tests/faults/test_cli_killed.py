@@ -33,7 +33,9 @@ def test_a_run_killed_at_chosen_writes_gives_the_same_bytes(tmp_path, write_tiny
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=540, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert list(result["killed"].values()) == [True] * 5, result
+    killed = list(result["killed"].values())
+    assert all(killed), result
+    assert len(killed) >= 2, result
     assert (result["status"], result["different"]) == (0, []), result["said"]
 
 

@@ -180,6 +180,7 @@ def check_a_loser_is_withdrawn(config: Path) -> None:
 
 
 @pytest.mark.torch
+@pytest.mark.exhaustive  # as in test_stages and test_monitor
 def test_what_a_stage_imports_decides_its_key(workplace: Path) -> None:
     """A change of the products trains and evaluates nothing again; whatever a stage loads is digested by its key."""
     known = {name: closure(Change.code[name]) for name in ("train", "evaluate", "predict")}

@@ -117,7 +117,7 @@ def test_masks_of_volumes_are_tracked_and_their_tracks_are_nifti(tmp_path: Path,
     assert stated == ((1.5, ("mm", "sec")) if step_s else (0, ("mm", "unknown")))
 
 
-@pytest.mark.parametrize("name", ["brain-pcasl", "spinal-cord-fmri"])
+@pytest.mark.parametrize("name", [pytest.param("brain-pcasl", marks=pytest.mark.exhaustive), "spinal-cord-fmri"])
 def test_tiles_of_a_real_series_equal_the_whole(shared_data: Callable[[str], Path], name: str, tmp_path: Path) -> None:
     source = NiftiSource(shared_data(f"medical/fmri/{name}.nii.gz"), Band("bold"))
     ingest(source, None, str(tmp_path / "cube"), None, IngestSettings())

@@ -168,6 +168,7 @@ def test_tiles_are_the_whole_along_every_axis(kind: str, tmp_path: Path) -> None
     assert found[0].std() > 1e-3
 
 
+@pytest.mark.exhaustive  # mapped as forecasts are, whose memory test_volumes measures
 @pytest.mark.slow
 def test_the_memory_of_a_class_map_does_not_grow_with_the_volume(tmp_path: Path) -> None:
     peaks = []
