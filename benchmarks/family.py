@@ -87,11 +87,10 @@ def seed_rows(section: str, member: str, rows: Rows) -> dict[int, Row]:
 # ---------------------------------------------------------------- what is printed
 
 
-def cells_of(section: Section, member: str, known: Mapping[int, Row], error: str | None) -> list[str]:
+def cells_of(section: Section, member: str, known: Mapping[int, Row], *, has_failed: bool) -> list[str]:
     """A row of the table of a section."""
     if not known:
-        said = NOT_MEASURED if error is None else f"failed: {error[-160:]}".replace("|", "/")
-        return [member, said, *[""] * (len(section.table.figures) - 1 + 6)]
+        return [member, "failed" if has_failed else NOT_MEASURED, *[""] * (len(section.table.figures) - 1 + 6)]
     first = known[min(known)]
     cells = [f"{member}{dagger(first)}", *(shown(one, first["methods"]["model"]) for one in section.table.figures)]
     source = f"[{first['page']}]({first['page']})" if "page" in first else f"here, {first['measured']}"
@@ -106,7 +105,7 @@ def seeds_of(known: Mapping[int, Row]) -> str:
     """The seeds of the runs, and how many networks a run has."""
     first = known[min(known)]
     seeds = sorted({*known, *seeds_on_page(first)})
-    networks = 1 if "values" in first else first.get("networks") or len(first["seeds"]) or 1
+    networks = 1 if "values" in first else first.get("networks") or len(first.get("seeds", [])) or 1
     return ", ".join(map(str, seeds)) + (f" ({networks} networks)" if networks > 1 else "")
 
 
@@ -133,12 +132,16 @@ def section_lines(name: str, rows: Rows, errors: Mapping[Line, str]) -> Iterator
     yield from (*wrapped(" ".join(filter(None, [config + table.about, protocol, when, section.also]))), "")
     alone = f"{table.alone}, mean (spread)"
     heads = ["member", *(one.title for one in table.figures), "seeds", alone, "parameters", "CPU s", "peak GB", "from"]
-    lines = [cells_of(section, one, known[one], errors.get(Line(name, one))) for one in members]
+    failed = [line for line in errors if line.section == name]
+    lines = [cells_of(section, one, known[one], has_failed=any(line.member == one for line in failed)) for one in members]
     for baseline, scores in baselines_of(some).items():
         lines.append([f"*{baseline}*", *(shown(one, scores) for one in table.figures), *[""] * 6])
     yield from (*grid(heads, lines), "")
     if any(dagger(row) for row in some):
         yield from (*wrapped(confounded([(one, known[one]) for one in members if known[one]])), "")
+    if failed:
+        said = (wrapped(f"- failed, seed {line.seed}: {errors[line]}") for line in failed)
+        yield from (*(f"{'  ' if number else ''}{line}" for lines in said for number, line in enumerate(lines)), "")
     yield from ("```sh", *(command_of(Line(name, one)) for one in members), "```", "")
 
 

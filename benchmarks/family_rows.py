@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from benchmarks import results_forecasters, results_forecasts, results_labels
+from benchmarks.family_pages import stated
 from benchmarks.family_tables import FAMILY, SECTIONS, Section
 from benchmarks.labels_tables import read_methods, weights_of
 from benchmarks.run_rows import Config, Row, config_of, date_of, kept_row, run_row, without_paths
@@ -160,15 +161,25 @@ def read_monitoring(run: Path) -> Row:
     }
 
 
-def uniform(row: Row) -> Row:
+def uniform(line: Line, row: Row) -> Row:
     """Rows of the other commands as those of `benchmarks.results_labels` are."""
-    if "metrics" in row:  # of results_forecasts
+    if not line.is_run:  # of results_forecasters: the references do not depend on the row
+        page = stated(line.section)
+        known = {key: value for key, value in page.get(line.member, {}).items() if key != "page"}
+        references = next((one["methods"] for one in page.values()), {})
+        methods = {**references, "model": {key: row[key] for key in ("mse", "mae", "ssim")}}
+        return {
+            "went_on": False,
+            **row,
+            "protocol": known.get("protocol", ""),
+            "seeds": known.get("seeds", []),
+            "methods": methods,
+        }
+    if line.of.task == "forecast":
         methods = {name: {f"mae{end}": one[key] for end, key in ENDS.items()} for name, one in row["metrics"].items()}
         combined = methods.pop("combination", {"mae": None})["mae"]
         methods["model"] |= {"combination": combined}
         return {**row, "methods": {name.replace("_", " "): one for name, one in methods.items()}}
-    if "mse" in row:  # of results_forecasters
-        return {"went_on": False, **row, "methods": {"model": {key: row[key] for key in ("mse", "mae", "ssim")}}}
     return row
 
 
@@ -206,7 +217,7 @@ def row_of(line: Line, data: Path, folder: Path, *, is_run: bool) -> Row | None:
         return None
     if row is not None:
         failed.unlink(missing_ok=True)
-        return uniform(row)
+        return uniform(line, row)
     return None
 
 

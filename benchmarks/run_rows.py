@@ -104,8 +104,9 @@ def run_row(config: Config, folder: Path, read: Callable[[Path], Row], options: 
 
 
 def last_words(log: Path, most: int = 300) -> str:
-    """The end of what a run wrote, in one line."""
-    return " ".join(log.read_text(errors="replace").split())[-most:]
+    """The error of a run in one line, or else the end of what it wrote."""
+    _, told, error = " ".join(log.read_text(errors="replace").split()).rpartition("driftline: ")
+    return error[:most] if told else error[-most:]
 
 
 def date_of(path: Path) -> str:
