@@ -17,6 +17,7 @@ from benchmarks import results_forecasters, results_forecasts, results_labels
 from benchmarks.family_pages import stated
 from benchmarks.family_tables import FAMILY, SECTIONS, Section
 from benchmarks.labels_tables import read_methods, weights_of
+from benchmarks.moving_mnist_gpu import slug
 from benchmarks.run_rows import Config, Row, config_of, date_of, kept_row, run_row, without_paths
 
 GATED = ("change", "segment", "classify", "regress", "detect", "generate", "describe")  # tasks whose products wait for a score
@@ -57,7 +58,7 @@ class Line:
     def config(self, data: Path, folder: Path) -> Config:
         """What is run; of a row of another command its name alone."""
         if not self.is_run:
-            return {"name": f"{self.section}-{results_forecasters.slug(self.member)}"}
+            return {"name": f"{self.section}-{slug(self.member)}"}
         return config_of(self.of.table.config, self.changes, self.name, data, folder)
 
 
@@ -135,7 +136,7 @@ def read_pretraining(run: Path) -> Row:
     path = run / "stages" / "train.json"
     record = json.loads(path.read_text())
     found, trained = record["pretraining"], record["training"]["members"]
-    held_out = found.get("sites_held_out") or [f"{found['held_out']} of {found['held_out'] + found['learnt']} blocks"]
+    held_out = found["sites_held_out"] or [f"{found['places_held_out']} of {found['places'] + found['places_held_out']} blocks"]
     return {
         "measured": date_of(path),
         "methods": {"model": {"loss": found["loss"]}, "interpolation in time": {"loss": found["interpolation_mae"]}},

@@ -218,7 +218,8 @@ SECTIONS: dict[str, Section] = {
             "Hidden dates of four seasons",
             "porto-dos-gauchos-pretrain",
             "As the ready-made config, with another network. Mean absolute error over hidden values of blocks held out, in "
-            "standard deviations, at the epoch with the smallest one, so a little too small; nothing else was chosen. Stated in "
+            "standard deviations, at the epoch with the smallest one, so a little too small; nothing else was chosen. What is "
+            "hidden is drawn by the seed; interpolation is on the values of the first one. Stated in "
             "[pretrain.md](../pretrain.md#what-was-measured) for l_tae, seed 0: 0.495, interpolation 0.532, 40 CPU seconds.",
             {**PIXELS, **MAPS},
             FILLED,

@@ -99,7 +99,7 @@ def made_run(folder: Path, name: str, loss: float) -> None:
     """What a pretraining leaves."""
     (folder / "runs" / name / "stages").mkdir(parents=True)
     record = {
-        "pretraining": {"loss": loss, "interpolation_mae": 0.532, "learnt": 76, "held_out": 20},
+        "pretraining": {"loss": loss, "interpolation_mae": 0.532, "places": 76, "places_held_out": 20, "sites_held_out": []},
         "training": {"members": [{"epochs": 20}]},
         "made_from": {"training": {"seed": 0}},
     }
