@@ -63,7 +63,10 @@ def measured(asked: Asked, sections: Sequence[str]) -> tuple[dict[Line, Row], di
         return row_of(line, asked.data, asked.folder, is_run=is_run(line))
 
     if any(is_run(line) and line.of.task == "regress" and of_folder(line, asked) is None for line in lines):
-        ingest_cube(asked.folder, asked.data)
+        try:
+            ingest_cube(asked.folder, asked.data)
+        except SystemExit as error:  # the rows that read it will say so
+            print(error, file=sys.stderr, flush=True)
     with ThreadPoolExecutor(asked.jobs) as pool:
         found = zip(lines, pool.map(of, lines), strict=True)
         rows |= {line: row for line, row in found if row is not None}
