@@ -65,8 +65,8 @@ def measured(asked: Asked, sections: Sequence[str]) -> tuple[dict[Line, Row], di
     if any(is_run(line) and line.of.task == "regress" and of_folder(line, asked) is None for line in lines):
         try:
             ingest_cube(asked.folder, asked.data)
-        except SystemExit as error:  # the rows that read it will say so
-            print(error, file=sys.stderr, flush=True)
+        except SystemExit as stopped:  # the rows that read it will say so
+            print(stopped, file=sys.stderr, flush=True)
     with ThreadPoolExecutor(asked.jobs) as pool:
         found = zip(lines, pool.map(of, lines), strict=True)
         rows |= {line: row for line, row in found if row is not None}
@@ -85,6 +85,12 @@ def seeds_on_page(row: Row | None) -> list[int]:
 
 def seed_rows(section: str, member: str, rows: Rows) -> dict[int, Row]:
     return {line.seed: row for line, row in rows.items() if (line.section, line.member) == (section, member)}
+
+
+def first_rows(section: str, rows: Rows) -> dict[str, Row]:
+    """The row of each member that is measured, of its first seed."""
+    known = {member: seed_rows(section, member, rows) for member in members_of(section)}
+    return {member: of_seed[min(of_seed)] for member, of_seed in known.items() if of_seed}
 
 
 # ---------------------------------------------------------------- what is printed
@@ -126,7 +132,8 @@ def section_lines(name: str, rows: Rows, errors: Mapping[Line, str]) -> Iterator
     """Markdown: the heading, how it was measured, a line for each member, the baselines, the commands."""
     section, members = SECTIONS[name], members_of(name)
     table, known = section.table, {member: seed_rows(name, member, rows) for member in members_of(name)}
-    some = [first[min(first)] for first in known.values() if first]
+    firsts = first_rows(name, rows)
+    some = list(firsts.values())
     config = f"`configs/{table.config}.yaml`. " if table.config else ""
     protocol = some[0]["protocol"] if some else ""
     dates = sorted({row["measured"] for row in some})
@@ -141,7 +148,7 @@ def section_lines(name: str, rows: Rows, errors: Mapping[Line, str]) -> Iterator
         lines.append([f"*{baseline}*", *(shown(one, scores) for one in table.figures), *[""] * 6])
     yield from (*grid(heads, lines), "")
     if any(dagger(row) for row in some):
-        yield from (*wrapped(confounded([(one, known[one]) for one in members if known[one]])), "")
+        yield from (*wrapped(confounded(firsts)), "")
     if failed:
         said = (wrapped(f"- failed, seed {line.seed}: {errors[line]}") for line in failed)
         yield from (*(f"{'  ' if number else ''}{line}" for lines in said for number, line in enumerate(lines)), "")
@@ -153,14 +160,10 @@ def baselines_of(rows: Sequence[Row]) -> dict[str, Mapping[str, float | None]]:
     return {name: scores for row in rows for name, scores in row["methods"].items() if name != "model"}
 
 
-def confounded(known: Sequence[tuple[str, Mapping[int, Row]]]) -> str:
-    firsts = [(name, rows[min(rows)]) for name, rows in known]
-    said = [f"{name} by {clue} ({float(reached):.3f})" for name, row in firsts for clue, reached in row_clues(row)]
+def confounded(firsts: Mapping[str, Row]) -> str:
+    clues = [(name, clue) for name, row in firsts.items() for clue in (row.get("confounded") or {}).items()]
+    said = [f"{name} by {clue} ({float(reached):.3f})" for name, (clue, reached) in clues]
     return f"† CONFOUNDED, metadata alone come near in balanced accuracy and nothing would be published: {'; '.join(said)}."
-
-
-def row_clues(row: Row) -> list[tuple[str, float]]:
-    return list((row.get("confounded") or {}).items())
 
 
 def overview(rows: Rows, chosen: Sequence[str]) -> Iterator[str]:
@@ -178,11 +181,10 @@ def overview(rows: Rows, chosen: Sequence[str]) -> Iterator[str]:
 
 
 def overview_cell(section: str, member: str, rows: Rows) -> str:
-    known = seed_rows(section, member, rows)
-    if not known:
+    first = first_rows(section, rows).get(member)
+    if first is None:
         return f"{NOT_MEASURED} ({section})"
-    first, figure = known[min(known)], SECTIONS[section].table.figures[0]
-    return f"{bare(figure, first['methods']['model'])}{dagger(first)} ({section})"
+    return f"{bare(SECTIONS[section].table.figures[0], first['methods']['model'])}{dagger(first)} ({section})"
 
 
 def bare(figure: Figure, scores: Mapping[str, float | None]) -> str:
@@ -192,7 +194,7 @@ def bare(figure: Figure, scores: Mapping[str, float | None]) -> str:
 
 def best_baseline(section: str, rows: Rows) -> str:
     figure = SECTIONS[section].table.figures[0]
-    scores = baselines_of([row for line, row in rows.items() if line.section == section])
+    scores = baselines_of(list(first_rows(section, rows).values()))
     values = {name: value for name, one in scores.items() if (value := one.get(figure.key)) is not None}
     if not values:
         return ""

@@ -167,7 +167,7 @@ def uniform(line: Line, row: Row) -> Row:
     if not line.is_run:  # of results_forecasters: the references do not depend on the row
         page = stated(line.section)
         known = {key: value for key, value in page.get(line.member, {}).items() if key != "page"}
-        references = next((one["methods"] for one in page.values()), {})
+        references: dict[str, Any] = next((one["methods"] for one in page.values()), {})
         methods = {**references, "model": {key: row[key] for key in ("mse", "mae", "ssim")}}
         return {
             "went_on": False,
