@@ -32,13 +32,14 @@ HEAD = """# The family: every member, every task
 
 Printed by `python -m benchmarks.family DATA FOLDER`, which can be stopped and started again. Members that are no recurrent
 networks, but stand beside them for comparison, are in italics. Each row is one `driftline run` of a ready-made config with
-what `--set` changes; below each table stands the command of every row. What "from" calls a page was measured by the command of
-that page, under the protocol that is repeated here; "here" was measured by this one. Times are CPU seconds of the whole run
-(ingest, training of all its networks, baselines, products) with one thread for PyTorch, on two shared cores of an x86-64 VM; a
-dash: made without a meter; "at least": killed once and gone on. Memory is the peak of the run, parameters are those of one
-network. Values in brackets after a figure: its 95 % interval. Baselines in italics, on the same tested samples. Where a
-protocol is reduced for a CPU it says so: it tells members apart after minutes, and nothing of what they reach in the end.
-Figures of different tables cannot be compared.
+what `--set` changes (Moving MNIST: a row of another command); below each table stands the command of every row. What "from"
+calls a page was measured by the command of that page, under the protocol that is repeated here; "here" was measured by this
+one. Times are CPU seconds of the whole run (ingest, training of all its networks, baselines, products) with one thread for
+PyTorch, on two shared cores of an x86-64 VM; a dash: made without a meter; "at least": an earlier try was killed or failed,
+and the run went on from there. Memory is the peak of the run, parameters are those of one network. Values in brackets after a
+figure: its 95 % interval. Baselines in italics, on the same tested samples. Where a protocol is reduced for a CPU it says so:
+it tells members apart after minutes, and nothing of what they reach in the end. Figures of different tables cannot be
+compared.
 """
 LEGEND = """The first figure of each table that a member is in; which figure it is, the last two rows say. `not measured`: a
 row that nobody has run yet, its command stands below its table. `-`: not among what the member can do, [why](#why-not).
