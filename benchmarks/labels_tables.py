@@ -167,9 +167,11 @@ def read_methods(evaluation: Mapping[str, Any]) -> dict[str, dict[str, float | N
 def weights_of(run: Path, task: str) -> int:
     """Weights of one network."""
     from models.checkpoint import DETECTOR
+    from models.filler import FILLER
+    from models.pixel_model import PIXEL_MODEL
     from models.segmenter import SEGMENTER
     from models.sequence_model import SEQUENCE_MODEL
 
-    checkpoints: dict[str, Any] = {"segment": SEGMENTER, "change": DETECTOR}
+    checkpoints: dict[str, Any] = {"segment": SEGMENTER, "change": DETECTOR, "generate": PIXEL_MODEL, "pretrain": FILLER}
     model, _ = checkpoints.get(task, SEQUENCE_MODEL).load(run / "model")
     return sum(one.numel() for one in model.members[0].parameters())

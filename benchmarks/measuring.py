@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -29,10 +31,18 @@ def cpu_seconds() -> float:
     return sum(_cpu_of(one) or 0.0 for one in (process, *process.children(recursive=True)))
 
 
-def run_measured(command: Sequence[str], stop_if: Callable[[], bool] | None = None, every_s: float = EVERY_S) -> Costs:
-    """Runs `command` and samples its processes `every_s`. `stop_if` is asked at every sample; once true, it is killed (-9)."""
+def run_measured(
+    command: Sequence[str], stop_if: Callable[[], bool] | None = None, every_s: float = EVERY_S, log: Path | None = None
+) -> Costs:
+    """Runs `command` and samples its processes `every_s`. `stop_if` is asked at every sample; once true, it is killed (-9).
+
+    log: the file to which its stderr goes; default: where that of this process goes.
+    """
     started, peak, cpu = time.monotonic(), 0, dict[int, float]()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+    with (
+        nullcontext() if log is None else log.open("w") as said,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as child,
+    ):
         while child.poll() is None:
             tree = _tree(child.pid)
             cpu |= {one.pid: spent for one in tree if (spent := _cpu_of(one)) is not None}

@@ -92,14 +92,21 @@ def run_row(config: Config, folder: Path, read: Callable[[Path], Row], options: 
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config))
     print(f"{name} ...", file=sys.stderr, flush=True)
-    costs = run_measured([sys.executable, "-m", "flows.cli", "run", str(path), *options], every_s=POLLED_S)
+    said = folder / f"{name}.log"
+    costs = run_measured([sys.executable, "-m", "flows.cli", "run", str(path), *options], every_s=POLLED_S, log=said)
     if costs.returncode not in (DONE, SOME_REFUSED):
-        raise SystemExit(f"{name}: exit code {costs.returncode}")
+        raise SystemExit(f"{name}: exit code {costs.returncode}: {last_words(said)}")
     measured = {"cpu_seconds": costs.cpu_seconds, "peak_gb": costs.peak_gb, "went_on": was_begun, "exit_code": costs.returncode}
     row = {**read(run), **measured}
     (folder / f"{name}.json").write_text(json.dumps(row))
     print(f"{name}: {costs.seconds:.0f} s", file=sys.stderr, flush=True)
     return row
+
+
+def last_words(log: Path, most: int = 300) -> str:
+    """The error of a run in one line, or else the end of what it wrote."""
+    _, told, error = " ".join(log.read_text(errors="replace").split()).rpartition("driftline: ")
+    return error[:most] if told else error[-most:]
 
 
 def date_of(path: Path) -> str:
@@ -109,7 +116,7 @@ def date_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a document is asked for. chosen: its tables; rows: names of rows to run, none = all."""
+    """What a document is asked for. chosen: its tables; rows: names of rows to run, none = all; seeds: how many of each."""
 
     data: Path
     folder: Path
@@ -117,9 +124,10 @@ class Asked:
     jobs: int
     rows: list[str]
     finished: bool
+    seeds: int = 1
 
     def rows_of(
-        self, configs: Mapping[Key, Config], work: Callable[[Config], Row], is_run: Callable[[Key], bool]
+        self, configs: Mapping[Key, Config], work: Callable[[Config], Row | None], is_run: Callable[[Key], bool]
     ) -> dict[Key, Row]:
         """The row of each config, `jobs` at a time; those that are not to be run now if they are finished."""
 
@@ -132,8 +140,11 @@ class Asked:
             return {key: row for key, row in found if row is not None}
 
 
-def asked_for(description: str, tables: Sequence[str], arguments: Sequence[str] | None, member: str = "") -> Asked:
-    """The command line of a document; member: how its option for single rows is called, if it has one."""
+def asked_for(
+    description: str, tables: Sequence[str], arguments: Sequence[str] | None, member: str = "", seeds: int = 0
+) -> Asked:
+    """The command line of a document; member: how its option for single rows is called, if it has one; seeds: likewise, the
+    default."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("data", type=Path)
     parser.add_argument("folder", type=Path)
@@ -144,12 +155,15 @@ def asked_for(description: str, tables: Sequence[str], arguments: Sequence[str] 
         parser.add_argument(
             f"--{member}", dest="rows", action="append", default=[], help="rows to run, of any table; default: all"
         )
+    if seeds:
+        parser.add_argument("--seeds", type=int, default=seeds, help="of each row")
     parsed = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
     folder = parsed.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     chosen = parsed.only or list(tables)
-    return Asked(parsed.data.resolve(), folder, chosen, parsed.jobs, getattr(parsed, "rows", []), parsed.finished)
+    rows, asked_seeds = getattr(parsed, "rows", []), getattr(parsed, "seeds", 1)
+    return Asked(parsed.data.resolve(), folder, chosen, parsed.jobs, rows, parsed.finished, asked_seeds)
 
 
 # ---------------------------------------------------------------- what is printed

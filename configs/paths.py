@@ -34,6 +34,7 @@ class Named:
     is_below_source: bool = False
 
 
+SITE = "{site}"
 READ, WRITE, CONNECT, BELOW_SOURCE = Named("read"), Named("write"), Named("connect"), Named("read", is_below_source=True)
 
 
@@ -101,6 +102,8 @@ def resolve_inputs(
         parent = parent_of(document.data, key)
         text = parent.get(key[-1]) if isinstance(parent, dict) else None
         if not isinstance(text, str) or not text.isprintable() or is_fixed(text) or _is_typed(document, key):
+            continue
+        if SITE in text:  # of every site, below source.path: labels of one cube are an input, of sites they are not
             continue
         beside = text_from_here(text, folder)
         if beside != text and not exists(Path(beside)) and exists(Path(text)):

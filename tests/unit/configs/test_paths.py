@@ -111,6 +111,17 @@ def test_an_input_is_found_beside_the_config(here: Path, path: str, found: str) 
     assert (run.runs, run.cube.uri) == ("runs", None)
 
 
+def test_labels_of_sites_are_below_the_source_wherever_the_config_is(here: Path) -> None:
+    make("oscd/rome/imgs_1/a_B02.tif", "oscd/rome/imgs_2/a_B02.tif", "oscd/rome/rome-cm.tif", "oscd/rome/dates.txt")
+    Path("configs/run.yaml").write_text(
+        "name: small\ntask: segment\npairs: {}\nsource: {kind: sites, path: ../oscd, pattern: '{site}/imgs_{step}/*_{band}.tif', "
+        "dates: '{site}/dates.txt', bands: [B02]}\n"
+        "labels: {kind: site_rasters, path: '{site}/{site}-cm.tif', codes: {1: unchanged, 2: changed}}\n"
+    )
+    run = load_run("configs/run.yaml")
+    assert (run.source.path, run.labels.path) == ("oscd", "{site}/{site}-cm.tif")
+
+
 def test_what_lies_beside_the_config_wins(here: Path) -> None:
     make("a.nc", "configs/a.nc")
     assert load("configs/run.yaml", "a.nc") == (load_run("configs/run.yaml", ["source.path=configs/a.nc"]), [])
