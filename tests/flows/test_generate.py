@@ -85,6 +85,15 @@ def test_the_row_lstm_is_trained_by_the_same_verbs_and_its_model_is_used_elsewhe
     assert first < SIDE * SIDE * np.log(2) - 2
     carry_out("run", TINY, name="other", model={"use": "runs/tiny"}, evaluation=asked)
     assert read_json("evaluation.json", "other")["methods"]["model"]["nats"] == pytest.approx(first, rel=1e-6)
+    evaluation = read_json("evaluation.json", "other")
+    assert evaluation["details"]["seen"] == "no", "the same test images as there"
+    assert "it has not seen" in evaluation["verdict"]["sentence"]
+    for name, split, seen in (("learnt", {"test": "train"}, "yes"), ("mixed", {"folds": 4}, "unknown")):
+        carry_out("evaluate", TINY, name=name, model={"use": "runs/tiny"}, evaluation=asked, split=split)
+        evaluation = read_json("evaluation.json", name)
+        assert evaluation["details"]["seen"] == seen
+        assert "it has not seen" not in evaluation["verdict"]["sentence"]
+        assert ("not known" if seen == "unknown" else "its nats are too few") in " ".join(evaluation["notes"])
     write_images(images / "small", {"train": 20, "test": 20}, side=4)
     with pytest.raises(RequestError, match=r"the images have 4 x 4 pixels, the model was trained on 6 x 6 pixels"):
         carry_out("run", {**TINY, "source": {"kind": "idx", "path": "small"}}, name="third", model={"use": "runs/tiny"})
