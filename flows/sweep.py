@@ -332,7 +332,8 @@ def conclude(context: Invocation, asked: Asked, study: optuna.Study, rows: Seque
 def has_folds(run: Any) -> bool:
     """Whether every sample is tested by the networks of one fold and has validated those of others."""
     split = getattr(run, "split", None)
-    return run.task == "change" or (hasattr(split, "folds") and not getattr(split, "test", None))
+    is_divided = hasattr(split, "folds") and not getattr(split, "test", None) and run.task != "generate"  # which has one network
+    return run.task == "change" or is_divided
 
 
 def sentence_of(result: Json) -> str:

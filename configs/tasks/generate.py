@@ -12,6 +12,7 @@ from configs.run import ModelConfig, Run, TrainingDefaults
 from configs.samples import FramesConfig, IdxSource
 from configs.schema import Finding, Fraction, Name, Sections, Seed, Strict, check_must_equal
 from configs.sequences import MODEL
+from configs.sweep import Sweep
 
 if TYPE_CHECKING:
     from models.pixel_model import PixelModel
@@ -126,6 +127,7 @@ class GenerateRun(Run):
     training: GenerateTraining = GenerateTraining()
     evaluation: GenerateEvaluation = GenerateEvaluation()
     prediction: GeneratePrediction = GeneratePrediction()
+    sweep: Sweep = None
 
     @property
     def labels(self) -> None:

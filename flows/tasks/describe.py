@@ -16,6 +16,7 @@ from flows.sample_runs import StoredSamples, kept_of, load_samples
 from flows.task import Building, Invocation, Record
 from flows.tasks.samples import ANSWERED_BY, SampleTask, lineage_of, load_model
 from pipelines.learning.result import Evaluation, NoTruth
+from pipelines.learning.validation_figures import LOSS, Figure
 from pipelines.products.section import Section
 from pipelines.wording import counted
 
@@ -66,6 +67,9 @@ class Describe(SampleTask):
         from pipelines.inference.sample_captions import calibrate_words
 
         return calibrate_words(captioned(samples), model, show)
+
+    def figures(self, run: config.DescribeRun) -> tuple[Figure, ...]:
+        return Figure("exact_match", is_larger_better=True, per_epoch="exact_match"), Figure(LOSS)
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         """The networks and the references on the groups that they have not seen."""

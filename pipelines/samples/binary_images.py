@@ -109,8 +109,8 @@ def seen_of(digests: Mapping[str, str], trained: Mapping[str, Any]) -> Seen:
     trained: `digests` of the parts of its own training, {} where that does not say. What is not one of these parts as a whole is
     "unknown".
 
-    >>> seen_of({"test": "b"}, {"train": "a", "validation": "c", "test": "b"}), seen_of({"test": "a"}, {"train": "a", "test": "b"})
-    ('no', 'yes')
+    >>> [seen_of({"test": tested}, {"train": "a", "test": "b"}) for tested in "abc"]
+    ['yes', 'no', 'unknown']
     """
     name = next((name for name, digest in trained.items() if digest == digests["test"]), "")
     return "unknown" if not name else "no" if name == "test" else "yes"
