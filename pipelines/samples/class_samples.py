@@ -140,11 +140,10 @@ def year_days_of(images: Sequence[SpanImages]) -> float:
 
 def at_most(class_P: np.ndarray, p: np.ndarray, most: int, seed: int) -> np.ndarray:
     """As `ClassSamples.at_most`."""
-    rng, kept = np.random.default_rng(seed), []
-    for k in np.unique(class_P[p]):
-        members = p[class_P[p] == k]
-        kept.append(members if len(members) <= most else rng.choice(members, most, replace=False))
-    return np.sort(np.concatenate(kept)) if kept else p
+    rng, (names, counts) = np.random.default_rng(seed), np.unique(class_P[p], return_counts=True)
+    crowded = names[counts > most]
+    kept = [p[~np.isin(class_P[p], crowded)], *(rng.choice(p[class_P[p] == k], most, replace=False) for k in crowded)]
+    return np.sort(np.concatenate(kept))
 
 
 # ---------------------------------------------------------------- images
