@@ -267,9 +267,9 @@ def run_trials(
 ) -> list[TrialRow]:
     """Carries out what is left of the study, trial by trial, and returns all rows; `progress(done, total, rows)` after each.
 
-    A trial that fails is counted, with its message, and the others go on. Raises StorageFull, and StateError where `MOST_ALIKE` in
-    a row fail alike, unless the schema refused their values; what ends the process (Ctrl-C, SIGTERM) leaves the trial to be marked
-    as killed by the next call.
+    A trial that fails is counted, with its message, and the others go on. Raises StorageFull, and StateError where
+    `MOST_ALIKE` in a row fail alike, unless the schema refused their values; what ends the process (Ctrl-C, SIGTERM) leaves the
+    trial to be marked as killed by the next call.
     """
     started, rows, alike = time.monotonic(), rows_of(study, search), list[str]()
     grid = search.grid if search.sampler == "grid" else []
