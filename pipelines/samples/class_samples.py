@@ -7,6 +7,7 @@ Shapes: T dates of a span, C variables, H rows, W columns (of volumes slices, ro
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,6 +102,16 @@ class ClassSamples:
     @property
     def folds(self) -> int:
         return int(self.fold_P.max()) + 1
+
+    def folds_digest(self) -> str:
+        """SHA-256 (hex) of the places of all labels, each with its fold: equal where networks of a fold may begin from those of
+        the same fold and know no place that is tested."""
+        sites = sorted({one.site for one in self.images})
+        number_S = np.array([sites.index(one.site) for one in self.images], np.int64)
+        rows_XK = np.unique(
+            np.stack([number_S[self.labels.span_P], *self.labels.place(), self.fold_P], axis=1).astype("<i8"), axis=0
+        )
+        return hashlib.sha256(json.dumps(sites).encode() + rows_XK.tobytes()).hexdigest()
 
     @property
     def axes(self) -> int:
