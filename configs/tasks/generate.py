@@ -72,6 +72,21 @@ class PixelModelConfig(ModelConfig):
                 assert_never(other)
         return {"kind": self.kind, "height": size[0], "width": size[1], **{name: getattr(self, name) for name in names}}
 
+    def flops(self, size: tuple[int, int]) -> int:
+        """Operations of the network for one image, as its own `image_flops` has them; a plan need not load torch for it."""
+        hidden, wide = self.hidden, 2 * self.hidden
+        match self.kind:
+            case "masked_row_lstm":
+                layer = 4 * hidden * (wide * (self.kernel // 2 + 1) + hidden * self.kernel) + wide * hidden
+                weights = 49 * wide + self.layers * layer + (wide + 1) * self.head
+            case "pixel_rnn":
+                gates, window = {"lstm": 4, "gru": 3, "rnn": 1}[self.cell], 1 + self.above * (2 * self.above + 2)
+                inputs = self.embedding + (self.layers - 1) * hidden  # of all layers
+                weights = window * self.embedding + gates * hidden * (inputs + self.layers * hidden) + hidden
+            case other:
+                assert_never(other)
+        return 2 * size[0] * size[1] * weights
+
 
 class GenerateTraining(TrainingDefaults):
     """How the network is trained; the loss is minus the logarithm of the probability of an image."""
