@@ -137,6 +137,9 @@ def preview_samples(run: Any) -> tuple[SampleLayout, int, tuple[str, ...], tuple
 def flops_of(run: Any, layout: SampleLayout) -> tuple[int, int]:
     """(operations of one network for one sample, networks)."""
     if run.task == "generate":
+        from configs.tasks.generate import check_size
+
+        check_size(run, layout.size[-2:])
         return run.model.flops(layout.size[-2:]), 1
     from configs.sequences import build_learner
 

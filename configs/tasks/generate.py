@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from pydantic import Field
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pipelines.samples.binary_images import Binarisation
     from pipelines.samples.labelled import SplitSettings
 
+MOST_PIXELS = 10_000  # of an image, for the reference `logistic`: 1.6 GB
 ReferenceName = Literal["independent", "mixture", "logistic"]
 
 # ---------------------------------------------------------------- schema
@@ -151,6 +153,18 @@ class GenerateRun(Run):
 
 
 # ---------------------------------------------------------------- objects
+
+
+def check_size(run: GenerateRun, size: Sequence[int]) -> None:
+    """Raises RequestError where a reference needs more memory for images of that size than a machine should be asked for."""
+    from pipelines.errors import RequestError
+
+    pixels = math.prod(size)
+    if "logistic" in run.evaluation.references and pixels > MOST_PIXELS:
+        raise RequestError(
+            f"evaluation.references: logistic has a weight for each two of {pixels} pixels, about {16 * pixels**2 / 1e9:.1f} GB "
+            f"while it learns; it is for at most {MOST_PIXELS} pixels. Take it out, or make the images smaller (frames.size)"
+        )
 
 
 def build_model(run: GenerateRun, size: tuple[int, ...]) -> PixelModel:

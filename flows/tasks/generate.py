@@ -100,6 +100,7 @@ class Generate(TrainedTask):
 
         run, folder, do = context.run, context.folder, partial(context.steps.do, "train")
         x_NHW, parts = self.images(context, "train")
+        config.check_size(run, x_NHW.shape[1:])
         context.steps.log(f"images: {parts.sentence}")
         model, seed = config.build_model(run, x_NHW.shape), run.training.seed
         count = len(parts.train_P)
@@ -148,6 +149,7 @@ class Generate(TrainedTask):
         trained, model = require(context.folder, "train"), self.load(context, "evaluate")
         x_NHW, parts = self.images(context, "evaluate")
         require_size(model, x_NHW)
+        config.check_size(run, x_NHW.shape[1:])
         tested_PHW = x_NHW[parts.test_P]
         nats = {MODEL: do("score the test images", lambda show: score_images(model, tested_PHW, show))}
         for name in run.evaluation.references:

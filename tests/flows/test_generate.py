@@ -121,6 +121,14 @@ def test_mistakes_in_the_config_are_found_before_anything_runs(images: Path, cha
         carry_out("run", TINY, **changes)
 
 
+def test_a_reference_that_needs_too_much_memory_is_refused_by_the_plan(images: Path) -> None:
+    write_images(images / "large", {"train": 4, "test": 2}, side=101)
+    content = {**TINY, "source": {"kind": "idx", "path": "large"}}
+    make_plan(open_invocation_of(content).run, "run")
+    with pytest.raises(RequestError, match=r"logistic has a weight for each two of 10201 pixels, about 1\.7 GB.*frames\.size"):
+        make_plan(open_invocation_of({**content, "evaluation": {}}).run, "run")
+
+
 def open_invocation_of(content: dict[str, Any]) -> Any:
     import yaml
 
