@@ -66,7 +66,7 @@ def test_a_slot_of_which_one_phrase_was_learnt_is_constant() -> None:
         targets = classes.with_targets().arrays.target_NK
         assert np.array_equal(targets.argmax(axis=1), classes.class_P)
         assert len(parts_of_fold(classes, 0).train_P), "networks of a slot are trained all the same"
-        return slot_rows(features_PF, lambda classes: RandomForest(classes, 0), 100, 0)(classes, name)
+        return slot_rows(features_PF, lambda count: RandomForest(count) if name == "way" else Nearest(), 100, 0)(classes, name)
 
     assert filled_templates(samples, slots, answer) == [("goes", "left"), ("stays", "left")]
 
