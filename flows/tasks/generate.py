@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipelines.learning.reuse import Inputs
     from pipelines.samples.binary_images import ImageParts, Seen
 
+PARTS = "parts_sha256"  # in a checkpoint: of the images of each part
 TRAINED_FROM = ("frames", "binarise", "split", "model", "training")  # what a model depends on
 
 
@@ -129,8 +130,8 @@ class Generate(TrainedTask):
         """What the checkpoint says of itself."""
         from flows.trained import describe
 
-        split = {**context.run.split.model_dump(mode="json"), "counts": parts.counts, "digests": parts.digests(x_NHW)}
-        return {**describe(self, context, snapshot), "split": split}
+        split = {**context.run.split.model_dump(mode="json"), "counts": parts.counts}
+        return {**describe(self, context, snapshot), "split": split, PARTS: parts.digests(x_NHW)}
 
     def load(self, context: Invocation, stage: str) -> PixelModel:
         """The trained model. Raises RequestError for one of images of another size."""
@@ -167,7 +168,7 @@ class Generate(TrainedTask):
             return "no"
         trained = find_model(context.folder.model)
         with reading(trained.folder):
-            known = dict(trained.metadata.get("split", {}).get("digests", {}))
+            known = dict(trained.metadata.get(PARTS, {}))
         return seen_of(parts.digests(x_NHW), known)
 
     def reference(self, context: Invocation, x_NHW: np.ndarray, parts: ImageParts, name: str, show: Any) -> np.ndarray:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipelines.samples.site_samples import SiteImages
 
 DECODED_BY = ("pipelines.samples.site_samples",)
-FOLDS = "folds_sha256"  # of `split` in a checkpoint
+FOLDS = "folds_sha256"  # in a checkpoint: of the places of labels and their folds
 
 
 def require_mappable(uri: str, snapshot: str) -> None:
@@ -212,7 +212,7 @@ def save(task: TrainedTask, context: Invocation, model: Segmenter, snapshot: str
 
     variables = {"variables": [one.model_dump(mode="json") for one in config.name_variables(context.run)]}
     described = describe(task, context, snapshot)
-    about = {"config": {**described["config"], **variables}, "split": {**context.run.split.model_dump(mode="json"), FOLDS: folds}}
+    about = {"config": {**described["config"], **variables}, "split": context.run.split.model_dump(mode="json"), FOLDS: folds}
     return SEGMENTER.save(model, context.folder.model, {**described, **about})
 
 
@@ -221,9 +221,8 @@ def require_untested(context: Invocation, known: Sequence[str], folds: str) -> N
     path = context.run.training.start_from
     trained = find_model(path)
     with reading(trained.folder):
-        split = trained.metadata.get("split", {})
-    own = {FOLDS: folds, "networks": context.run.split.networks}
-    if not known or trained.task not in ("", context.run.task) or all(split.get(name) == value for name, value in own.items()):
+        there = trained.metadata.get(FOLDS), trained.metadata.get("split", {}).get("networks")
+    if not known or trained.task not in ("", context.run.task) or there == (folds, context.run.split.networks):
         return
     raise RequestError(
         f"training.start_from: the model of {path} has learnt from labels of this area ({', '.join(known)}), and its folds are "
