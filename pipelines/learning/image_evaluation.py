@@ -17,7 +17,8 @@ SEEN = {  # of the test images: (in the sentence, in the protocol, in a note)
     "no": (" that it has not seen", "which nothing has learnt from and by which nothing was chosen", ""),
     "yes": (
         " that it was trained on", "which the model has learnt from, or was chosen by",
-        "The model has learnt from these test images, or was chosen by them: its nats are too few. Set split.test to others.",
+        "The model has learnt from these test images, or was chosen by them: its nats are too few. Choose other test images with "
+        "`split`.",
     ),
     "unknown": (
         "", "of which it is not known whether the model has learnt from them",
