@@ -241,6 +241,8 @@ def _snapshots(folder: RunFolder) -> Collection[object]:
 def _cut_from(folder: RunFolder, name: str) -> str | None:
     """The version that a folder of samples was made from, None for what does not say."""
     place = folder.path / name
+    if not place.is_dir():  # frames of samples
+        return None
     about = readable(place / "cache.json") or readable(place / "site.json").get("about") or {}
     return str(about["snapshot"]) if "snapshot" in about else None
 

@@ -37,6 +37,7 @@ def test_a_run_is_cleaned_and_stays_up_to_date(tiny_run: Path) -> None:
     job = write(RUN / "staging/0123456789abcdef/r0.region", "x" * 100)
     write(RUN / "staging/lock", "", days=99)
     other = write(RUN / "samples/cache-00/cache.json", json.dumps({"snapshot": "0" * 20}))
+    frames = write(RUN / "samples/0123.npy")  # of a task on samples: they go by their age
     draft = write(RUN / ".summary.json.99")
     trial = write(RUN / "sweep/trials/0007/stages/ingest.json")
     (trial.parents[1] / "samples").symlink_to((RUN / "samples").resolve())
@@ -50,6 +51,7 @@ def test_a_run_is_cleaned_and_stays_up_to_date(tiny_run: Path) -> None:
     assert set(names.values()) == {"staged tiles"}, "of what has been published since"
     assert job.exists()
     assert job.parent.name not in names, "a slice may be at work"
+    assert frames.name not in names
 
     write(job, "x" * 100, days=31)
     code, done = call("gc", "tiny.yaml", "--yes")
