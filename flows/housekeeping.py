@@ -32,6 +32,7 @@ VERSION_ID = re.compile(rb"\b[0-9A-Z]{20}\b")
 WITHOUT_RECORDS = {"cube", "cubes", "samples", "staging", "fields.zarr"}  # folders below a run that need not be searched
 CUBE, STAGED, SAMPLES, TRIALS, DRAFTS = "versions of the cube", "staged tiles", "samples", "trials of a choice", "drafts"
 SUPERSEDED, KEPT_VERSIONS = "versions of the run", 2
+SEARCHED, TRIED = "trials of a search", "sweep/trials"  # folders that `flows.sweep` removes at the end of a trial
 LOCK, REMOVED, SCENES = "lock", ".removed", "scenes"
 NAMES_OF_STAGED = {"rival", "maps", "map", "scores", "labels", "boxes"}  # beside jobs, `SCENES` and a site's own
 JOB_NAME = re.compile(r"[0-9a-f]{16}")
@@ -144,7 +145,7 @@ def _records(runs: Path) -> Iterator[Path]:
 
 
 def clean_files(run: AnyRun, folder: RunFolder, before: datetime, found: Found, *, is_removing: bool) -> None:
-    """Staged tiles and scenes, samples, trials of a choice and drafts. Trials of a run in S3 are part of what is published."""
+    """Staged tiles and scenes, samples, trials and drafts. Trials of a choice are part of what a run in S3 publishes."""
     here, known = FolderFiles(folder.path), _snapshots(folder)
     staged = [
         (STAGED, last_stage(folder), files, entry)
@@ -169,6 +170,10 @@ def clean_files(run: AnyRun, folder: RunFolder, before: datetime, found: Found, 
         found.unneeded.append(Unneeded(DRAFTS, str(path), len(sizes), sum(sizes)))
         if is_removing:
             remove(here, path.relative_to(folder.path).as_posix())
+    for name, listed in _entries(here, TRIED):  # of a killed search: one that is at work holds the run's folder
+        found.unneeded.append(Unneeded(SEARCHED, f"{here.uri}/{name}", len(listed), sum(one.size for one in listed)))
+        if is_removing:
+            remove(here, name)
 
 
 def clean_stored(folder: RunFolder, keep_days: float, found: Found, *, is_removing: bool) -> None:
@@ -236,6 +241,8 @@ def _snapshots(folder: RunFolder) -> Collection[object]:
 def _cut_from(folder: RunFolder, name: str) -> str | None:
     """The version that a folder of samples was made from, None for what does not say."""
     place = folder.path / name
+    if not place.is_dir():  # frames of samples
+        return None
     about = readable(place / "cache.json") or readable(place / "site.json").get("about") or {}
     return str(about["snapshot"]) if "snapshot" in about else None
 

@@ -137,9 +137,10 @@ def preview_samples(run: Any) -> tuple[SampleLayout, int, tuple[str, ...], tuple
 def flops_of(run: Any, layout: SampleLayout) -> tuple[int, int]:
     """(operations of one network for one sample, networks)."""
     if run.task == "generate":
-        from configs.tasks.generate import build_model
+        from configs.tasks.generate import check_size
 
-        return build_model(run, layout.size).flops((1, *layout.size)), 1
+        check_size(run, layout.size[-2:])
+        return run.model.flops(layout.size[-2:]), 1
     from configs.sequences import build_learner
 
     network = build_learner(run.model, layout, ("a", "b"), 0)

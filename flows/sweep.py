@@ -105,6 +105,7 @@ def sweep(task: Task, context: Invocation, run_stage: RunStage) -> Record:
     folder = sweep_folder(context.folder)
     if context.restart:
         shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder / "trials", ignore_errors=True)  # of a search that was killed
     if finished(context.folder, "ingest") is None:
         run_stage(task, replace(context, restart=False), "ingest")
     study = open_study(folder / "journal.log", asked.search)
@@ -120,6 +121,9 @@ def sweep(task: Task, context: Invocation, run_stage: RunStage) -> Record:
 
     try:
         rows = context.steps.do("sweep", f"try {counted(asked.search.count, 'setting')}", work)
+    except StateError:
+        tabulate(asked, rows_of(study, asked.search), folder)
+        raise
     finally:
         shutil.rmtree(folder / "trials", ignore_errors=True)
     return conclude(context, asked, study, rows, is_new=len(rows) > before)
@@ -291,11 +295,10 @@ class TrialProgress:
 
 def conclude(context: Invocation, asked: Asked, study: optuna.Study, rows: Sequence[TrialRow], *, is_new: bool) -> Record:
     """Writes trials.csv, sweep.json, sweep.png and best.yaml. Raises StateError if no trial has finished."""
-    from pipelines.products.sweep_products import draw_trials, write_table
+    from pipelines.products.sweep_products import draw_trials
 
     folder, figure = sweep_folder(context.folder), asked.figure
-    keys = [domain.key for domain in asked.domains]
-    write_table(rows, keys, figure.name, folder / "trials.csv")
+    tabulate(asked, rows, folder)
     best = best_of(rows, figure.is_larger_better)
     states = {state: sum(row.state == state for row in rows) for state in ("finished", "pruned", "failed", "killed")}
     if best is None:
@@ -329,10 +332,18 @@ def conclude(context: Invocation, asked: Asked, study: optuna.Study, rows: Seque
     return {**result, "message": message, "lines": lines_of(result, message), "refused": [], "skipped": not is_new}
 
 
+def tabulate(asked: Asked, rows: Sequence[TrialRow], folder: Path) -> None:
+    """Writes trials.csv."""
+    from pipelines.products.sweep_products import write_table
+
+    write_table(rows, [domain.key for domain in asked.domains], asked.figure.name, folder / "trials.csv")
+
+
 def has_folds(run: Any) -> bool:
     """Whether every sample is tested by the networks of one fold and has validated those of others."""
     split = getattr(run, "split", None)
-    return run.task == "change" or (hasattr(split, "folds") and not getattr(split, "test", None))
+    is_divided = hasattr(split, "folds") and not getattr(split, "test", None) and run.task != "generate"  # which has one network
+    return run.task == "change" or is_divided
 
 
 def sentence_of(result: Json) -> str:

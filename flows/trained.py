@@ -94,7 +94,7 @@ def take_over(task: TrainedTask, context: Invocation) -> Record:
     assert chosen.use is not None
     snapshot = require(folder, "ingest")["snapshot"]
     _, trained = load_model(chosen.use, task.checkpoint(), task.name)  # before anything of the run's own is replaced
-    warnings = match(task, context, trained, as_is=chosen.as_is)
+    warnings, _ = match(task, context, trained, as_is=chosen.as_is)
     folder.model.mkdir(parents=True, exist_ok=True)
     if trained.folder.resolve() != folder.model.resolve():
         for name in (WEIGHTS, DESCRIPTION):  # the description last: it names the weights
@@ -111,8 +111,11 @@ def take_over(task: TrainedTask, context: Invocation) -> Record:
     return {"snapshot": snapshot, "model_hash": str(task.checkpoint().hash(folder.model)), "used": used, "message": message}
 
 
-def match(task: TrainedTask, context: Invocation, trained: Trained, *, as_is: bool) -> tuple[str, ...]:
-    """What a user must know of the model on these images. Raises RequestError where it does not fit, unless `as_is`."""
+def match(task: TrainedTask, context: Invocation, trained: Trained, *, as_is: bool) -> tuple[tuple[str, ...], Sequence[str]]:
+    """(what a user must know of the model on these images, the areas that it has seen on such dates).
+
+    Raises RequestError where it does not fit, unless `as_is`.
+    """
     from pipelines.learning.reuse import compare, known_areas
 
     here = context.steps.do("train", "compare with the images of training", lambda progress: task.measure(context))
@@ -122,8 +125,8 @@ def match(task: TrainedTask, context: Invocation, trained: Trained, *, as_is: bo
     if known and here.first_utc <= of_training.last_utc and of_training.first_utc <= here.last_utc:
         until = of_training.last_utc[:10]
         text = f"the model has seen this area ({', '.join(known)}) on dates up to {until}: scores here are not of unseen places"
-        return (*warnings, text)
-    return warnings
+        return (*warnings, text), known
+    return warnings, ()
 
 
 def about_training(trained: Trained) -> str:
@@ -137,8 +140,11 @@ def about_training(trained: Trained) -> str:
 # ---------------------------------------------------------------- weights to begin from
 
 
-def check_start(task: TrainedTask, context: Invocation) -> None:
-    """Compares the images with those of the model to begin from. Raises RequestError where they do not fit."""
+def check_start(task: TrainedTask, context: Invocation) -> Sequence[str]:
+    """Compares the images with those of the model to begin from, and returns the areas that it has seen.
+
+    Raises RequestError where they do not fit.
+    """
     from pipelines.learning.reuse import require_bands
 
     run = context.run
@@ -149,8 +155,10 @@ def check_start(task: TrainedTask, context: Invocation) -> None:
         require_alike(run, trained, run.training.start_from)
     if trained.task not in ("", task.name) or trained.sections.get("variables"):
         require_same_images(run, trained, run.training.start_from)
-    for warning in match(task, context, trained, as_is=run.model.as_is):
+    warnings, known = match(task, context, trained, as_is=run.model.as_is)
+    for warning in warnings:
         context.steps.log(f"train: WARNING begun from {run.training.start_from}: {warning}")
+    return known
 
 
 def start(task: TrainedTask, context: Invocation, model: Ensemble, first: int = 0) -> None:

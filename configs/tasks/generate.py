@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from pydantic import Field
@@ -12,6 +13,7 @@ from configs.run import ModelConfig, Run, TrainingDefaults
 from configs.samples import FramesConfig, IdxSource
 from configs.schema import Finding, Fraction, Name, Sections, Seed, Strict, check_must_equal
 from configs.sequences import MODEL
+from configs.sweep import Sweep
 
 if TYPE_CHECKING:
     from models.pixel_model import PixelModel
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pipelines.samples.binary_images import Binarisation
     from pipelines.samples.labelled import SplitSettings
 
+MOST_PIXELS = 10_000  # of an image, for the reference `logistic`: 1.6 GB
 ReferenceName = Literal["independent", "mixture", "logistic"]
 
 # ---------------------------------------------------------------- schema
@@ -70,6 +73,21 @@ class PixelModelConfig(ModelConfig):
             case other:
                 assert_never(other)
         return {"kind": self.kind, "height": size[0], "width": size[1], **{name: getattr(self, name) for name in names}}
+
+    def flops(self, size: tuple[int, int]) -> int:
+        """Operations of the network for one image, as its own `image_flops` has them; a plan need not load torch for it."""
+        hidden, wide = self.hidden, 2 * self.hidden
+        match self.kind:
+            case "masked_row_lstm":
+                layer = 4 * hidden * (wide * (self.kernel // 2 + 1) + hidden * self.kernel) + wide * hidden
+                weights = 49 * wide + self.layers * layer + (wide + 1) * self.head
+            case "pixel_rnn":
+                gates, window = {"lstm": 4, "gru": 3, "rnn": 1}[self.cell], 1 + self.above * (2 * self.above + 2)
+                inputs = self.embedding + (self.layers - 1) * hidden  # of all layers
+                weights = window * self.embedding + gates * hidden * (inputs + self.layers * hidden) + hidden
+            case other:
+                assert_never(other)
+        return 2 * size[0] * size[1] * weights
 
 
 class GenerateTraining(TrainingDefaults):
@@ -126,6 +144,7 @@ class GenerateRun(Run):
     training: GenerateTraining = GenerateTraining()
     evaluation: GenerateEvaluation = GenerateEvaluation()
     prediction: GeneratePrediction = GeneratePrediction()
+    sweep: Sweep = None
 
     @property
     def labels(self) -> None:
@@ -134,6 +153,18 @@ class GenerateRun(Run):
 
 
 # ---------------------------------------------------------------- objects
+
+
+def check_size(run: GenerateRun, size: Sequence[int]) -> None:
+    """Raises RequestError where a reference needs more memory for images of that size than a machine should be asked for."""
+    from pipelines.errors import RequestError
+
+    pixels = math.prod(size)
+    if "logistic" in run.evaluation.references and pixels > MOST_PIXELS:
+        raise RequestError(
+            f"evaluation.references: logistic has a weight for each two of {pixels} pixels, about {16 * pixels**2 / 1e9:.1f} GB "
+            f"while it learns; it is for at most {MOST_PIXELS} pixels. Take it out, or make the images smaller (frames.size)"
+        )
 
 
 def build_model(run: GenerateRun, size: tuple[int, ...]) -> PixelModel:

@@ -16,6 +16,7 @@ from flows.sample_runs import StoredSamples, kept_of, load_samples
 from flows.task import Building, Invocation, Record
 from flows.tasks.samples import ANSWERED_BY, SampleTask, lineage_of, load_model
 from pipelines.learning.result import Evaluation, NoTruth
+from pipelines.learning.validation_figures import LOSS, Figure
 from pipelines.products.section import Section
 from pipelines.wording import counted
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pipelines.learning.caption_metrics import Captions
     from pipelines.learning.sample_training import SampleRecipe
     from pipelines.products.label_products import LabelLineage
-    from pipelines.samples.captioned_samples import CaptionedSamples
+    from pipelines.samples.captioned_samples import CaptionClasses, CaptionedSamples
     from pipelines.samples.labelled import LabelledSamples
 
 OWN = tuple(f"flows.tasks.describe:Describe.{name}" for name in ("labelled", "recipe", "calibrate"))
@@ -62,13 +63,21 @@ class Describe(SampleTask):
     def recipe(self, context: Invocation, samples: LabelledSamples) -> SampleRecipe:
         return config.recipe_of(context.run, captioned(samples))
 
-    def calibrate(self, samples: LabelledSamples, model: SequenceModel, show: Any) -> list[float] | None:
+    def calibrate(self, context: Invocation, samples: LabelledSamples, model: SequenceModel, show: Any) -> list[float] | None:
         from pipelines.inference.sample_captions import calibrate_words
 
-        return calibrate_words(captioned(samples), model, show)
+        temperatures, left_out = calibrate_words(captioned(samples), model, context.run.training.batch, show)
+        if left_out:
+            words = counted(left_out, "word of captions that validate", "words of captions that validate")
+            context.steps.log(f"calibrate: {words} not learnt, and without influence on the temperature")
+        return temperatures
+
+    def figures(self, run: config.DescribeRun) -> tuple[Figure, ...]:
+        return Figure("exact_match", is_larger_better=True, per_epoch="exact_match"), Figure(LOSS)
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         """The networks and the references on the groups that they have not seen."""
+        from pipelines.inference.sample_captions import unsayable
         from pipelines.learning.caption_evaluation import conclude_captions
 
         run, do = context.run, partial(context.steps.do, "evaluate")
@@ -80,7 +89,8 @@ class Describe(SampleTask):
         said = {}
         for name in run.evaluation.references:
             said[name] = do(f"score {name}", partial(self.reference, context, samples, name))
-        evaluation = do("compare", lambda _: conclude_captions(samples, ours, said, config.build_asked(run)))
+        strange = int(unsayable(samples, model, run.model.longest, by_all=used_by(run) is not None).sum())
+        evaluation = do("compare", lambda _: conclude_captions(samples, ours, said, config.build_asked(run), strange))
         return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
 
     def score(self, context: Invocation, samples: CaptionedSamples, model: SequenceModel, show: Any) -> Captions:
@@ -194,12 +204,13 @@ def writing(beams: int) -> Write:
     return partial(write_captions, width=beams)
 
 
-def slot_networks(context: Invocation, show: Any, classes: LabelledSamples, slot: str) -> np.ndarray:
+def slot_networks(context: Invocation, show: Any, phrases: CaptionClasses, slot: str) -> np.ndarray:
     """What a network that reads frames as the model does, trained like it, says of a slot: class of the tested samples."""
     from models.sequence_model import join_members
     from pipelines.inference.sample_labels import held_out
     from pipelines.learning.sample_training import train_folds
 
+    classes = phrases.with_targets()
     run, known = context.run, code.key({"outputs": classes.outputs, "class_P": classes.class_P.tolist()}, ())
     key = f"{require(context.folder, 'train')['key']} {slot} {known}"
     model, layout, seed = config.classifier_of(run), classes.table.layout, run.training.seed * 100

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.sequences import MODEL
 from configs.tasks import generate as config
-from configs.trained import used_by
+from configs.trained import find_model, reading, used_by
 from flows.folder import RunFolder, load_checkpoint, require
 from flows.sample_runs import ingest_run_samples, load_samples, plan_samples
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from models.checkpoint import Checkpoint
     from models.pixel_model import PixelModel
     from pipelines.learning.reuse import Inputs
-    from pipelines.samples.binary_images import ImageParts
+    from pipelines.samples.binary_images import ImageParts, Seen
 
+PARTS = "parts_sha256"  # in a checkpoint: of the images of each part
 TRAINED_FROM = ("frames", "binarise", "split", "model", "training")  # what a model depends on
 
 
@@ -100,6 +101,7 @@ class Generate(TrainedTask):
 
         run, folder, do = context.run, context.folder, partial(context.steps.do, "train")
         x_NHW, parts = self.images(context, "train")
+        config.check_size(run, x_NHW.shape[1:])
         context.steps.log(f"images: {parts.sentence}")
         model, seed = config.build_model(run, x_NHW.shape), run.training.seed
         count = len(parts.train_P)
@@ -113,7 +115,8 @@ class Generate(TrainedTask):
         model.eval()
         report["curve"] = added_up(report["curve"])
         snapshot = require(folder, "ingest")["snapshot"]
-        model_hash = do("save the model", lambda _: PIXEL_MODEL.save(model, folder.model, self.about(context, snapshot, parts)))
+        about = self.about(context, snapshot, x_NHW, parts)
+        model_hash = do("save the model", lambda _: PIXEL_MODEL.save(model, folder.model, about))
         best = report["best_validation_loss"]
         return {
             "snapshot": snapshot,
@@ -123,12 +126,12 @@ class Generate(TrainedTask):
             "message": f"trained on {counted(count, 'image')}: {best:.2f} nats per image of the validation part",
         }
 
-    def about(self, context: Invocation, snapshot: str, parts: ImageParts) -> dict[str, Any]:
+    def about(self, context: Invocation, snapshot: str, x_NHW: np.ndarray, parts: ImageParts) -> dict[str, Any]:
         """What the checkpoint says of itself."""
         from flows.trained import describe
 
         split = {**context.run.split.model_dump(mode="json"), "counts": parts.counts}
-        return {**describe(self, context, snapshot), "split": split}
+        return {**describe(self, context, snapshot), "split": split, PARTS: parts.digests(x_NHW)}
 
     def load(self, context: Invocation, stage: str) -> PixelModel:
         """The trained model. Raises RequestError for one of images of another size."""
@@ -147,14 +150,26 @@ class Generate(TrainedTask):
         trained, model = require(context.folder, "train"), self.load(context, "evaluate")
         x_NHW, parts = self.images(context, "evaluate")
         require_size(model, x_NHW)
+        config.check_size(run, x_NHW.shape[1:])
         tested_PHW = x_NHW[parts.test_P]
         nats = {MODEL: do("score the test images", lambda show: score_images(model, tested_PHW, show))}
         for name in run.evaluation.references:
             nats[name] = do(f"score {name}", partial(self.reference, context, x_NHW, parts, name))
-        group_P, asked = parts.group_N[parts.test_P], config.build_asked(run)
+        group_P, asked, seen = parts.group_N[parts.test_P], config.build_asked(run), self.seen(context, x_NHW, parts)
         pixels = tested_PHW[0].size
-        evaluation = do("compare", lambda _: conclude_images(nats, group_P, pixels, parts.counts, asked))
+        evaluation = do("compare", lambda _: conclude_images(nats, group_P, pixels, parts.counts, asked, seen))
         return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
+
+    def seen(self, context: Invocation, x_NHW: np.ndarray, parts: ImageParts) -> Seen:
+        """Whether the model has learnt from the test images: that of the run has not, one that was trained elsewhere may have."""
+        from pipelines.samples.binary_images import seen_of
+
+        if used_by(context.run) is None:
+            return "no"
+        trained = find_model(context.folder.model)
+        with reading(trained.folder):
+            known = dict(trained.metadata.get(PARTS, {}))
+        return seen_of(parts.digests(x_NHW), known)
 
     def reference(self, context: Invocation, x_NHW: np.ndarray, parts: ImageParts, name: str, show: Any) -> np.ndarray:
         """nats_P of the test images by a reference that learns from what the network learns from."""

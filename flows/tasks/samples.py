@@ -53,7 +53,7 @@ class SampleTask(TrainedTask, Protocol):
     def sentence(self, name: str, predicted: Record, evaluation: Evaluation | None) -> str:
         """What was answered, and how well, in one sentence."""
 
-    def calibrate(self, samples: LabelledSamples, model: SequenceModel, show: Any) -> list[float] | None:
+    def calibrate(self, context: Invocation, samples: LabelledSamples, model: SequenceModel, show: Any) -> list[float] | None:
         """Sets the temperatures of the members, and returns them; None where an answer has no probability."""
         from pipelines.inference.sample_labels import calibrate
 
@@ -128,7 +128,7 @@ class SampleTask(TrainedTask, Protocol):
         recipe = self.recipe(context, samples)
         learners, reports = train_folds(samples, build, recipe, folder.networks, do, key)
         model = join_members(learners)
-        found = do("calibrate", lambda show: self.calibrate(samples, model, show))
+        found = do("calibrate", lambda show: self.calibrate(context, samples, model, show))
         groups = do("audit the split", lambda _: audit_groups(samples))
         snapshot = require(folder, "ingest")["snapshot"]
         model_hash = do("save the model", lambda _: save_model(self, context, model, snapshot, groups))

@@ -29,6 +29,7 @@ from flows.tasks.segment_cubes import (
     map_work,
     open_samples,
     require_mappable,
+    require_untested,
     save,
     side_of_tiles,
 )
@@ -167,14 +168,14 @@ class Segment(TrainedTask):
         build_learner: Callable[[int], Segmenter] = partial(
             config.build_learner, run, bands, classes, axes=samples.axes, year_days=samples.year_days
         )
-        begun = None
+        begun, folds = None, samples.folds_digest()
         if run.training.start_from is not None:
-            check_start(self, context)
+            require_untested(context, check_start(self, context), folds)
             begun, build_learner = begin(self, context, build_learner, classes)
         learners, reports = train_folds(samples, build_learner, recipe, folder.networks, do, key)
         model, tile_px, decision = join_members(learners), side_of_tiles(run, samples), run.training.decision
         found = do("calibrate", lambda _: calibrate(samples, model, recipe, tile_px, decision))
-        model_hash = do("save the model", lambda _: save(self, context, model, snapshot))
+        model_hash = do("save the model", lambda _: save(self, context, model, snapshot, folds))
         learnt = max(len(samples.known(fold)) for fold in range(samples.folds)) if samples.few else len(samples.labels)
         return {
             "snapshot": snapshot,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from configs.labels import ClassLabelsConfig, build_span, read_labels
 from configs.privacy import OF_VOLUMES, without_originals
 from configs.sites import has_sites
 from configs.tasks import segment as config
+from configs.trained import find_model, reading
 from flows import code, sites
 from flows.folder import RunFolder, fingerprints, load_checkpoint, require
 from flows.staged import make, staging_of
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pipelines.samples.site_samples import SiteImages
 
 DECODED_BY = ("pipelines.samples.site_samples",)
+FOLDS = "folds_sha256"  # in a checkpoint: of the places of labels and their folds
 
 
 def require_mappable(uri: str, snapshot: str) -> None:
@@ -203,15 +205,30 @@ def load_model(context: Invocation, stage: str) -> Segmenter:
     return model
 
 
-def save(task: TrainedTask, context: Invocation, model: Segmenter, snapshot: str) -> str:
-    """The hash of the saved model, which knows its variables by name."""
+def save(task: TrainedTask, context: Invocation, model: Segmenter, snapshot: str, folds: str) -> str:
+    """The hash of the saved model, which knows its variables by name; `folds`: digest of what tested each network."""
     from flows.trained import describe
     from models.segmenter import SEGMENTER
 
     variables = {"variables": [one.model_dump(mode="json") for one in config.name_variables(context.run)]}
     described = describe(task, context, snapshot)
-    about = {"config": {**described["config"], **variables}, "split": context.run.split.model_dump(mode="json")}
+    about = {"config": {**described["config"], **variables}, "split": context.run.split.model_dump(mode="json"), FOLDS: folds}
     return SEGMENTER.save(model, context.folder.model, {**described, **about})
+
+
+def require_untested(context: Invocation, known: Sequence[str], folds: str) -> None:
+    """Raises RequestError where the model to begin from has learnt from labels of the areas `known`, and in other folds."""
+    path = context.run.training.start_from
+    trained = find_model(path)
+    with reading(trained.folder):
+        there = trained.metadata.get(FOLDS), trained.metadata.get("split", {}).get("networks")
+    if not known or trained.task not in ("", context.run.task) or there == (folds, context.run.split.networks):
+        return
+    raise RequestError(
+        f"training.start_from: the model of {path} has learnt from labels of this area ({', '.join(known)}), and its folds are "
+        "not those of this run: its networks may know places that are tested here. Train it with the same split and places of "
+        "labels, or begin from a model of other places or of `task: pretrain`"
+    )
 
 
 def begin(

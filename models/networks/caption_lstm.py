@@ -5,7 +5,8 @@ Video to Text" (S2VT), arXiv:1505.00487. The vector of the sequence sets the fir
 output where a word is chosen (Mao et al. 2015, m-RNN, arXiv:1412.6632); with `attention` a mean of the vectors of the valid
 frames does, weighted anew for every word (Luong et al. 2015, arXiv:1508.04025, eq. 7, 8, "general").
 
-Word 0 is the boundary: it begins and ends a sentence. Words that the network has not learnt (`known_K`) have the probability 0.
+Word 0 is the boundary: it begins and ends a sentence. Words that the network has not learnt (`known_K`) have the probability 0,
+and are read as word 1, the unknown one.
 
 Shapes as in `models.blocks.sequence`; L words, K words of the vocabulary, W beams. x_BTCHW -> each_BTD, last_BD -> y_BLK.
 """
@@ -90,7 +91,11 @@ class CaptionLSTM(SequenceNetwork):
         return WordState((h_BD[None].contiguous(), c_BD[None].contiguous()), last_BD, frames)
 
     def speak(self, state: WordState, before_BL: Tensor) -> tuple[Tensor, WordState]:
-        """(y_BLK, the state after) of the word that follows each of `before_BL`, the first of which follows `state`."""
+        """(y_BLK, the state after) of the word that follows each of `before_BL`, the first of which follows `state`.
+
+        Words that it has not learnt are read as UNKNOWN, as in training: their embedding is that of before it.
+        """
+        before_BL = torch.where(self.known_K[before_BL], before_BL, UNKNOWN)
         spoken_BLD, _, after = self.words(self.embedding(before_BL), None, state.words)
         context_BLD = state.vector_BD[:, None].expand(-1, before_BL.shape[1], -1)
         if self.look is not None and state.frames is not None:

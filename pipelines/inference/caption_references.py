@@ -13,11 +13,10 @@ import numpy as np
 from pipelines.inference.sample_references import Features, RowReference, commonest, features_of, held_out_rows
 from pipelines.progress import Progress, ignore_progress
 from pipelines.samples.caption_words import Slots, slots_of
-from pipelines.samples.captioned_samples import CaptionedSamples
-from pipelines.samples.labelled import LabelledSamples
+from pipelines.samples.captioned_samples import CaptionClasses, CaptionedSamples
 
 Sentences = list[tuple[str, ...]]
-Answer = Callable[[LabelledSamples, str], np.ndarray]  # of samples with classes, the slot's name: class of the tested ones
+Answer = Callable[[CaptionClasses, str], np.ndarray]  # of samples with classes, the slot's name: class of the tested ones
 
 
 def commonest_caption(samples: CaptionedSamples) -> Sentences:
@@ -83,12 +82,10 @@ class Nearest:
         return said
 
 
-def slot_rows(
-    features_PF: np.ndarray, build: Callable[[int], RowReference], most: int, seed: int
-) -> Callable[[LabelledSamples, str], np.ndarray]:
+def slot_rows(features_PF: np.ndarray, build: Callable[[int], RowReference], most: int, seed: int) -> Answer:
     """An `Answer` by models of rows of features; `build` takes the number of classes."""
 
-    def answer(classes: LabelledSamples, name: str) -> np.ndarray:
+    def answer(classes: CaptionClasses, name: str) -> np.ndarray:
         return held_out_rows(classes, features_PF, lambda: build(len(classes.outputs)), most, seed)
 
     return answer

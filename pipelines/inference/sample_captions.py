@@ -21,7 +21,7 @@ from pipelines.learning.class_metrics import TEMPERATURES
 from pipelines.learning.sample_training import parts_of_fold
 from pipelines.progress import Progress, ignore_progress
 from pipelines.samples.caption_words import decode
-from pipelines.samples.captioned_samples import CaptionedSamples
+from pipelines.samples.captioned_samples import CaptionedSamples, Writer
 from pipelines.samples.sample_windows import SampleArrays
 
 STORED_SAMPLES = 1024  # in a file
@@ -92,22 +92,44 @@ def held_out_captions(
     return Captions(tuple(words), np.stack(probability_P))
 
 
+def unsayable(samples: CaptionedSamples, model: SampleModel, longest: int, *, by_all: bool = False) -> np.ndarray:
+    """Which of the tested samples have a sentence that the networks that answer them cannot write, (P,) bool.
+
+    It has more than `longest` words, or one that none of these networks has learnt. by_all: all networks answer, not those of the
+    sample's fold alone.
+    """
+    tested_P, networks = samples.tested_P, samples.split.networks
+    writers: list[Writer] = [model.members[i] for i in range(len(model.members))]  # type: ignore[misc]
+    known = [{model.outputs[k] for k in np.flatnonzero(one.known_K.numpy())} for one in writers]
+    found = np.zeros(len(tested_P), bool)
+    for at, p in enumerate(tested_P.tolist()):
+        fold = int(samples.fold_P[p])
+        members = known if by_all else known[fold * networks : (fold + 1) * networks]
+        words = samples.words_P[p]
+        found[at] = len(words) > longest or any(not any(word in one for one in members) for word in words)
+    return found
+
+
 class TaughtModel(SampleModel, Protocol):
     """A model of sentences."""
 
     def raw(self, i: int, x_BTCHW: torch.Tensor, valid_BT: torch.Tensor, *words_BL: torch.Tensor) -> torch.Tensor: ...
 
 
-def calibrate_words(samples: CaptionedSamples, model: TaughtModel, progress: Progress = ignore_progress) -> list[float]:
-    """Sets the temperature of each member and returns them: fitted on the words of the sentences that validated it, each given
-    the true words before it. Words that the member does not know do not count.
+def calibrate_words(
+    samples: CaptionedSamples, model: TaughtModel, batch: int, progress: Progress = ignore_progress
+) -> tuple[list[float], int]:
+    """Sets the temperature of each member: fitted on the words of the sentences that validated it, each given the true words
+    before it. Words that the member has not learnt do not count, and are unknown to it where they stand before others.
+
+    Returns the temperatures, and how many words did not count. `batch`: samples at a time.
     """
-    temperatures = []
+    temperatures, left_out = list[float](), 0
     for member in range(len(model.members)):
         rows = samples.known_P[parts_of_fold(samples, *divmod(member, samples.split.networks)).validation_P]
         logits, words = [np.zeros((0, len(model.outputs)))], [np.zeros(0, np.int64)]
-        for start in range(0, len(rows), 256):
-            index_P = rows[start : start + 256]
+        for start in range(0, len(rows), batch):
+            index_P = rows[start : start + batch]
             target_PL = torch.from_numpy(samples.arrays.target_NK[index_P])
             valid_PT = torch.from_numpy(np.ascontiguousarray(samples.arrays.valid_NT[index_P]))
             with torch.no_grad():
@@ -117,11 +139,12 @@ def calibrate_words(samples: CaptionedSamples, model: TaughtModel, progress: Pro
             words.append(target_PL.numpy()[is_spoken])
         logit_XK, word_X = np.concatenate(logits), np.concatenate(words)
         is_known_K: np.ndarray = np.asarray(np.isfinite(logit_XK).all(axis=0))
+        left_out += int((~is_known_K[word_X]).sum())
         logit_XK, word_X = logit_XK[is_known_K[word_X]][:, is_known_K], word_X[is_known_K[word_X]]
         temperatures.append(fit_word_temperature(logit_XK, np.cumsum(is_known_K)[word_X] - 1))
         model.set_calibration(member, temperatures[-1])
         progress(member + 1, len(model.members))
-    return temperatures
+    return temperatures, left_out
 
 
 def fit_word_temperature(logit_XK: np.ndarray, word_X: np.ndarray) -> float:

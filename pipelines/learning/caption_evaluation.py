@@ -25,7 +25,7 @@ from pipelines.learning.intervals import Interval, Outcome
 from pipelines.learning.result import CLAIMS, NOT_TO_BE_PUBLISHED, Criterion, Evaluation, Figure, Verdict, listed
 from pipelines.learning.sample_evaluation import FEW_GROUPS, protocol_of
 from pipelines.learning.sample_training import describe_parts
-from pipelines.samples.caption_words import UNKNOWN, Slots
+from pipelines.samples.caption_words import Slots
 from pipelines.samples.captioned_samples import CaptionedSamples
 from pipelines.wording import counted
 
@@ -44,9 +44,11 @@ class AskedCaptions:
 
 
 def conclude_captions(
-    samples: CaptionedSamples, ours: Captions, references: Mapping[str, Sentences], asked: AskedCaptions
+    samples: CaptionedSamples, ours: Captions, references: Mapping[str, Sentences], asked: AskedCaptions, unsayable: int = 0
 ) -> Evaluation:
-    """`references`: name -> the sentences of a reference about the tested samples."""
+    """`references`: name -> the sentences of a reference about the tested samples; `unsayable`: so many of the known sentences
+    cannot be written by the networks that were asked for them.
+    """
     tested_P = samples.tested_P
     known_P, group_P = [samples.words_P[p] for p in tested_P], samples.group_P[tested_P]
     said: dict[str, Sentences] = {asked.model: ours.first_P, **references}
@@ -77,14 +79,15 @@ def conclude_captions(
         "audit": None,
     }
     methods = {name: _flat(one) for name, one in described.items()}
-    notes = tuple(_notes(samples, known_P, sure))
+    notes = tuple(_notes(samples, known_P, sure, unsayable))
     return Evaluation(asked.model, methods, verdict, criteria, details, notes, _protocol(samples))
 
 
 def _protocol(samples: CaptionedSamples) -> str:
     return (
         f"{protocol_of(samples)} A sentence matches exactly where all its words are the known ones in their order, regardless of "
-        "capitals. BLEU: of all sentences together, up to 4 words, not smoothed. What validates also chose the temperature."
+        "capitals. BLEU: of all sentences together, up to 4 words in a row (as many as the longest known sentence has, if that "
+        "is less), not smoothed. What validates also chose the temperature."
     )
 
 
@@ -103,7 +106,7 @@ def _sentence(
     ours = described[asked.model]
     said = [
         f"In groups that it has not seen, {_shown(ours['exact'])} of the sentences of the {asked.model} match exactly"
-        f"{_between(ours['exact'], asked.confidence)}; BLEU-4 is {ours['bleu4']:.3f}."
+        f"{_between(ours['exact'], asked.confidence)}; BLEU-{ours['bleu_order']} is {ours['bleu4']:.3f}."
     ]
     for name, one in gains.items():
         claim = CLAIMS[outcomes[name]].format(margin=f"{asked.margin:g}")
@@ -133,7 +136,7 @@ def _flat(described: Mapping[str, Any]) -> dict[str, Figure]:
     return {**figures, **slots, "calibration_error": error}
 
 
-def _notes(samples: CaptionedSamples, known_P: Sentences, sure: Mapping[str, Any]) -> list[str]:
+def _notes(samples: CaptionedSamples, known_P: Sentences, sure: Mapping[str, Any], unsayable: int) -> list[str]:
     """What so many samples can and cannot show, and what cannot match."""
     groups = len(np.unique(samples.group_P[samples.tested_P]))
     notes = [
@@ -142,10 +145,11 @@ def _notes(samples: CaptionedSamples, known_P: Sentences, sure: Mapping[str, Any
     ]
     if groups < FEW_GROUPS:
         notes.append(f"{groups} groups are few: the intervals rest on {groups - 1} degrees of freedom.")
-    known = set(samples.outputs)
-    strange = sum(any(word not in known for word in words) for words in known_P)
-    if strange:
-        notes.append(f"{counted(strange, 'tested sentence')} cannot match: a word is in no sentence that was learnt ({UNKNOWN}).")
+    if unsayable:
+        notes.append(
+            f"{counted(unsayable, 'tested sentence')} cannot match: the networks that were asked have not learnt a word of it, "
+            "or it is too long for them."
+        )
     least, share = sure["least_probability"], sure["sure_exact"]
     if share is not None:
         other = "" if sure["unsure_exact"] is None else f", of the {sure['unsure']} others {sure['unsure_exact']:.3f}"

@@ -41,16 +41,25 @@ def is_exact(said_P: Sentences, known_P: Sentences) -> np.ndarray:
     return np.array([tuple(said) == tuple(known) for said, known in zip(said_P, known_P, strict=True)], bool)
 
 
-def bleu4(said_P: Sentences, known_P: Sentences) -> float:
-    """BLEU of all sentences together, up to 4 words, not smoothed, of one known sentence each (Papineni et al. 2002, ACL).
+def bleu_order(known_P: Sentences) -> int:
+    """So many words in a row BLEU compares at most: 4, or the words of the longest known sentence where that is shorter.
 
-    >>> bleu4([("a", "b", "c", "d")], [("a", "b", "c", "d")])
-    1.0
+    The effective order of sacreBLEU (Post 2018, WMT), of the known sentences, so that it is the same for all methods.
+    """
+    return min(4, max(map(len, known_P), default=0))
+
+
+def bleu(said_P: Sentences, known_P: Sentences) -> float:
+    """BLEU of all sentences together, up to `bleu_order` words, not smoothed, of one known sentence each (Papineni et al. 2002,
+    ACL); 0 without sentences.
+
+    >>> bleu([("a", "b", "c", "d")], [("a", "b", "c", "d")]), bleu([("a", "cat")], [("a", "cat")])
+    (1.0, 1.0)
     """
     from torchmetrics.functional.text import bleu_score
 
-    known = [[" ".join(words)] for words in known_P]
-    return float(bleu_score([" ".join(words) for words in said_P], known, n_gram=4))
+    order, known = bleu_order(known_P), [[" ".join(words)] for words in known_P]
+    return float(bleu_score([" ".join(words) for words in said_P], known, n_gram=order)) if order else 0.0
 
 
 def right_slots(said_P: Sentences, known_P: Sentences, slots: Slots) -> dict[str, np.ndarray]:
@@ -77,7 +86,8 @@ def describe_captions(
     """JSON values: exact match and slots with intervals, BLEU. A slot counts the samples whose known sentence has it."""
     found: dict[str, Any] = {
         "exact": share_right(is_exact(said_P, known_P), group_P, confidence, unit).to_json(),
-        "bleu4": bleu4(said_P, known_P),
+        "bleu4": bleu(said_P, known_P),
+        "bleu_order": bleu_order(known_P),
         "slots": {},
     }
     for name, is_right_P in right_slots(said_P, known_P, slots).items():

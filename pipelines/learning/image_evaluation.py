@@ -13,6 +13,19 @@ from pipelines.learning.intervals import Interval, Outcome, jackknife
 from pipelines.learning.result import CLAIMS, NOT_TO_BE_PUBLISHED, Criterion, Evaluation, Verdict, listed
 
 NATS = "nats per image"
+SEEN = {  # of the test images: (in the sentence, in the protocol, in a note)
+    "no": (" that it has not seen", "which nothing has learnt from and by which nothing was chosen", ""),
+    "yes": (
+        " that it was trained on", "which the model has learnt from, or was chosen by",
+        "The model has learnt from these test images, or was chosen by them: its nats are too few. Choose other test images with "
+        "`split`.",
+    ),
+    "unknown": (
+        "", "of which it is not known whether the model has learnt from them",
+        "Whether the model has learnt from some of these test images is not known: they are not those by which its own training "
+        "was tested. Its nats may be too few.",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,9 +40,13 @@ class AskedImages:
 
 
 def conclude_images(
-    nats: Mapping[str, np.ndarray], group_P: np.ndarray, pixels: int, parts: Mapping[str, int], asked: AskedImages
-) -> Evaluation:
-    """`nats`: method -> (P,) of the test images, minus the natural logarithm of each one's probability."""
+    nats: Mapping[str, np.ndarray], group_P: np.ndarray, pixels: int, parts: Mapping[str, int], asked: AskedImages,
+    seen: str = "no",
+) -> Evaluation:  # fmt: skip
+    """`nats`: method -> (P,) of the test images, minus the natural logarithm of each one's probability.
+
+    seen: a key of `SEEN`, whether the model has learnt from them; references have not.
+    """
     described = {name: mean_of(one, group_P, asked.confidence) for name, one in nats.items()}
     ours_P = nats[asked.model]
     gains = {name: mean_of(one - ours_P, group_P, asked.confidence) for name, one in nats.items() if name != asked.model}
@@ -37,7 +54,8 @@ def conclude_images(
     criteria = _criteria(described[asked.model], gains, asked)
     missed = [one.name for one in criteria if not one.is_met]
     best = min(gains, key=lambda name: float(nats[name].mean()), default=None)
-    sentence = _sentence(described, gains, outcomes, pixels, missed, asked)
+    new, known, note = SEEN[seen]
+    sentence = _sentence(described, gains, outcomes, pixels, missed, asked, new)
     verdict = Verdict(outcomes, (), not missed, sentence, "groups", asked.margin, asked.confidence, best)
     details = {
         "methods": {name: one.to_json() for name, one in described.items()},
@@ -45,14 +63,15 @@ def conclude_images(
         "images": len(ours_P),
         "pixels": pixels,
         "parts": dict(parts),
+        "seen": seen,
         "confidence": asked.confidence,
     }
     methods = {name: flat_figures(one, described[name], pixels) for name, one in nats.items()}
     protocol = (
-        f"Minus the natural logarithm of the probability of each of {len(ours_P)} test images, which nothing has learnt from and "
-        f"by which nothing was chosen; mean over images. Bits per dimension: nats / ({pixels} pixels x log 2)."
+        f"Minus the natural logarithm of the probability of each of {len(ours_P)} test images, {known}; "
+        f"mean over images. Bits per dimension: nats / ({pixels} pixels x log 2)."
     )
-    return Evaluation(asked.model, methods, verdict, criteria, details, (), protocol)
+    return Evaluation(asked.model, methods, verdict, criteria, details, (note,) if note else (), protocol)
 
 
 def mean_of(nats_P: np.ndarray, group_P: np.ndarray, confidence: float) -> Interval:
@@ -84,12 +103,12 @@ def _criteria(ours: Interval, gains: Mapping[str, Interval], asked: AskedImages)
 
 def _sentence(
     described: Mapping[str, Interval], gains: Mapping[str, Interval], outcomes: Mapping[str, Outcome], pixels: int,
-    missed: Sequence[str], asked: AskedImages,
+    missed: Sequence[str], asked: AskedImages, new: str,
 ) -> str:  # fmt: skip
     ours = described[asked.model]
     bits = (ours.value or 0.0) / (pixels * math.log(2))
     said = [
-        f"On {ours.count} groups of images that it has not seen, the {asked.model} needs {ours.value:.2f} {NATS}"
+        f"On {ours.count} groups of images{new}, the {asked.model} needs {ours.value:.2f} {NATS}"
         f"{_between(ours, asked.confidence)}, {bits:.4f} bits per dimension."
     ]
     for name, one in gains.items():

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipelines.errors import ArtefactDamaged, DriftlineError, RequestError, StorageFull
+from pipelines.errors import ArtefactDamaged, ConfigError, DriftlineError, RequestError, StateError, StorageFull
 from pipelines.files import is_full
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ STARTUP, WARMUP = 5, 1  # trials before any is pruned by the median, epochs of a
 MOST_MESSAGE = 500  # characters
 MOST_COMBINATIONS = 1_000_000
 LEAST_FINISHED = 5  # trials, for importances
+MOST_ALIKE = 3  # failures in a row with one message: what is wrong is not what is tried
 INSTALL = "driftline sweep needs Optuna, which is not installed: pip install 'driftline[sweep]'"
 
 
@@ -266,10 +267,11 @@ def run_trials(
 ) -> list[TrialRow]:
     """Carries out what is left of the study, trial by trial, and returns all rows; `progress(done, total, rows)` after each.
 
-    A trial that fails is counted, with its message, and the others go on. Raises StorageFull; what ends the process (Ctrl-C,
-    SIGTERM) leaves the trial to be marked as killed by the next call.
+    A trial that fails is counted, with its message, and the others go on. Raises StorageFull, and StateError where
+    `MOST_ALIKE` in a row fail alike, unless the schema refused their values; what ends the process (Ctrl-C, SIGTERM) leaves the
+    trial to be marked as killed by the next call.
     """
-    started, rows = time.monotonic(), rows_of(study, search)
+    started, rows, alike = time.monotonic(), rows_of(study, search), list[str]()
     grid = search.grid if search.sampler == "grid" else []
     distributions = {domain.key: domain.distribution() for domain in search.domains}
     while True:
@@ -281,8 +283,15 @@ def run_trials(
         study.sampler = build_sampler(search, place)
         if grid:
             _enqueue(study, grid[place])
-        _carry_out(study, study.ask(distributions), search, attempt)
+        error = _carry_out(study, study.ask(distributions), search, attempt)
+        alike = [*alike, error] if error and error in alike[-1:] else [error] if error else []
         rows = rows_of(study, search)
+        if len(alike) == MOST_ALIKE and place + 1 < search.count:
+            raise StateError(
+                f"{MOST_ALIKE} trials in a row failed alike, so the search has stopped: {error}; mend that and call `driftline "
+                f"sweep` again: it goes on with the other {search.count - place - 1}. Those that failed count as tried; "
+                "--restart begins anew"
+            )
 
 
 def _enqueue(study: optuna.Study, stored: Mapping[str, Any]) -> None:
@@ -293,11 +302,12 @@ def _enqueue(study: optuna.Study, stored: Mapping[str, Any]) -> None:
         study.enqueue_trial(dict(stored))
 
 
-def _carry_out(study: optuna.Study, trial: optuna.Trial, search: Search, attempt: Try) -> None:
+def _carry_out(study: optuna.Study, trial: optuna.Trial, search: Search, attempt: Try) -> str:
+    """The error of a trial that failed, "" for others and for values that are refused, which are no outage."""
     from optuna.trial import TrialState
 
     started, state, value = time.monotonic(), TrialState.FAIL, None
-    message, figures = "", dict[str, float]()
+    message, error, figures = "", "", dict[str, float]()
     try:
         figures = dict(attempt(Attempt(trial.number, search.values_of(trial.params), trial)))
         value = next(iter(figures.values()))
@@ -311,6 +321,7 @@ def _carry_out(study: optuna.Study, trial: optuna.Trial, search: Search, attempt
         if isinstance(e, OSError) and is_full(e):
             raise
         message = describe_failure(e)
+        error = "" if isinstance(e, ConfigError) else message.replace(f"{trial.number:04d}", "NUMBER")  # of the trial's folder
     _free_memory()
     trial.set_user_attr("seconds", round(time.monotonic() - started, 2))
     if figures:
@@ -318,6 +329,7 @@ def _carry_out(study: optuna.Study, trial: optuna.Trial, search: Search, attempt
     if message:
         trial.set_user_attr("message", message)
     study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
+    return error
 
 
 def describe_failure(error: Exception) -> str:

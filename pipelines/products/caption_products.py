@@ -116,6 +116,7 @@ def draw_captions(samples: Sequence[ShownCaption], path: Path, heading: str) -> 
                     parse_math=False,
                 )
                 known.set_in_layout(False)  # else the first frame gets all of its width
+                row[0].set_xlabel(" ", fontsize=8)  # its height
         figure.suptitle(heading, fontsize=10, color=INK, x=0.01, ha="left")
         figure.supxlabel("In brackets: the probability of the sentence. Orange: what is known, where that differs.",
                          fontsize=8.5, color=MUTED)  # fmt: skip

@@ -12,7 +12,7 @@ from pipelines.products.section import Column, Picture, Section, Table
 
 METHODS = (
     Column("method", "method", "text"), Column("exact", "exact match", "number", "high"), Column("exact_low", "from"),
-    Column("exact_high", "to"), Column("bleu4", "BLEU-4", "number", "high"),
+    Column("exact_high", "to"), Column("bleu4", "BLEU", "number", "high"),
 )  # fmt: skip
 SHOWN = (
     Column("sample", "sample", "name"), Column("caption", "caption", "text"), Column("probability", "probability", "share"),

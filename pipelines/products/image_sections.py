@@ -23,12 +23,14 @@ METHODS = (
 
 
 def image_sentence(name: str, predicted: Json, evaluation: Evaluation | None) -> str:
-    """How many images were drawn, and how probable held-out ones are, in one sentence."""
+    """How many images were drawn, and how probable test images are, in one sentence."""
     measured = ""
     if evaluation is not None:
         reached = evaluation.details["methods"][evaluation.shipped]
         known = "" if reached["low"] is None else f" ({reached['low']:.2f} to {reached['high']:.2f})"
-        measured = f"{reached['value']:.2f}{known} nats per image on {evaluation.details['images']} images not seen in training"
+        new = {"no": "not seen in training", "yes": "seen in training"}.get(evaluation.details.get("seen", "no"))
+        measured = f"{reached['value']:.2f}{known} nats per image on {evaluation.details['images']} images "
+        measured += new or "that may have been seen in training"
     if not predicted:
         return f"No images of {name} are published{'; ' + measured if measured else ''}."
     drawn = f"{predicted['images']} new images, {predicted['completed']} test images completed"

@@ -6,9 +6,9 @@ Shapes: N samples of the store, P of a part, H rows, W columns.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ import torch
 from pipelines.errors import RequestError
 from pipelines.samples.labelled import SplitSettings, group_folds, part_folds
 from pipelines.samples.sample_store import SampleTable
+
+Seen = Literal["no", "yes", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,31 @@ class ImageParts:
     def sentence(self) -> str:
         shown = ", ".join(f"{count} {name}" for name, count in self.counts.items())
         return f"{len(self.group_N)} images in {len(np.unique(self.group_N))} groups: {shown}"
+
+    def digests(self, x_NHW: np.ndarray) -> dict[str, str]:
+        """SHA-256 (hex) of the images (0 or 1) of each part, in whatever order; `known`: train and validation together.
+
+        The same images in another store have the same.
+        """
+        parts = {"train": self.train_P, "validation": self.validation_P, "test": self.test_P}
+        found = {}
+        for name, part_P in {**parts, "known": np.concatenate([self.train_P, self.validation_P])}.items():
+            each = sorted(hashlib.sha256(np.packbits(x_NHW[n]).tobytes()).digest() for n in part_P)
+            found[name] = hashlib.sha256(b"".join([repr(x_NHW.shape[1:]).encode(), *each])).hexdigest()
+        return found
+
+
+def seen_of(digests: Mapping[str, str], trained: Mapping[str, Any]) -> Seen:
+    """Whether a model has learnt from, or was chosen by, the test images whose parts have these `digests`.
+
+    trained: `digests` of the parts of its own training, {} where that does not say. What is not one of these parts as a whole is
+    "unknown".
+
+    >>> [seen_of({"test": tested}, {"train": "a", "test": "b"}) for tested in "abc"]
+    ['yes', 'no', 'unknown']
+    """
+    name = next((name for name, digest in trained.items() if digest == digests["test"]), "")
+    return "unknown" if not name else "no" if name == "test" else "yes"
 
 
 def divide_images(table: SampleTable, split: SplitSettings) -> ImageParts:

@@ -24,6 +24,8 @@ from pipelines.wording import counted
 class Writer(Protocol):
     """A network of sentences."""
 
+    known_K: torch.Tensor
+
     def set_known(self, known_K: torch.Tensor) -> None: ...
 
 
@@ -57,16 +59,33 @@ class CaptionedSamples(LabelledSamples):
     def counts(self) -> dict[str, int]:
         return {"captions": len(self.known_P)}
 
-    def as_classes(self, text_P: Sequence[str]) -> LabelledSamples:
-        """The same samples and folds with one of several classes each: captions as a whole, or a slot of them."""
-        names, class_P = np.unique(np.array(text_P, str), return_inverse=True)
-        target_NK = np.zeros((len(self.table), len(names)), np.float32)
-        target_NK[self.known_P, class_P] = 1
-        arrays = replace(self.arrays, target_NK=target_NK, weight_N=np.ones(len(self.table), np.float32))
-        outputs = tuple(map(str, names))
-        return LabelledSamples(
+    def as_classes(self, text_P: Sequence[str]) -> CaptionClasses:
+        """The same samples and folds with the number of one of several classes each: captions as a whole, or a slot of them.
+
+        There are no targets for a network: `with_targets` has them.
+        """
+        outputs = tuple(sorted(set(text_P)))
+        number = {name: k for k, name in enumerate(outputs)}
+        class_P = np.array([number[text] for text in text_P], np.int64)
+        arrays = replace(self.arrays, target_NK=np.zeros((0, 0), np.float32), weight_N=np.zeros(0, np.float32))
+        return CaptionClasses(
             self.table, arrays, outputs, False, self.known_P, class_P, self.group_P, self.fold_P, self.split, self.dropped
         )
+
+
+@dataclass(frozen=True)
+class CaptionClasses(LabelledSamples):
+    """Samples with a phrase each. A fold may leave one phrase alone to learn from: what is learnt there is constant."""
+
+    @property
+    def has_classes(self) -> bool:
+        return False
+
+    def with_targets(self) -> CaptionClasses:
+        """With target_NK, which has a column for every phrase."""
+        target_NK = np.zeros((len(self.table), len(self.outputs)), np.float32)
+        target_NK[self.known_P, self.class_P] = 1
+        return replace(self, arrays=replace(self.arrays, target_NK=target_NK, weight_N=np.ones(len(self.table), np.float32)))
 
 
 def label_captions(

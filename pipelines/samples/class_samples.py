@@ -7,6 +7,7 @@ Shapes: T dates of a span, C variables, H rows, W columns (of volumes slices, ro
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,6 +103,16 @@ class ClassSamples:
     def folds(self) -> int:
         return int(self.fold_P.max()) + 1
 
+    def folds_digest(self) -> str:
+        """SHA-256 (hex) of the places of all labels, each with its fold: equal where networks of a fold may begin from those of
+        the same fold and know no place that is tested."""
+        sites = sorted({one.site for one in self.images})
+        number_S = np.array([sites.index(one.site) for one in self.images], np.int64)
+        rows_XK = np.unique(
+            np.stack([number_S[self.labels.span_P], *self.labels.place(), self.fold_P], axis=1).astype("<i8"), axis=0
+        )
+        return hashlib.sha256(json.dumps(sites).encode() + rows_XK.tobytes()).hexdigest()
+
     @property
     def axes(self) -> int:
         """Of space: 2, of volumes 3."""
@@ -140,11 +151,10 @@ def year_days_of(images: Sequence[SpanImages]) -> float:
 
 def at_most(class_P: np.ndarray, p: np.ndarray, most: int, seed: int) -> np.ndarray:
     """As `ClassSamples.at_most`."""
-    rng, kept = np.random.default_rng(seed), []
-    for k in np.unique(class_P[p]):
-        members = p[class_P[p] == k]
-        kept.append(members if len(members) <= most else rng.choice(members, most, replace=False))
-    return np.sort(np.concatenate(kept)) if kept else p
+    rng, (names, counts) = np.random.default_rng(seed), np.unique(class_P[p], return_counts=True)
+    crowded = names[counts > most]
+    kept = [p[~np.isin(class_P[p], crowded)], *(rng.choice(p[class_P[p] == k], most, replace=False) for k in crowded)]
+    return np.sort(np.concatenate(kept))
 
 
 # ---------------------------------------------------------------- images

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from flows.tasks import FLOWS, TASKS, entrypoint_of
+from tests.flows.test_generate import TINY, write_images
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("driftline", "flows", "configs", "pipelines", "models")
@@ -51,13 +53,22 @@ def test_no_module_has_the_name_of_a_dependency_or_package() -> None:
     assert inner & (dependencies | set(PACKAGES)) == set()
 
 
-def test_ingest_and_the_plans_of_later_stages_load_no_torch() -> None:
-    """It takes seconds and 400 MB, and ingest has no use for it."""
+def test_ingest_and_the_plans_of_later_stages_load_no_torch(tmp_path: Path) -> None:
+    """It takes seconds and 400 MB, and ingest has no use for it. Neither has the plan of images that are drawn, which is made."""
     light = ["flows.cli", "flows.planning", "flows.stage", "pipelines.cube.ingest", *(at.split(":")[0] for at in TASKS.values())]
     light += [f"flows.tasks.{path.stem}" for path in (ROOT / "flows" / "tasks").glob("*_plan.py")]
-    script = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script, *light], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    write_images(tmp_path / "images", {"train": 9, "test": 3})
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    script = (
+        "import importlib, sys; [importlib.import_module(name) for name in sys.argv[2:]]; from configs.load import load_run; "
+        "from flows.planning import make_plan; plan = make_plan(load_run(sys.argv[1]), 'run'); "
+        "print(len(plan['steps']), 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, tmp_path / "tiny.yaml", *light]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path
+    )
+    assert done.stdout.strip() == "4 False"
 
 
 def test_only_flows_import_prefect_and_nothing_imports_torchvision() -> None:

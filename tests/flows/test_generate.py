@@ -85,9 +85,27 @@ def test_the_row_lstm_is_trained_by_the_same_verbs_and_its_model_is_used_elsewhe
     assert first < SIDE * SIDE * np.log(2) - 2
     carry_out("run", TINY, name="other", model={"use": "runs/tiny"}, evaluation=asked)
     assert read_json("evaluation.json", "other")["methods"]["model"]["nats"] == pytest.approx(first, rel=1e-6)
+    evaluation = read_json("evaluation.json", "other")
+    assert evaluation["details"]["seen"] == "no", "the same test images as there"
+    assert "it has not seen" in evaluation["verdict"]["sentence"]
+    carry_out("evaluate", TINY, name="learnt", model={"use": "runs/tiny"}, evaluation=asked, split={"test": "train"})
+    evaluation = read_json("evaluation.json", "learnt")
+    assert evaluation["details"]["seen"] == "yes"
+    assert "it has not seen" not in evaluation["verdict"]["sentence"]
+    assert "its nats are too few" in " ".join(evaluation["notes"])
     write_images(images / "small", {"train": 20, "test": 20}, side=4)
     with pytest.raises(RequestError, match=r"the images have 4 x 4 pixels, the model was trained on 6 x 6 pixels"):
         carry_out("run", {**TINY, "source": {"kind": "idx", "path": "small"}}, name="third", model={"use": "runs/tiny"})
+
+
+@pytest.mark.torch
+def test_settings_are_searched_for_by_nats_of_the_validation_part(images: Path) -> None:
+    pytest.importorskip("optuna", reason="needs driftline[sweep]")
+    section = {"space": {"training.learning_rate": [0.03, 1e-6]}, "sampler": "grid", "pruner": "none"}
+    content = {**TINY, "training": {**TINY["training"], "epochs": 1, "per_epoch": 600}}
+    result = carry_out("sweep", content, sweep=section)
+    assert (result["metric"], result["best"]["values"]) == ("validation_loss", {"training.learning_rate": 0.03})
+    assert not any("fold" in note for note in result["notes"])
 
 
 @pytest.mark.parametrize(
@@ -101,6 +119,14 @@ def test_the_row_lstm_is_trained_by_the_same_verbs_and_its_model_is_used_elsewhe
 def test_mistakes_in_the_config_are_found_before_anything_runs(images: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         carry_out("run", TINY, **changes)
+
+
+def test_a_reference_that_needs_too_much_memory_is_refused_by_the_plan(images: Path) -> None:
+    write_images(images / "large", {"train": 4, "test": 2}, side=101)
+    content = {**TINY, "source": {"kind": "idx", "path": "large"}}
+    make_plan(open_invocation_of(content).run, "run")
+    with pytest.raises(RequestError, match=r"logistic has a weight for each two of 10201 pixels, about 1\.7 GB.*frames\.size"):
+        make_plan(open_invocation_of({**content, "evaluation": {}}).run, "run")
 
 
 def open_invocation_of(content: dict[str, Any]) -> Any:

@@ -37,21 +37,26 @@ def test_a_run_is_cleaned_and_stays_up_to_date(tiny_run: Path) -> None:
     job = write(RUN / "staging/0123456789abcdef/r0.region", "x" * 100)
     write(RUN / "staging/lock", "", days=99)
     other = write(RUN / "samples/cache-00/cache.json", json.dumps({"snapshot": "0" * 20}))
+    frames = write(RUN / "samples/0123.npy")  # of a task on samples: they go by their age
     draft = write(RUN / ".summary.json.99")
-    kept = set(files_at(str(RUN)).names("")) - {str(one.relative_to(RUN)) for one in (job, other, draft)}
+    trial = write(RUN / "sweep/trials/0007/stages/ingest.json")
+    (trial.parents[1] / "samples").symlink_to((RUN / "samples").resolve())
+    kept = set(files_at(str(RUN)).names("")) - {str(one.relative_to(RUN)) for one in (job, other, draft, trial)}
     code, shown = call("gc", "tiny.yaml")
     assert (code, shown["removed"]) == (0, False)
     names = {Path(one["name"]).name: one["kind"] for one in shown["found"]}
     assert names.pop("cache-00") == "samples"
     assert names.pop(draft.name) == "drafts"
+    assert names.pop("0007") == "trials of a search"
     assert set(names.values()) == {"staged tiles"}, "of what has been published since"
     assert job.exists()
     assert job.parent.name not in names, "a slice may be at work"
+    assert frames.name not in names
 
     write(job, "x" * 100, days=31)
     code, done = call("gc", "tiny.yaml", "--yes")
     assert (code, done["removed"], done["bytes"]) == (0, True, shown["bytes"] + 100)
-    assert not any(one.exists() for one in (job.parent, other.parent, draft))
+    assert not any(one.exists() for one in (job.parent, other.parent, draft, trial.parents[1]))
     gone = kept - set(files_at(str(RUN)).names(""))
     assert all(name.startswith("staging/") for name in gone)
     assert call("gc", "tiny.yaml", "--yes")[1]["found"] == []

@@ -85,6 +85,15 @@ def test_class_maps_begin_from_what_was_pretrained_without_labels(series: None) 
     call("evaluate", CLASSES)
     methods = json.loads(Path("runs/map/evaluation.json").read_text())["details"]["methods"]
     assert np.sum(methods["model"]["confusion"]) > 40  # all that is labelled is tested
+    onward = {**CLASSES, "name": "onward", "training": {**CLASSES["training"], "start_from": "runs/map", "most_labels": None}}
+    call("ingest", onward)
+    text = call("train", onward, code=2, split={**CLASSES["split"], "seed": 1})
+    assert "has learnt from labels of this area (onward), and its folds are not those of this run" in text
+    call("train", onward)
+    theirs = weights("onward")
+    for member in range(2):  # each from the network of its own fold
+        name = f"members.{member}.head.weight"
+        np.testing.assert_allclose(theirs[name], own[name], atol=1e-6)
 
 
 def test_a_model_of_other_images_or_layers_is_refused(series: None) -> None:

@@ -8,6 +8,8 @@ import yaml
 
 from configs.load import config_hash, load_run
 from configs.sweep_space import as_yaml, figure_of, pruned_by, read_space, sweep_of, trial_run
+from configs.tasks import TASKS
+from flows.tasks import task_of
 from pipelines.errors import ConfigError, RequestError
 from pipelines.learning.sweep_study import Domain
 from pipelines.learning.validation_figures import LOSS, Figure
@@ -30,6 +32,11 @@ def write(folder: Path, space: dict[str, Any], **settings: Any) -> Path:
 
 def space_of(path: Path) -> tuple[Domain, ...]:
     return read_space(path, (), load_run(path, inputs_must_exist=False))[1]
+
+
+def test_a_task_has_the_verb_if_its_config_may_have_the_section() -> None:
+    for name, run in TASKS.items():
+        assert ("sweep" in task_of(name).verbs) == ("sweep" in run.model_fields), name
 
 
 def test_ranges_take_the_type_of_their_key_and_choices_are_as_they_are_written(tmp_path: Path) -> None:
@@ -84,6 +91,7 @@ def test_what_the_schema_refuses_is_named_with_its_place(tmp_path: Path, space: 
     [
         ({"split.folds": [2, 5]}, {}, "expected a key of model or training"),
         ({"training.devices": [1, 2]}, {}, "cannot be tried"),
+        ({"model.least_count": [1, 9]}, {}, "it changes which words count"),
         ({"training.batch": {"low": 8, "high": 4}}, {}, "not below high"),
         ({"training.learning_rate": {"low": 0, "high": 4, "log": True}}, {}, "log with low 0"),
         ({"training.learning_rate": {"low": 0.1, "high": 4}}, {"sampler": "grid"}, "a grid needs values"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.learning.caption_metrics import bleu4, describe_captions, is_exact, reliability, right_slots, sure_and_unsure
+from pipelines.learning.caption_metrics import bleu, describe_captions, is_exact, reliability, right_slots, sure_and_unsure
 from pipelines.samples.caption_words import decode, encode, frequent, sentence_of, slots_of, spoken, vocabulary_of, words_of
 from pipelines.sources.moving_digits import CAPTION_SLOTS, DIGIT_WORDS, DIRECTION_WORDS, caption_of
 
@@ -13,12 +13,22 @@ SLOTS = {"who": ["cat", "dog"], "way": ["up", "up and left"]}
 def test_bleu_is_that_of_the_paper() -> None:
     """Clipped counts 5/6, 3/5, 1/4 and 0/3 -> 0; without the last word's error by hand; a short candidate is penalised."""
     known = words_of("the cat sat on the mat today")
-    assert bleu4([known], [known]) == pytest.approx(1.0)
+    assert bleu([known], [known]) == pytest.approx(1.0)
     short = words_of("the cat sat on the mat")
-    assert bleu4([short], [known]) == pytest.approx(np.exp(1 - 7 / 6), abs=1e-6)  # precisions of 1, brevity penalty
+    assert bleu([short], [known]) == pytest.approx(np.exp(1 - 7 / 6), abs=1e-6)  # precisions of 1, brevity penalty
     wrong = words_of("the cat sat on a mat today")
     wanted = (6 / 7 * 4 / 6 * 2 / 5 * 1 / 4) ** 0.25
-    assert bleu4([wrong], [known]) == pytest.approx(wanted, abs=1e-6)
+    assert bleu([wrong], [known]) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_bleu_of_sentences_below_four_words_counts_the_orders_that_there_are() -> None:
+    known = [words_of("a cat sits"), words_of("dogs")]
+    assert bleu(known, known) == pytest.approx(1.0)
+    said = [words_of("a cat runs"), words_of("dogs")]
+    assert bleu(said, known) == 0.0  # no three words in a row
+    known[0], said[0] = words_of("a cat"), words_of("the cat")
+    assert bleu([*said, known[0]], [*known, known[0]]) == pytest.approx((4 / 5 * 1 / 2) ** 0.5)
+    assert bleu([()], [()]) == 0.0
 
 
 def test_every_sentence_of_a_clip_is_read_back_from_its_slots() -> None:

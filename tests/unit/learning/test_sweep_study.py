@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("optuna", reason="needs driftline[sweep]")
 
-from pipelines.errors import ArtefactDamaged, StorageFull
+from pipelines.errors import ArtefactDamaged, ConfigError, Mistake, StateError, StorageFull
 from pipelines.learning.sweep_study import Attempt, Domain, Search, best_of, importances, open_study, run_trials
 from pipelines.learning.validation_figures import LOSS, EpochScores, Figure, at_kept_epochs
 from pipelines.products.sweep_products import draw_trials, write_table
@@ -59,6 +59,26 @@ def test_a_full_disk_ends_the_search_and_what_is_no_number_fails(tmp_path: Path)
         run_trials(open_study(tmp_path / "journal.log", search), search, attempt, show_nothing)
     rows = run_trials(open_study(tmp_path / "journal.log", search), search, lambda _: {"error": 1.0}, show_nothing)
     assert [row.state for row in rows] == ["failed", "killed", "finished", "finished", "finished", "finished"]
+
+
+def test_an_outage_ends_the_search_and_leaves_trials_to_go_on_with(tmp_path: Path) -> None:
+    search = Search((BATCH,), 9, is_larger_better=False, sampler="random")
+
+    def fail(attempt: Attempt) -> Mapping[str, float]:
+        if attempt.number == 1:
+            return {"error": 1.0}
+        raise OSError(f"no cube below trials/{attempt.number:04d}" if attempt.number else "another error")
+
+    with pytest.raises(StateError, match=r"3 trials in a row failed alike.*OSError: no cube below .* with the other 4\."):
+        run_trials(open_study(tmp_path / "journal.log", search), search, fail, show_nothing)
+    rows = run_trials(open_study(tmp_path / "journal.log", search), search, lambda _: {"error": 1.0}, show_nothing)
+    assert [row.state for row in rows] == ["failed", "finished", *["failed"] * 3, *["finished"] * 4]
+
+    def refuse(attempt: Attempt) -> Mapping[str, float]:
+        raise ConfigError([Mistake("", "training.batch", "too large", "")])
+
+    rows = run_trials(open_study(tmp_path / "refused.log", search), search, refuse, show_nothing)
+    assert len(rows) == 9, "what the schema refuses is no outage"
 
 
 def test_a_trial_that_falls_behind_ends_early(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Networks of single pixels: no pixel sees a later one, all probabilities sum to 1, step by step = whole."""
 
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from configs.tasks.generate import PixelModelConfig
 from models.networks.masked_row_lstm import MaskedRowLSTM, MaskedRowLSTMConfig
 from models.pixel_model import PIXEL_MODEL, PixelModel, build_pixel_model
 from tests.networks_under_test import CASES, FRAME
@@ -24,6 +26,14 @@ def gradient_of(network: nn.Module, x_HW: torch.Tensor, y: int, x: int) -> torch
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"cell": "gru", "layers": 2, "above": 0}, {"kind": "masked_row_lstm", "hidden": 8, "layers": 3, "kernel": 5}]
+)
+def test_a_plan_counts_the_operations_of_the_network_without_building_it(changes: dict[str, Any]) -> None:
+    chosen = PixelModelConfig(**changes)
+    assert chosen.flops((5, 7)) == build_pixel_model(chosen.description((5, 7)), 0).network.image_flops()
 
 
 @pytest.mark.parametrize("name", PIXELS)
