@@ -146,7 +146,8 @@ def test_a_row_that_fails_is_named_the_rest_goes_on_and_what_is_finished_is_kept
 
     main([*asked, "--member", "rnn", "--member", "lstm"])
     assert tried[4:] == ["porto-pretrain-lstm"]
-    assert "failed" not in capsys.readouterr().out
+    assert "- failed" not in (page := capsys.readouterr().out)
+    assert "2 of 12 rows are measured." in page
 
 
 def test_unknown_members_are_refused(tmp_path: Path) -> None:
