@@ -1,5 +1,6 @@
 """Fixtures for every test: the shared real data, and an environment without side effects."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -123,6 +124,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     marks = ("slow", "server")
     slow = {item.path for item in items if "flows" in item.path.parts or any(map(item.get_closest_marker, marks))}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported is kept out of every garbage collection: some seconds of each, in a process this large."""
+    gc.collect()
+    gc.freeze()
 
 
 def needs_torch(error: BaseException | None) -> bool:

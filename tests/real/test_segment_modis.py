@@ -43,6 +43,7 @@ def test_one_season_equals_random_forest_on_blocks_that_were_left_out(folder: Pa
     assert difference["low"] <= 0 <= difference["high"]
 
 
+@pytest.mark.exhaustive  # as with made labels in tests/flows/test_segment.py
 def test_all_seasons_split_by_pixel_are_confounded(folder: Path) -> None:
     whole = "labels.start=2007-09-01", "labels.stop=2013-09-01", "labels.classes=[]", "split.block_px=1", "training.epochs=12"
     with pytest.raises(NotPublished, match="nobody can say what the model has learnt"):
