@@ -46,6 +46,17 @@ def _trees() -> dict[str, ast.Module]:
     return {path.relative_to(ROOT).with_suffix("").as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 
 
+@cache
+def _functions() -> dict[str, list[tuple[ast.Module, ast.FunctionDef]]]:
+    """Name -> every function or method that has it, with its module."""
+    found: dict[str, list[tuple[ast.Module, ast.FunctionDef]]] = {}
+    for tree in _trees().values():
+        for one in ast.walk(tree):
+            if isinstance(one, ast.FunctionDef):
+                found.setdefault(one.name, []).append((tree, one))
+    return found
+
+
 def messages() -> list[Message]:
     """Every message of the errors below, in the order of the files. Raises ValueError for a reason that the code hides."""
     return [message for name, tree in _trees().items() for message in _messages_in(name, tree)]
@@ -96,8 +107,7 @@ def _with_function(node: ast.AST, function: ast.AST) -> Iterator[tuple[ast.AST, 
 
 def _returned_by(name: str) -> list[tuple[ast.Module, ast.FunctionDef, ast.expr]]:
     """What the function or method of that name returns, where only one has it."""
-    found = [(tree, one) for tree in _trees().values() for one in ast.walk(tree) if isinstance(one, ast.FunctionDef)]
-    named = [(tree, one) for tree, one in found if one.name == name]
+    named = _functions().get(name, [])
     if len(named) != 1:
         return []
     tree, function = named[0]
