@@ -53,7 +53,7 @@ test: env  ## the tests that CI runs
 	@$(BIN)/python -m pytest -q $(PARALLEL)
 
 test-all: export DRIFTLINE_TESTS := all
-test-all: test  ## with those that repeat at more points what others promise (a kill before each call, all vendors, ...)
+test-all: test  ## with those that repeat at more points what others promise (a kill before each call, every deployment, ...)
 
 test-fast: env  ## without the slow and the server tests
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow and not server"
