@@ -7,7 +7,10 @@ VENV ?= .venv
 # The first of these that starts: a name on the path may be a shim for a Python that is not there.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do $$name -c '' 2>/dev/null && echo $$name && break; done)
 BIN := $(VENV)/bin
-# Without compiling: Python compiles what is imported, which is a fraction of what is installed.
+# Without compiling: Python compiles what is imported, which is a fraction of what is installed. It must be let keep the result:
+# where the machine forbids it, each of the processes that the tests start would compile torch and xarray again (a minute instead of
+# ten seconds).
+unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := pip install --quiet --quiet --disable-pip-version-check --no-compile
 LOCK ?= requirements-dev.lock
 # Every file has the hash that the lock states and is a wheel: nothing is built. The lock is complete, so pip need not resolve.
