@@ -1,8 +1,9 @@
 """Runs what decodes untrusted files in worker processes, which may crash, hang or need too much without ending the program.
 
-A worker stays between files. It gets `BASE_S` and a second for each `BYTES_PER_S` of the files, and `OVERHEAD_BYTES` more memory
-than its call asks for. One that dies, or has not enough of a memory that others share, gets a second try: a new worker, alone,
-with the whole memory. After that the scene is refused by the name of its files. See docs/design/013-isolation.md.
+A worker stays between files. It gets `BASE_S` and a second for each `BYTES_PER_S` of the files, without the time that it waits
+for a CPU, and `OVERHEAD_BYTES` more memory than its call asks for. One that dies, or has not enough of a memory that others
+share, gets a second try: a new worker, alone, with the whole memory. After that the scene is refused by the name of its files.
+See docs/design/013-isolation.md.
 """
 
 from __future__ import annotations
@@ -161,6 +162,23 @@ class _Worker:
     is_used: bool = False
 
 
+class _Clock:
+    """How much of its time a worker had: on a machine that others keep busy it may be ready to run and not get a CPU."""
+
+    def __init__(self, pid: int):
+        self._pid, self._cpu_s = pid, 0.0
+
+    def __call__(self, tick_s: float) -> float:
+        """Of the last `tick_s` seconds: those that it computed if it could run, all if it waited for something else."""
+        try:
+            process = psutil.Process(self._pid)
+            is_ready, (user_s, system_s, *_) = process.status() == psutil.STATUS_RUNNING, process.cpu_times()
+        except psutil.Error:
+            return tick_s
+        used_s, self._cpu_s = user_s + system_s - self._cpu_s, user_s + system_s
+        return min(used_s, tick_s) if is_ready else tick_s
+
+
 class _Pool:
     """The workers of this process. A thread has one for itself during a call; what is idle is used again."""
 
@@ -190,7 +208,7 @@ class _Pool:
         try:
             worker.channel.settimeout(min(TICK_S, seconds))
             send(worker.channel, message, [])
-            text, buffers = receive(worker.channel, lambda size: np.empty(size, np.uint8), seconds)
+            text, buffers = receive(worker.channel, lambda size: np.empty(size, np.uint8), seconds, _Clock(worker.pid))
             answer: Answer = pickle.loads(text, buffers=buffers)
             is_kept = answer.kind != "memory"
             return answer

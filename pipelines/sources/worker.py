@@ -78,27 +78,33 @@ def send(channel: socket.socket, message: bytes, buffers: list[pickle.PickleBuff
         channel.sendall(part)
 
 
-def receive(channel: socket.socket, allocate: Callable[[int], Any] = bytearray, seconds: float = 0.0) -> tuple[Any, list[Any]]:
-    """(pickle, buffers), each in memory of `allocate`. `seconds`: how long to wait on a channel that has a timeout.
+def receive(
+    channel: socket.socket,
+    allocate: Callable[[int], Any] = bytearray,
+    seconds: float = 0.0,
+    counted: Callable[[float], float] = float,
+) -> tuple[Any, list[Any]]:
+    """(pickle, buffers), each in memory of `allocate`. `seconds`: how long to wait on a channel that has a timeout; `counted`:
+    how much of a timeout counts as waiting (all of it).
 
     Raises EOFError (the other end is closed), TimeoutError.
     """
-    (count,) = NUMBER.unpack(_fill(channel, bytearray(NUMBER.size), seconds))
+    (count,) = NUMBER.unpack(_fill(channel, bytearray(NUMBER.size), seconds, counted))
     if not 0 < count <= MOST_PARTS:
         raise EOFError("the other end writes no messages any more")
-    sizes = struct.unpack(f"<{count}q", _fill(channel, bytearray(NUMBER.size * count), seconds))
-    message, *buffers = (_fill(channel, allocate(size), seconds) for size in sizes)
+    sizes = struct.unpack(f"<{count}q", _fill(channel, bytearray(NUMBER.size * count), seconds, counted))
+    message, *buffers = (_fill(channel, allocate(size), seconds, counted) for size in sizes)
     return message, buffers
 
 
-def _fill(channel: socket.socket, memory: Any, seconds: float) -> Any:
+def _fill(channel: socket.socket, memory: Any, seconds: float, counted: Callable[[float], float]) -> Any:
     """Counts the timeouts of the channel rather than the clock, which runs on while both processes are stopped (Ctrl-Z)."""
     rest, waited = memoryview(memory).cast("B"), 0.0
     while rest:
         try:
             received = channel.recv_into(rest)
         except TimeoutError:
-            waited += channel.gettimeout() or 0.0
+            waited += counted(channel.gettimeout() or 0.0)
             if waited >= seconds:
                 raise
             continue

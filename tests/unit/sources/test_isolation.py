@@ -22,7 +22,7 @@ from pipelines.errors import MissingInput, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Band
 from pipelines.sources.folder import FolderSource, list_files
-from pipelines.sources.isolation import OVERHEAD_BYTES, START, Limits, isolated
+from pipelines.sources.isolation import OVERHEAD_BYTES, START, Limits, end_workers, isolated
 from pipelines.sources.layered import locate_bands
 from pipelines.sources.layers import BandRequest
 from pipelines.sources.worker import NUMBER
@@ -68,6 +68,25 @@ def test_a_file_that_takes_too_long_is_waited_for_once(tmp_path):
         assert time.monotonic() - started < 25
     write_tiff(path, ramp((8, 8)))
     assert isolated(os.getpid, label="s1", paths=[path]) != os.getpid()
+
+
+COMPUTE = "import os, time\nos.sched_setaffinity(0, {cpus})\nwhile time.process_time() < {cpu_s}: pass"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="CPUs of a process are set on Linux")
+def test_a_decoder_that_waits_for_a_cpu_is_not_called_slow():
+    """Four others on its CPU: half a second of work takes two and a half; one that does not end is ended all the same."""
+    cpus = {min(os.sched_getaffinity(0))}
+    others = [subprocess.Popen([sys.executable, "-c", COMPUTE.format(cpus=cpus, cpu_s=60)]) for _ in range(4)]
+    try:
+        end_workers()  # the CPU time of a worker counts from its start
+        call(exec, COMPUTE.format(cpus=cpus, cpu_s=0.5), limits=Limits(seconds=1.0))
+        with pytest.raises(SceneRefused, match=r"took longer than 0.4 s"):
+            call(exec, COMPUTE.format(cpus=cpus, cpu_s=600), limits=Limits(seconds=0.4))
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_what_exceeds_its_share_of_the_memory_is_read_alone_with_all_of_it():
