@@ -18,8 +18,9 @@ LOCKED := --require-hashes --only-binary=:all: --no-deps --requirement
 UV := uv==0.13.9
 RESOLVE = build/uv/bin/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
   --generate-hashes --no-annotate --no-emit-package torch --custom-compile-command "make lock" $(UPGRADE)
-# Whole files to each process, so that what a file's tests share is made once. JOBS=0: one after the other, in this process.
-JOBS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores > 4 ? 4 : cores < 2 ? 2 : cores)))
+# Whole files to each process, so that what a file's tests share is made once. One more process than cores, since some tests wait.
+# JOBS=0: one after the other, in this process.
+JOBS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores > 3 ? 4 : cores + 1)))
 TESTS ?= tests
 PARALLEL = --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 ICECHUNK2 := icechunk==2.3.0 zarr==3.4.2 xarray==2026.9.0 numpy==2.5.5

@@ -200,7 +200,9 @@ def listed(numbers: Sequence[float], digits: int) -> str:
 
 def costs(row: Row) -> str:
     seconds, memory = costs_of(row)
-    network = f"{row['networks']} x {row['parameters']} parameters, {'/'.join(map(str, row['epochs']))} epochs"
+    network = f"{row['parameters']} parameters a network"
+    if row["networks"]:  # a run that found its networks trained does not say how
+        network = f"{row['networks']} x {row['parameters']} parameters, {'/'.join(map(str, row['epochs']))} epochs"
     ended = "" if row["exit_code"] == 0 else f" Exit code {row['exit_code']}: not used {', '.join(row['refused'])}."
     return f"{seconds} CPU seconds, {memory} GB; {network}.{ended}"
 

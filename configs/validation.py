@@ -57,9 +57,10 @@ def _functions() -> dict[str, list[tuple[ast.Module, ast.FunctionDef]]]:
     return found
 
 
-def messages() -> list[Message]:
+@cache
+def messages() -> tuple[Message, ...]:
     """Every message of the errors below, in the order of the files. Raises ValueError for a reason that the code hides."""
-    return [message for name, tree in _trees().items() for message in _messages_in(name, tree)]
+    return tuple(message for name, tree in _trees().items() for message in _messages_in(name, tree))
 
 
 def _messages_in(module: str, tree: ast.Module) -> Iterator[Message]:

@@ -14,6 +14,8 @@ from uuid import uuid4
 import pytest
 from hypothesis import settings
 
+from tests.thoroughness import EVERYTHING
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `flows` does, before torch is loaded
 
 # No deadline: times are not tested. In CI the same examples every time, so that a failure comes from a change.
@@ -117,7 +119,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Files with whole runs or slow tests first: the short ones fill what is left of a process's time at the end.
     """
-    if os.environ.get("DRIFTLINE_TESTS") != "all":
+    if not EVERYTHING:
         left_out = [item for item in items if item.get_closest_marker("exhaustive")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]

@@ -1,6 +1,6 @@
 """kill -9 before the calls that change the disk, as SQLite tests its journal.
 
-Before every fourth call; before each with DRIFTLINE_TESTS=all (`make test-all`), which CI has no time for.
+Before every fourth call; before each in `make test-all`, which CI has no time for.
 """
 
 import importlib.util
@@ -19,11 +19,12 @@ from pipelines.cube.history import collect_garbage, list_versions
 from pipelines.cube.housekeeping import remove_versions
 from pipelines.cube.store import open_cube
 from pipelines.errors import MissingInput
+from tests.thoroughness import EVERYTHING
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 VICTIM = HERE / "cube_killed_ingest.py"
-STEP = 1 if os.environ.get("DRIFTLINE_TESTS") == "all" else 4
+STEP = 1 if EVERYTHING else 4
 
 
 def load_victim():

@@ -1,5 +1,5 @@
-"""Kills a training at every step and inside every publication of its resume state (with DRIFTLINE_TESTS=all, else at every fifth
-of these places), resumes it, and compares the weights.
+"""Kills a training at every step and inside every publication of its resume state (in `make test-all`; in CI at every fifth of
+these places), resumes it, and compares the weights.
 
 Run by test_training_killed.py in a separate process: it forks once per position, before PyTorch has started any thread.
 Prints one line per position: name, whether the child died there, whether the resumed weights equal the undisturbed ones.
@@ -14,15 +14,16 @@ from pathlib import Path
 
 import torch
 
-sys.path.append(str(Path(__file__).parents[1] / "unit" / "learning"))
+sys.path += map(str, (Path(__file__).parents[1] / "unit" / "learning", Path(__file__).parents[2]))
 from tiny_forecaster import TinyForecaster, TinyWindows, mean_absolute_error
 
 from pipelines.learning import member
 from pipelines.learning.training import TrainingSettings, train
+from tests.thoroughness import EVERYTHING
 
 SETTINGS = TrainingSettings(epochs=3, batch=8, learning_rate=1e-2, accelerator="cpu")
 STEPS = 2 * 3 * 3  # members, epochs, batches
-EVERY = 1 if os.environ.get("DRIFTLINE_TESTS") == "all" else 5
+EVERY = 1 if EVERYTHING else 5
 
 
 def die() -> None:

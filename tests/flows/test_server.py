@@ -32,6 +32,7 @@ from flows.tasks import FLOWS, task_of
 from flows.verbs import UNTRACKED
 from pipelines.errors import RequestError
 from pipelines.products.report import markdown_text
+from tests.thoroughness import EVERYTHING
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = "http://evil.example"
@@ -155,11 +156,11 @@ def served(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[[Path]
 
 
 def test_deployments_run_with_complete_history(served: Served) -> None:
-    """A short one, a whole run, one with arguments of its own and one of another task; all with DRIFTLINE_TESTS=all."""
+    """A short one, a whole run, one with arguments of its own and one of another task; all of them in `make test-all`."""
     api, folder = served.api, served.folder
     assert {d["name"] for d in api.post("/deployments/filter", {})} == set(FLOWS)
     verbs = [verb for verb in task_of("forecast").verbs if verb in FLOWS]  # each needs the one before
-    names = verbs if os.environ.get("DRIFTLINE_TESTS") == "all" else ["ingest", "run", "sweep"]
+    names = verbs if EVERYTHING else ["ingest", "run", "sweep"]
     for name in [*names, "monitor"]:
         config = "watched.yaml" if name == "monitor" else "tiny.yaml"
         given = {"overrides": ["sweep={space: {training.learning_rate: [0.03]}, trials: 1}"]} if name == "sweep" else {}
