@@ -17,6 +17,7 @@ from hypothesis import settings
 from tests.thoroughness import EVERYTHING
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `flows` does, before torch is loaded
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other: a thread that waits for its turn stops the others
 
 # No deadline: times are not tested. In CI the same examples every time, so that a failure comes from a change.
 settings.register_profile("driftline", deadline=None, derandomize=bool(os.environ.get("CI")))
