@@ -40,6 +40,7 @@ def test_a_run_killed_at_chosen_writes_gives_the_same_bytes(tmp_path, write_tiny
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_sigterm_reports_json_and_the_run_resumes(tmp_path, write_tiny):
     config = write_tiny(tmp_path)
     command = [sys.executable, "-m", "flows.cli", "run", config.name, "--json", "--set", "training.epochs=500"]

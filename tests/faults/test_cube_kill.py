@@ -58,7 +58,7 @@ def content_or_nothing(uri: Path) -> dict[str, list] | None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["new", "stricter"])
+@pytest.mark.parametrize("stage", [pytest.param("new", marks=pytest.mark.exhaustive), "stricter"])
 def test_after_a_kill_at_a_write_the_rerun_completes_the_cube(stage, shim, tmp_path):
     victim = load_victim()
     undisturbed, baseline = tmp_path / "undisturbed" / "cube", tmp_path / "baseline" / "cube"

@@ -169,6 +169,7 @@ def test_a_run_in_a_bucket_is_copied_as_it_is_published(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_from_bucket_to_bucket(tiny_run: Path, bucket: str, request: pytest.FixtureRequest) -> None:
     base = f"{bucket}/{request.node.name}"
     where = ("--set", f"cube.uri={base}/cube")

@@ -212,6 +212,7 @@ print(json.dumps(loaded))
         assert ours <= known[name], name
 
 
+@pytest.mark.exhaustive
 def test_a_site_without_a_label_is_only_predicted_and_must_be_named(workplace: Path) -> None:
     config = write_sites(workplace)
     for name in ("delta", "omega"):
@@ -304,6 +305,7 @@ def test_the_plan_lists_what_an_ingest_of_sites_would_refuse(workplace: Path) ->
     assert make_plan(load_run(config), "train")["refused"] == {}, "reads cubes"
 
 
+@pytest.mark.exhaustive
 def test_three_dates_and_sites_of_other_lengths(workplace: Path) -> None:
     config = write_sites(workplace)
     write_site(workplace / "sites" / "beta", seed=1, dates=3)
@@ -322,6 +324,7 @@ def test_two_sites_that_are_too_small_for_strips_are_refused(workplace: Path) ->
         carry_out("train", config)
 
 
+@pytest.mark.exhaustive
 def test_a_site_where_nothing_changed_is_learnt_from_with_others(workplace: Path) -> None:
     config = write_sites(workplace, ("alpha", "beta", "gamma", "omega"))
     write_raster(workplace / "sites" / "beta" / "label.tif", np.full((SIDE_PX, SIDE_PX), UNCHANGED, np.uint8))
@@ -352,6 +355,7 @@ def test_every_bad_site_is_named_with_a_way_to_go_on(workplace: Path) -> None:
     assert list(carry_out("ingest", config, "source.sites=[alpha, omega]")["sites"]) == ["alpha", "omega"]
 
 
+@pytest.mark.exhaustive
 def test_dates_that_are_hardly_alike_are_noted_in_the_report(workplace: Path) -> None:
     config = write_sites(workplace)
     for band in ("red", "nir"):

@@ -157,6 +157,7 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(here: Path, monkeypatch:
 
 
 @pytest.mark.usefixtures("few_windows")
+@pytest.mark.exhaustive
 def test_later_stages_have_what_was_chosen_and_say_so(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_series(seasonal(np.random.default_rng(1)))
     plan = make_plan(load_run("chosen.yaml"), "run")

@@ -150,6 +150,7 @@ def test_the_label_of_every_step_is_learnt_from_spans_and_published_as_spans(her
     assert sum(int(row["steps"]) for row in rows_of("other")) == 40 * FRAMES
 
 
+@pytest.mark.exhaustive
 def test_a_size_that_gives_the_label_away_is_found(here: Path) -> None:
     write_clips(here, 30, wide_right=True)
     training = {**TINY["training"], "epochs": 1}
@@ -202,6 +203,7 @@ def test_a_span_of_a_file_that_is_not_there_is_refused_by_line(here: Path) -> No
         carry_out("ingest", STEPS)
 
 
+@pytest.mark.exhaustive
 def test_a_search_compares_the_accuracy_of_groups_that_validate(here: Path) -> None:
     pytest.importorskip("optuna", reason="needs driftline[sweep]")
     write_clips(here, 48)

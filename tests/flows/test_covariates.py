@@ -11,6 +11,7 @@ from affine import Affine
 
 from pipelines.errors import RequestError
 from tests.flows.small_runs import carry_out, read_json
+from tests.thoroughness import EVERYTHING
 
 NOISE = 0.01
 FIRST, DAYS, DATES, SIDE = np.datetime64("2018-01-01"), 1100, 180, 24
@@ -30,7 +31,7 @@ DRIVEN = {
     "covariates": COVARIATES,
     "split": {"block_px": 8, "buffer_px": 3, "validation_from": "2019-09-01", "test_from": "2020-03-01"},
     "model": {"hidden": [8], "kernel": 1, "members": 1, "baseline": "none"},
-    "training": {"epochs": 30, "batch": 32, "learning_rate": 0.01, "accelerator": "cpu", "patience": 30},
+    "training": {"epochs": 10, "batch": 32, "learning_rate": 0.03, "accelerator": "cpu", "patience": 30},
     "evaluation": {"baselines": ["persistence", "gradient_boosting"]},
     "prediction": {"tile_px": 32},
 }  # fmt: skip
@@ -82,10 +83,11 @@ def test_with_what_drives_a_series_the_error_falls_to_the_noise(here: Path) -> N
     assert "with rain as recorded up to each target date" in report
     assert "rain (sum of each step, known future)" in read_json("summary.json", "driven")["computed"]["covariates"]
 
-    check_weather_that_is_added_trains_nothing(rain)
-    check_a_future_that_is_missing(rain)
     check_another_model_is_refused()
-    check_a_method_that_needs_no_future_is_published_without(rain)
+    check_a_future_that_is_missing(rain)
+    if EVERYTHING:
+        check_weather_that_is_added_trains_nothing(rain)
+        check_a_method_that_needs_no_future_is_published_without(rain)
 
 
 def check_a_method_that_needs_no_future_is_published_without(rain: np.ndarray) -> None:

@@ -98,6 +98,7 @@ def test_patients_from_files_to_pages_and_back_with_decisions(run: Callable[...,
     assert json.loads(Path("runs/made/summary.json").read_text())["sites"]["one"]["events"]["new"] == 0
 
 
+@pytest.mark.exhaustive
 def test_a_patient_whose_masks_cannot_be_used_is_left_out_and_the_others_go_on(
     run: Callable[..., dict[str, Any]], work: Path
 ) -> None:

@@ -99,6 +99,7 @@ def test_the_row_lstm_is_trained_by_the_same_verbs_and_its_model_is_used_elsewhe
 
 
 @pytest.mark.torch
+@pytest.mark.exhaustive
 def test_settings_are_searched_for_by_nats_of_the_validation_part(images: Path) -> None:
     pytest.importorskip("optuna", reason="needs driftline[sweep]")
     section = {"space": {"training.learning_rate": [0.03, 1e-6]}, "sampler": "grid", "pruner": "none"}

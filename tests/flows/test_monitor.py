@@ -146,6 +146,7 @@ def test_nothing_new_and_one_new_scene(here: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_late_scene_and_a_reprocessed_one_through_the_cube(here: Path, plain: None) -> None:
     monitor(write_scenes(here, [n for n in range(DATES) if n != 62], {66: 40}))
     late = monitor(write_scenes(here, range(DATES), {66: 40}))
@@ -160,6 +161,7 @@ def test_a_late_scene_and_a_reprocessed_one_through_the_cube(here: Path, plain: 
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_restart_starts_over_even_where_nothing_is_new(here: Path, monitored: Path) -> None:
     config = monitored
     before = state_files(here / "runs" / "forest" / "state")
@@ -171,6 +173,7 @@ def test_restart_starts_over_even_where_nothing_is_new(here: Path, monitored: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_state_of_another_cube_is_refused_before_anything_is_called_up_to_date(here: Path, monitored: Path) -> None:
     config, runs = monitored, here / "runs"
     write_scenes(here, range(DATES), dict.fromkeys(range(DATES), 7))
@@ -227,6 +230,7 @@ def test_a_plan_of_what_cannot_run_is_refused(here: Path) -> None:
     assert make_plan(load_run(config, [late]), "monitor")["steps"]
 
 
+@pytest.mark.exhaustive
 def test_a_forecaster_that_is_not_there_falls_back_and_says_so(here: Path, plain: None) -> None:
     config = write_scenes(here, range(DATES))
     record = monitor(config, "monitoring.model={kind: forecaster, run: runs/none}")
@@ -253,6 +257,7 @@ def test_a_scene_that_is_refused_now_is_noted_and_taken_back(here: Path, monitor
     assert "1 scene was refused and is missing here" in record["degraded"][0]
 
 
+@pytest.mark.exhaustive
 def test_monitoring_that_cannot_find_anything_says_so(here: Path) -> None:
     config = write_scenes(here, range(DATES))
     early = monitor(config, "name=early", "monitoring.start=2030-01-01")
@@ -289,6 +294,7 @@ def test_damage_is_repaired_and_noted_once(here: Path, plain: None) -> None:
     assert again["degraded"] == repaired["degraded"]  # the report is still of the run before
 
 
+@pytest.mark.exhaustive
 def test_a_damaged_record_of_the_state_is_made_anew(here: Path, plain: None) -> None:
     monitor(write_scenes(here, range(DATES - 1)))
     shutil.copytree("runs", "kept")
@@ -320,6 +326,7 @@ def test_the_evaluation_is_done_once_and_the_report_shows_it(here: Path) -> None
     assert monitor(config, "evaluation.pixels=200", verb="run")["skipped"]
 
 
+@pytest.mark.exhaustive
 def test_what_a_stage_imports_decides_its_key(here: Path) -> None:
     """A change of the report does not evaluate again; whatever a stage loads is among the modules that its key digests."""
     used = {stage: closure(Monitor.code[stage]) for stage in ("evaluate", "monitor")}
@@ -419,6 +426,7 @@ def test_an_alert_is_kept_without_a_server_sent_when_there_is_one_and_sent_once(
     assert alert_log["alerts"][0]["notify"]["slack-webhook/gone"] == ""
 
 
+@pytest.mark.exhaustive
 def test_a_summary_shows_what_was_sent_by_a_run_without_anything_new(
     here: Path, block: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +439,7 @@ def test_a_summary_shows_what_was_sent_by_a_run_without_anything_new(
     assert summary["alerts"][0]["notify"]["custom-webhook/ops"].endswith("Z")
 
 
+@pytest.mark.exhaustive
 def test_alerts_of_a_run_that_was_killed_before_it_published_are_told(
     here: Path, plain: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

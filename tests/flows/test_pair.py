@@ -246,6 +246,7 @@ def test_what_cannot_be_compared_is_refused_in_words(images: Any, after: str, me
     assert not Path("runs/two/products").exists()
 
 
+@pytest.mark.exhaustive
 def test_other_bands_under_the_same_name_are_compared_anew(images: Any) -> None:
     change("before.tif", "after.tif")
     code, answer, said = change("before.tif", "after.tif", "--bands", "b4,B8")
@@ -258,6 +259,7 @@ def test_other_bands_under_the_same_name_are_compared_anew(images: Any) -> None:
     assert "B4 is named twice" in change("before.tif", "after.tif", "--bands", "B04,B4")[1]["error"]
 
 
+@pytest.mark.exhaustive
 def test_a_run_in_a_bucket_keeps_the_cube_of_the_images_that_it_compares(images: Any, bucket: str) -> None:
     content = {"name": "two", "task": "pair", "runs": f"{bucket}/pairs", "images": {"before": "before.tif", "after": "after.tif"}}
     Path("two.yaml").write_text(json.dumps(content))
@@ -269,6 +271,7 @@ def test_a_run_in_a_bucket_keeps_the_cube_of_the_images_that_it_compares(images:
     assert "name the run too, with --name" in " ".join(result.output.split())
 
 
+@pytest.mark.exhaustive
 def test_a_trained_detector_is_applied_with_its_own_bands(images: Any, tmp_path: Path) -> None:
     invocation = open_invocation(write_sites(tmp_path))
     with remembering_folder(invocation):
@@ -323,6 +326,7 @@ def notes() -> list[str]:
     return found
 
 
+@pytest.mark.exhaustive
 def test_common_ground_alone_decides_how_dates_are_normalised(images: Any) -> None:
     """BEFORE is six times as bright where AFTER shows nothing."""
     before = images[0].copy()
@@ -365,6 +369,7 @@ def test_what_is_doubtful_is_in_the_summary_and_the_report(images: Any, how: str
     assert expected.split("'")[0] in Path("runs/two/report.html").read_text()
 
 
+@pytest.mark.exhaustive
 def test_colours_name_bands_that_have_no_description(images: Any) -> None:
     for name, image in zip(("rgb.tif", "bgr.tif"), images, strict=True):
         colours = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
@@ -383,6 +388,7 @@ def test_colours_name_bands_that_have_no_description(images: Any) -> None:
     np.testing.assert_allclose(layer("score"), expected, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_longitudes_of_another_turn_are_one_place(images: Any) -> None:
     for before, after in ((-10, 350), (350, -10)):
         for name, image, left in zip(("one.tif", "other.tif"), images, (before, after), strict=True):

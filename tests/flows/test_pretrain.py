@@ -96,6 +96,7 @@ def test_class_maps_begin_from_what_was_pretrained_without_labels(series: None) 
         np.testing.assert_allclose(theirs[name], own[name], atol=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_a_model_of_other_images_or_layers_is_refused(series: None) -> None:
     call("run", PRETRAIN)
     call("ingest", CLASSES)

@@ -119,7 +119,9 @@ def test_a_run_maps_the_classes_the_rare_one_too_and_a_second_one_does_nothing(m
     "labels",
     [
         {"kind": "polygons", "path": "fields.gpkg"},
-        {"kind": "raster", "path": "classes.tif", "codes": {1: "forest", 2: "crop", 3: "pond"}},
+        pytest.param(
+            {"kind": "raster", "path": "classes.tif", "codes": {1: "forest", 2: "crop", 3: "pond"}}, marks=pytest.mark.exhaustive
+        ),
     ],
 )
 def test_polygons_and_rasters_teach_networks_over_space(made: np.ndarray, labels: dict[str, Any]) -> None:
@@ -143,6 +145,7 @@ def test_polygons_and_rasters_teach_networks_over_space(made: np.ndarray, labels
     assert read("evaluation.json")["methods"]["model"]["accuracy"] > 0.6
 
 
+@pytest.mark.exhaustive
 def test_labels_that_the_year_gives_away_are_confounded_until_the_user_insists(made: np.ndarray) -> None:
     lines = Path("points.csv").read_text().splitlines()
     years = {"forest": ("2020-02-01", "2020-06-15"), "crop": ("2020-06-15", "2021-01-01"), "pond": ("2020-06-15", "2021-01-01")}
@@ -173,6 +176,7 @@ def test_a_changed_label_file_asks_for_another_training(made: np.ndarray) -> Non
         carry_out("evaluate", config)
 
 
+@pytest.mark.exhaustive
 def test_a_search_scores_the_labels_of_the_blocks_that_validate(made: np.ndarray) -> None:
     pytest.importorskip("optuna", reason="needs driftline[sweep]")
     config = write_config(sweep={"space": {"training.window_px": [4]}, "trials": 1})

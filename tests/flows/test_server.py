@@ -388,6 +388,7 @@ def test_a_deployment_chooses_one_of_our_flows_and_its_parameters_only(served: S
     assert not any("Traceback" in line["message"] for line in logs)
 
 
+@pytest.mark.exhaustive
 def test_a_deployment_beside_serve_needs_absolute_paths(served: Served, tmp_path: Path) -> None:
     """`prefect deploy` and a worker of one's own: relative paths end in a folder that Prefect deletes."""
     prefect = [sys.executable, "-m", "prefect"]
@@ -419,6 +420,7 @@ def test_a_deployment_beside_serve_needs_absolute_paths(served: Served, tmp_path
 # ---------------------------------------------------------------- runs that die
 
 
+@pytest.mark.exhaustive
 def test_flows_that_die_with_their_worker_give_their_place_back(served: Served) -> None:
     """A flow of each pool at once, killed with their workers: CRASHED within minutes, and every one can start again.
 
@@ -445,6 +447,7 @@ def test_flows_that_die_with_their_worker_give_their_place_back(served: Served) 
     wait_until(lambda: all(served.state(run)["type"] == "RUNNING" for run in waiting.values()), 120)
 
 
+@pytest.mark.exhaustive
 def test_the_end_leaves_nothing_behind(served: Served) -> None:
     """SIGTERM while runs are under way: each lives in a session of its own, and must not be left behind."""
     children = served.process.children(recursive=True)
@@ -478,6 +481,7 @@ def test_nothing_outlives_a_killed_serve(tmp_path: Path, write_tiny: Callable[[P
     assert alive == []
 
 
+@pytest.mark.exhaustive
 def test_an_auth_string_of_the_users_own(tmp_path: Path, write_tiny: Callable[[Path], Path]) -> None:
     """Registration takes it; it is neither printed nor kept."""
     config = write_tiny(tmp_path)

@@ -83,6 +83,7 @@ def test_change_in_slices_and_by_workers_is_that_of_one_process(config: str) -> 
     require_equal(made(), expected)
 
 
+@pytest.mark.exhaustive
 def test_a_tile_that_fails_is_named(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines.change import score_work
 

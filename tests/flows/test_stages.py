@@ -164,6 +164,7 @@ def check_where_the_network_adds_nothing_the_baseline_is_published(config: Path,
         assert "DRIFTLINE_METHOD" not in file.tags()
 
 
+@pytest.mark.exhaustive
 def test_a_run_with_another_network_is_published(tiny_run: Path) -> None:
     model = ("model.kind=history", "model.baseline=decaying_anomaly")
     record = carry_out("run", tiny_run, *model, even_if_worse=True)
@@ -188,6 +189,7 @@ def test_stages_out_of_order_name_the_command_to_run(tiny_run: Path) -> None:
     assert [(s["stage"], s["status"]) for s in steps] == [("ingest", "started"), ("ingest", "done")]
 
 
+@pytest.mark.exhaustive
 def test_whatever_a_stage_loads_is_in_its_key(tiny_run: Path) -> None:
     """Each stage in a process of its own, as a command carries it out; what the command line itself loads is not counted."""
     script = """

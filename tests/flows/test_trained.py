@@ -125,6 +125,7 @@ def test_a_damaged_model_leaves_that_of_the_run_alone(trained: str, tiny_run: Pa
     assert files(f"{trained}/model") == before
 
 
+@pytest.mark.exhaustive
 def test_another_scale_is_taken_if_the_user_insists(trained: str) -> None:
     config = write("other", OTHER, source={**TINY["source"], "scale": 1.0})
     text = call("run", config, "--model", trained, "--model-as-is", "--even-if-worse")
@@ -163,6 +164,7 @@ def weights(folder: str) -> dict[str, np.ndarray]:
     return {name: tensor for name, tensor in tensors.items() if name.startswith("members.")}
 
 
+@pytest.mark.exhaustive
 def test_training_begins_from_the_weights_of_a_model_of_the_same_architecture(trained: str) -> None:
     still = {**TINY["training"], "learning_rate": 1e-9}
     begun = {**TINY, "training": {**still, "start_from": trained}}

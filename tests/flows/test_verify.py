@@ -194,6 +194,7 @@ def test_a_combination_is_published_archived_and_gives_way_to_its_baseline(tiny_
     assert "combination" not in read("evaluation.json")["methods"]
 
 
+@pytest.mark.exhaustive
 def test_a_network_that_became_worse_gives_way_to_its_baseline_and_comes_back(tiny_run: Path) -> None:
     show_dates(50)
     assert carry_out("run", tiny_run, *BEST)["method"] == "model"

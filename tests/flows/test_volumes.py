@@ -163,6 +163,7 @@ def test_a_sphere_is_tracked_in_millimetres_until_it_vanishes():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_memory_of_a_prediction_does_not_grow_with_the_volume(tmp_path: Path):
     peaks = []
     for name, shape in (("small", (24, 64, 64)), ("large", (48, 128, 128))):

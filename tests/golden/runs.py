@@ -17,7 +17,12 @@ RUNS = {  # what is typed after `driftline`
     "change": ["run", "tiny.yaml"],
 }
 REDUCED = {
-    "forecast": ["training.epochs=1", "model.members=1", "evaluation.bootstrap=100"],
+    "forecast": [
+        "training.epochs=1",
+        "model.members=1",
+        "evaluation.bootstrap=100",
+        "evaluation.baselines=[persistence, climatology, same_date_last_year, median_anomaly, decaying_anomaly, harmonic]",
+    ],
     "monitor": ["evaluation.pixels=500"],
     "change": [],
 }

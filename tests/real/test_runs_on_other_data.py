@@ -75,6 +75,7 @@ def test_ndvi_of_modis(shared_data, tmp_path):
     assert again["snapshot"] == printed["snapshot"]
 
 
+@pytest.mark.exhaustive
 def test_rain_of_radar(shared_data, tmp_path):
     source = shared_data("satellite/radar-netherlands")
     start("run", "radar", source, tmp_path, "--even-if-worse")

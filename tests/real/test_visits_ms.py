@@ -45,6 +45,7 @@ def ingest(folder: Path, **registration: str) -> tuple[Invocation, dict[str, Any
         return context, stage.carry_out(context, "ingest")
 
 
+@pytest.mark.exhaustive
 def test_the_given_transforms_map_from_the_common_space_to_the_visit(folder: Path) -> None:
     context, record = ingest(folder)
     [name] = patients_of(context)

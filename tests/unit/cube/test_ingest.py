@@ -143,7 +143,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("size", [2, 64])
+@pytest.mark.parametrize("size", [2, pytest.param(64, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 def test_the_cube_does_not_depend_on_what_was_ingested_before(uri, tmp_path, changes, size):
     settings = replace(changes.get("settings", SETTINGS), commit_scenes=size)

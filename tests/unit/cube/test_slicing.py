@@ -138,6 +138,7 @@ def test_scenes_larger_than_memory_are_staged_in_strips(source, tmp_path, monkey
     assert chunks(sliced.uri) == chunks(tmp_path / "whole")
 
 
+@pytest.mark.exhaustive
 def test_strips_are_the_same_on_machines_with_more_cores(source, tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.cube.writing.MB", 15_000)  # five strips of 4 rows; the scene is six
     settings = replace(SETTINGS, memory_mb=1, workers=None, chunk_px=4)

@@ -80,6 +80,7 @@ def test_lost_workers_change_nothing(arrange, tmp_path, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_workers_that_always_die_end_the_run_with_a_message(arrange, tmp_path):
     for number in range(40):
         (tmp_path / f"kill-{number:02}").touch()

@@ -29,7 +29,9 @@ def arrays(tmp_path, monkeypatch):
     return SampleArrays(image, np.ones((COUNT, 2), bool), [Band("red")], np.zeros((COUNT, 1), np.float32), np.ones(COUNT))
 
 
-@pytest.mark.parametrize("compute", [Compute(workers=2), pytest.param(Compute("processes", workers=2), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "compute", [Compute(workers=2), pytest.param(Compute("processes", workers=2), marks=pytest.mark.exhaustive)]
+)
 def test_answers_do_not_depend_on_where_they_are_given(arrays, tmp_path, compute):
     expected = answer_all(Mean(), arrays, np.arange(COUNT), Kept(tmp_path / "here", "key"))
     found = answer_all(Mean(), arrays, np.arange(COUNT), Kept(tmp_path / "there", "key"), compute=compute)

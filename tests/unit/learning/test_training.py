@@ -273,6 +273,7 @@ def test_bfloat16_trains_too(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_devices_train_one_model(tmp_path):
     """Distributed data parallel in spawned processes (gloo on the CPU), in a process of its own."""
     import subprocess

@@ -47,7 +47,7 @@ def losses_of(report: MemberReport) -> list[float]:
 # ---------------------------------------------------------------- the same curve again
 
 
-@pytest.mark.parametrize("network", ["predrnn", "feedback"])
+@pytest.mark.parametrize("network", [pytest.param("predrnn", marks=pytest.mark.exhaustive), "feedback"])
 def test_two_runs_and_an_interrupted_one_are_bit_identical(network, tmp_path):
     first, report = run_frames(tmp_path / "a", ALL_ON, network)
     again, repeated = run_frames(tmp_path / "b", ALL_ON, network)
@@ -246,7 +246,7 @@ def test_the_chances_change_over_the_first_steps(kind, curve, first, last):
     assert all(a[0] <= b[0] and a[1] >= b[1] for a, b in pairwise(course))
 
 
-@pytest.mark.parametrize("network", ["predrnn", "feedback"])
+@pytest.mark.parametrize("network", ["predrnn", pytest.param("feedback", marks=pytest.mark.exhaustive)])
 def test_sampling_changes_training_and_nothing_that_is_evaluated(network, tmp_path):
     plain, report = run_frames(tmp_path / "plain", SETTINGS, network)
     for kind in ("scheduled", "reverse"):

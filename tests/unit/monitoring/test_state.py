@@ -60,7 +60,10 @@ def same(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("compute", [Compute(workers=3), Compute("processes", workers=2), Compute("dask", workers=2)])
+@pytest.mark.parametrize(
+    "compute",
+    [Compute(workers=3), Compute("processes", workers=2), pytest.param(Compute("dask", workers=2), marks=pytest.mark.exhaustive)],
+)
 def test_wherever_blocks_are_computed_the_bytes_are_the_same(tmp_path, whole, compute):
     half = advance_all(cube.make_monitoring(dict.fromkeys(range(50), "first"), tmp_path), compute)
     rest = advance_all(cube.make_monitoring(ALL, tmp_path), compute)

@@ -105,15 +105,18 @@ def test_no_planted_value_is_left_by_ingest(kind: str, make: Maker, times: int, 
     assert len({Path(one["target"]).parts[0] for one in counted}) == 1  # one patient
 
 
+REPEATED = pytest.mark.exhaustive  # their files: test_canaries_of_series
+
+
 @pytest.mark.parametrize(
     ("kind", "make", "band"),
     [
         ("dicom", series.classic_volumes, "intensity"),
         ("dicom", series.enhanced_volumes, "intensity"),
-        ("dicom", planted_clip, "intensity"),
-        ("nifti", series.nifti_series, "intensity"),
-        ("video", series.video, "gray"),
-        ("images", series.pictures, "gray"),
+        pytest.param("dicom", planted_clip, "intensity", marks=REPEATED),
+        pytest.param("nifti", series.nifti_series, "intensity", marks=REPEATED),
+        pytest.param("video", series.video, "gray", marks=REPEATED),
+        pytest.param("images", series.pictures, "gray", marks=REPEATED),
     ],
     ids=["classic", "enhanced", "cine", "nifti", "video", "pictures"],
 )

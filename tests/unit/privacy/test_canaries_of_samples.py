@@ -45,8 +45,8 @@ def written(left: Left, path: Path, unit: str, network: dict[str, object], **mor
     ("make", "unit", "network", "samples", "refused"),
     [
         (series.clips, "file", FLAT, 8, 0),
-        (series.volumes_as_files, "file", DEEP, 8, 0),
-        (series.folders_of_pictures, "folder", FLAT, 8, 0),
+        pytest.param(series.volumes_as_files, "file", DEEP, 8, 0, marks=pytest.mark.exhaustive),
+        pytest.param(series.folders_of_pictures, "folder", FLAT, 8, 0, marks=pytest.mark.exhaustive),
         (series.folders_of_dicom, "folder", DEEP, 8, 1),
     ],
     ids=["clips", "NIfTI", "pictures", "DICOM"],

@@ -76,7 +76,7 @@ def write_decisions(folder: Path, table: Path, canaries: Canaries) -> None:
         made.writerows(one | {"remark": canaries.text()} for one in lines)
 
 
-@pytest.mark.parametrize("kind", ["given", "rigid"])
+@pytest.mark.parametrize("kind", ["given", pytest.param("rigid", marks=pytest.mark.exhaustive)])
 def test_no_planted_value_is_left_by_a_follow_up(kind: str, left: Left) -> None:
     originals = left.root / left.canaries.text()
     patients = planted_visits(originals, left.canaries)
