@@ -128,10 +128,11 @@ def _in_threads(work: Work[Result], pieces: Sequence[Any], workers: int) -> Iter
         return
     share = max(1, (os.cpu_count() or 1) // workers)
     with threadpool_limits(share), ThreadPoolExecutor(workers, "pieces", initializer=work.limit, initargs=(share,)) as pool:
-        yield from _as_completed([pool.submit(do, piece) for piece in pieces])
+        yield from results_of([pool.submit(do, piece) for piece in pieces])
 
 
-def _as_completed(futures: list[Future[Result]]) -> Iterator[Result]:
+def results_of(futures: list[Future[Result]]) -> Iterator[Result]:
+    """In the order in which they end. Raises what one raised; whoever stops iterating keeps those back that have not begun."""
     try:
         for future in as_completed(futures):
             yield future.result()

@@ -5,15 +5,15 @@ A slice opens the cube to read, takes no lock and commits nothing, so any number
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import icechunk
 import numpy as np
 import zarr
 
+from pipelines.compute import results_of
 from pipelines.cube import store
 from pipelines.cube.comparison import compare, list_scenes, newest
 from pipelines.cube.encoding import ChunkLayout
@@ -32,8 +32,6 @@ from pipelines.sources.source import Source
 
 if TYPE_CHECKING:
     from pipelines.cube.ingest import IngestSettings
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -72,24 +70,14 @@ def stage_slice(
         return SliceDone(0, 1), there.refused
 
     done, refused = SliceDone(), []
-    for one, refusal in _each(stage, works, 1 if cutting.strips else cutting.at_once):
-        done += one
-        refused += [] if refusal is None else [refusal]
-        if progress is not None:
-            progress(done.size, len(works))
+    with ThreadPoolExecutor(1 if cutting.strips else cutting.at_once) as pool:
+        for one, refusal in results_of([pool.submit(stage, work) for work in works]):
+            done += one
+            refused += [] if refusal is None else [refusal]
+            if progress is not None:
+                progress(done.size, len(works))
     notes = *listing.remarks(), *found.notes
     return SliceStaged(done, tuple(sorted(refused, key=lambda e: e.scene_id)), len(own) - len(works), notes)
-
-
-def _each(do: Callable[[Work], Result], works: list[Work], at_once: int) -> Iterator[Result]:
-    with ThreadPoolExecutor(at_once) as pool:
-        futures = [pool.submit(do, work) for work in works]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
 
 
 def prepare(

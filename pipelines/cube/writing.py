@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +16,7 @@ import icechunk
 import numpy as np
 import zarr
 
-from pipelines.compute import Compute, connected
+from pipelines.compute import Compute, connected, results_of
 from pipelines.cube.drift import MOST_PX, Figures, figures_of
 from pipelines.cube.encoding import ChunkLayout, EncodedRows, encode_scene, encode_strip
 from pipelines.cube.plan import Work
@@ -208,13 +208,7 @@ def write_in_threads(
     with ThreadPoolExecutor(AHEAD * at_once) as pool:
         # a pool starts its jobs in the order of submission, as SlotOrder requires
         jobs = ((pixels, isolated, work, partial(slot_order.take, n), reading, staged) for n, work in enumerate(works))
-        futures = [pool.submit(write_scene, *job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
+        yield from results_of([pool.submit(write_scene, *job) for job in jobs])
 
 
 def write_with_dask(

@@ -78,7 +78,7 @@ def test_a_full_disk_leaves_the_cube_unchanged(tmp_path):
     before, pixels = head_snapshot(uri), open_cube(uri).image.values
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", FULL, uri], capture_output=True, text=True, env=environment, check=False, timeout=60
+        [sys.executable, "-c", FULL, uri], capture_output=True, text=True, env=environment, check=False, timeout=600
     )
     assert "full: no space left for the cube" in done.stdout, done.stdout + done.stderr
     assert "run the same command again" in done.stdout

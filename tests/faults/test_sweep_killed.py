@@ -12,7 +12,7 @@ DRIVER = Path(__file__).with_name("sweep_driver.py")
 
 
 def search(path: Path, sampler: str, at: int = -1) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, DRIVER, path, sampler, str(at)], capture_output=True, text=True, timeout=240)
+    return subprocess.run([sys.executable, DRIVER, path, sampler, str(at)], capture_output=True, text=True, timeout=900)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])

@@ -257,6 +257,7 @@ def killed_at(name: str) -> Any:
     return call
 
 
+@pytest.mark.exhaustive
 def test_an_edited_label_is_new_and_takes_another_training(workplace: Path) -> None:
     config = write_sites(workplace)
     carry_out("ingest", config)

@@ -87,6 +87,7 @@ def test_what_is_right_for_a_series_is_chosen(
 
 
 @pytest.mark.usefixtures("few_windows")
+@pytest.mark.exhaustive
 def test_nothing_after_the_training_part_is_read(here: Path) -> None:
     values, one = seasonal(np.random.default_rng(1)), "model.tries=1"
     write_series(values)

@@ -187,6 +187,7 @@ def test_the_state_of_another_cube_is_refused_before_anything_is_called_up_to_da
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_other_settings_and_another_cube_are_refused_until_restart(here: Path, monitored: Path) -> None:
     config = monitored
     remedy = r"begin anew with `driftline monitor CONFIG --restart`"
@@ -283,6 +284,7 @@ def test_a_scene_from_the_future_is_pointed_at(here: Path, plain: None, monkeypa
     assert "until the cube's folder is removed" in note
 
 
+@pytest.mark.exhaustive
 def test_damage_is_repaired_and_noted_once(here: Path, plain: None) -> None:
     config, state = write_scenes(here, range(DATES - 1)), here / "runs" / "forest" / "state" / "harmonic"
     monitor(config)

@@ -307,6 +307,7 @@ def test_a_trained_detector_is_applied_with_its_own_bands(images: Any, tmp_path:
         assert (code, message in answer["error"]) == (2, True), answer
 
 
+@pytest.mark.exhaustive
 def test_bands_of_coarser_pixels_are_left_out_and_named(images: Any) -> None:
     """As in a Sentinel-2 folder: three bands of 10 m, one of 60 m, which --bands adds."""
     for word, image in zip(("before", "after"), images, strict=True):
@@ -413,6 +414,7 @@ def test_a_file_edited_in_place_is_read_again(images: Any) -> None:
     assert found_share() == 0
 
 
+@pytest.mark.exhaustive
 def test_names_of_runs_and_links_and_places_that_cannot_be(images: Any, tmp_path: Path) -> None:
     def run(*arguments: str) -> str:
         return str(CliRunner().invoke(app, ["change", *arguments, "--json"]).output)

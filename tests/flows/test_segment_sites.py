@@ -80,6 +80,7 @@ class WithYears:
         return {**batch, "years_T": batch["elapsed_T"].cumsum(1) / 365.25, "target": batch["target"].long()}
 
 
+@pytest.mark.exhaustive
 def test_the_same_windows_weights_and_seeds_give_the_numbers_of_change(write: Callable[..., Path], tmp_path: Path) -> None:
     of_change = carry_out("ingest", tmp_path / "tiny.yaml", "cube.on_other_grid=reproject", "model.fuse_with=none")
     of_classes = carry_out("ingest", write())

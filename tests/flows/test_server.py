@@ -27,7 +27,6 @@ from websockets.sync.client import connect
 
 from flows.deployments import read_deployments
 from flows.prefect_api import PrefectApi
-from flows.serve import ZOMBIE_S
 from flows.tasks import FLOWS, task_of
 from flows.verbs import UNTRACKED
 from pipelines.errors import RequestError
@@ -36,6 +35,7 @@ from tests.thoroughness import EVERYTHING
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = "http://evil.example"
+PATIENCE_S = 600  # of a machine that has other work; what comes at all comes within seconds on an idle one
 HELD = ("ingest", "train", "run")  # of each work pool one at least
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -87,7 +87,7 @@ class Served:
     def state(self, run: str) -> dict[str, Any]:
         return self.api.get(f"/flow_runs/{run}")["state"]
 
-    def end_of(self, run: str, timeout_s: float = 150) -> dict[str, Any]:
+    def end_of(self, run: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
         """The state in which the run ended."""
         return wait_until(lambda: state if (state := self.state(run))["type"] in FINAL else None, timeout_s)
 
@@ -143,7 +143,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[[Path]
         command = [sys.executable, "-m", "flows.cli", "serve", "--port", "0"]
         child = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file)
     try:
-        wait_until(lambda: child.poll() is not None or "Ctrl-C stops" in log.read_text(), 150)
+        wait_until(lambda: child.poll() is not None or "Ctrl-C stops" in log.read_text(), PATIENCE_S)
         found = re.search(r"(http://127\.0\.0\.1:\d+)/\?token=(\w+)", log.read_text())
         assert found, log.read_text()
         yield Served(found[1], psutil.Process(child.pid), folder, found[2])
@@ -156,11 +156,11 @@ def served(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[[Path]
 
 
 def test_deployments_run_with_complete_history(served: Served) -> None:
-    """A short one, a whole run, one with arguments of its own and one of another task; all of them in `make test-all`."""
+    """A whole run and one of another task; all of them, one with arguments of its own, in `make test-all`."""
     api, folder = served.api, served.folder
     assert {d["name"] for d in api.post("/deployments/filter", {})} == set(FLOWS)
     verbs = [verb for verb in task_of("forecast").verbs if verb in FLOWS]  # each needs the one before
-    names = verbs if EVERYTHING else ["ingest", "run", "sweep"]
+    names = verbs if EVERYTHING else ["run"]
     for name in [*names, "monitor"]:
         config = "watched.yaml" if name == "monitor" else "tiny.yaml"
         given = {"overrides": ["sweep={space: {training.learning_rate: [0.03]}, trials: 1}"]} if name == "sweep" else {}
@@ -243,7 +243,7 @@ def test_a_config_gets_the_deployments_of_its_task(tmp_path: Path, write_tiny: C
 
 def send(served: Served, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str]]:
     """(status, headers) of a request with just these headers (and Host)."""
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=120)
     try:
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, value in {"Host": f"127.0.0.1:{served.port}", **headers}.items():
@@ -330,22 +330,22 @@ def talk(address: str, first: dict[str, Any] | None) -> str:
     with connect(address, subprotocols=["prefect"] if first else None) as socket:
         if first:
             socket.send(json.dumps(first))
-        return str(socket.recv(timeout=30))
+        return str(socket.recv(timeout=120))
 
 
 def test_the_printed_address_opens_the_ui(served: Served) -> None:
-    with urllib.request.urlopen(f"{served.url}/?token={served.token}", timeout=30) as page:
+    with urllib.request.urlopen(f"{served.url}/?token={served.token}", timeout=120) as page:
         text = page.read().decode()
     assert base64.b64encode(served.token.encode()).decode() in text
     assert '"prefect-password"' in text
-    with urllib.request.urlopen(f"{served.url}/ui-settings", timeout=30) as settings:
+    with urllib.request.urlopen(f"{served.url}/ui-settings", timeout=120) as settings:
         found = json.load(settings)
     assert (found["auth"], found["csrf_enabled"], found["api_url"]) == ("BASIC", True, f"{served.url}/api")
-    with urllib.request.urlopen(urllib.request.Request(served.url, headers={"Accept": "text/html"}), timeout=30) as page:
+    with urllib.request.urlopen(urllib.request.Request(served.url, headers={"Accept": "text/html"}), timeout=120) as page:
         assert page.headers["X-Frame-Options"] == "DENY"
         assert '<div id="' in page.read().decode()
     with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(f"{served.url}/?token=wrong", timeout=30)
+        urllib.request.urlopen(f"{served.url}/?token=wrong", timeout=120)
     assert served.token not in (served.folder / "runs/.prefect/server.log").read_text()
 
 
@@ -359,6 +359,7 @@ def test_nothing_in_the_working_folder_is_executed_or_used(served: Served) -> No
 # ---------------------------------------------------------------- what a run may touch
 
 
+@pytest.mark.exhaustive
 def test_a_deployment_chooses_one_of_our_flows_and_its_parameters_only(served: Served, tmp_path: Path) -> None:
     """With the token in hand: shell steps, commands, environments and other code of a deployment are never carried out."""
     api, marker = served.api, tmp_path / "executed"
@@ -409,7 +410,7 @@ def test_a_deployment_beside_serve_needs_absolute_paths(served: Served, tmp_path
         for overrides in ([], absolute)
     ]
     worker = [*prefect, "worker", "start", "--pool", "second", "--run-once"]
-    subprocess.run(worker, cwd=tmp_path, env=served.shell(), check=True, capture_output=True, timeout=120)
+    subprocess.run(worker, cwd=tmp_path, env=served.shell(), check=True, capture_output=True, timeout=600)
     refused, done = (served.end_of(run) for run in runs)
     assert (refused["type"], "runs: runs\n" in refused["message"]) == ("FAILED", True), refused
     assert "source.path" not in refused["message"], "found beside the config"
@@ -432,7 +433,7 @@ def test_flows_that_die_with_their_worker_give_their_place_back(served: Served) 
     api.post("/work_pools/gpu/queues/default", {"concurrency_limit": len(HELD)}, "PATCH")
     os.mkfifo(served.folder / "hold.yaml")  # reading their config, they wait for ever
     killed = {flow: served.start(flow, config="hold.yaml") for flow in HELD}
-    wait_until(lambda: all(served.state(run)["type"] == "RUNNING" for run in killed.values()), 90)
+    wait_until(lambda: all(served.state(run)["type"] == "RUNNING" for run in killed.values()), PATIENCE_S)
     waiting = {flow: served.start(flow, config="hold.yaml") for flow in HELD}  # as the next scheduled run: one at a time
     children = served.process.children(recursive=True)
     workers, engines = ([p for p in children if module in p.cmdline()] for module in ("flows.worker", "flows.engine"))
@@ -442,9 +443,9 @@ def test_flows_that_die_with_their_worker_give_their_place_back(served: Served) 
     _, alive = psutil.wait_procs(engines, timeout=10)
     assert alive == []  # a run whose worker is gone would go on, and nobody would end it
     for flow, run in killed.items():
-        state = served.end_of(run, ZOMBIE_S + 90)
+        state = served.end_of(run)
         assert (state["type"], "no heartbeat" in state["message"]) == ("CRASHED", True), (flow, state)
-    wait_until(lambda: all(served.state(run)["type"] == "RUNNING" for run in waiting.values()), 120)
+    wait_until(lambda: all(served.state(run)["type"] == "RUNNING" for run in waiting.values()), PATIENCE_S)
 
 
 @pytest.mark.exhaustive
@@ -460,6 +461,7 @@ def test_the_end_leaves_nothing_behind(served: Served) -> None:
     assert alive == []
 
 
+@pytest.mark.exhaustive
 def test_nothing_outlives_a_killed_serve(tmp_path: Path, write_tiny: Callable[[Path], Path]) -> None:
     """`driftline serve` killed outright: server, workers and runs end with it, and the port is free for the next one."""
     write_tiny(tmp_path)
@@ -468,11 +470,11 @@ def test_nothing_outlives_a_killed_serve(tmp_path: Path, write_tiny: Callable[[P
     with log.open("wb") as file:
         command = [sys.executable, "-m", "flows.cli", "serve", "tiny.yaml", "--port", "0"]
         child = subprocess.Popen(command, cwd=tmp_path, env=plain_environment(), stdout=file, stderr=file)
-    wait_until(lambda: child.poll() is not None or "Ctrl-C stops" in log.read_text(), 150)
+    wait_until(lambda: child.poll() is not None or "Ctrl-C stops" in log.read_text(), PATIENCE_S)
     url, token = re.search(r"(http://127\.0\.0\.1:\d+)/\?token=(\w+)", log.read_text()).groups()  # type: ignore[union-attr]
     served = Served(url, psutil.Process(child.pid), tmp_path, token)
     run = served.start("ingest", config="hold.yaml")
-    wait_until(lambda: served.state(run)["type"] == "RUNNING", 60)
+    wait_until(lambda: served.state(run)["type"] == "RUNNING", PATIENCE_S)
     children = served.process.children(recursive=True)
     assert any("flows.engine" in p.cmdline() for p in children)
     child.kill()

@@ -70,6 +70,7 @@ def test_slices_make_what_a_run_makes(evaluated: str, monkeypatch: pytest.Monkey
             np.testing.assert_array_equal(one.read(), other.read())
 
 
+@pytest.mark.exhaustive
 def test_slices_of_monitoring_make_what_a_run_makes(
     tiny_run: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

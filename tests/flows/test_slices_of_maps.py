@@ -57,6 +57,7 @@ def config(here: Path) -> Iterator[str]:
         yield path
 
 
+@pytest.mark.exhaustive
 def test_change_in_slices_and_by_workers_is_that_of_one_process(config: str) -> None:
     predict = ["predict", config, *TILES, "--even-if-worse"]
     forget()

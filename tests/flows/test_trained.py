@@ -219,6 +219,7 @@ def test_a_model_of_classes_names_them(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- a detector
 
 
+@pytest.mark.exhaustive
 def test_a_detector_is_used_on_other_sites_with_and_without_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PREFECT_API_URL", "")

@@ -45,6 +45,7 @@ def read(name: str) -> dict[str, Any]:
     return json.loads((RUN / name).read_text())
 
 
+@pytest.mark.exhaustive
 def test_archived_forecasts_are_scored_as_their_truth_arrives(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     show_dates(54)
     kept = check_a_kill_before_the_products_loses_nothing(tiny_run, monkeypatch)

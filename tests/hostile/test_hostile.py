@@ -66,7 +66,7 @@ def test_files_that_really_end_their_decoder_cost_themselves_only(tmp_path: Path
         make(scenes / f"{day(2 * number + 1)}_bad.h5")
     command = [sys.executable, "-c", LIMITED, "ingest", "run.yaml", "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PREFECT_API_URL": ""}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 3, done.stdout + done.stderr
     refused = {one["scene_id"]: f"{one['reason']}: {one['detail']}" for one in json.loads(done.stdout)["refused"]}
     for (scene_id, said), (expected, _) in zip(sorted(refused.items()), DECODER_ENDS.items(), strict=True):

@@ -33,6 +33,7 @@ def summary(name: str) -> Any:
     return json.loads(Path(f"runs/{name}/summary.json").read_text())
 
 
+@pytest.mark.exhaustive
 def test_one_season_equals_random_forest_on_blocks_that_were_left_out(folder: Path) -> None:
     run(folder)
     found = summary("porto-dos-gauchos")

@@ -10,6 +10,7 @@ from flows.machine import read_machine
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_calibration_is_kept_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.calibration.SECONDS", 0.0)
     done = CliRunner().invoke(app, ["doctor", "--calibrate", "--json"])

@@ -99,7 +99,9 @@ def test_slices_make_the_whole_and_the_finish_names_what_is_missing(plan):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["threads", *DASK])
+@pytest.mark.parametrize(
+    "kind", ["threads", *(pytest.param(kind, marks=pytest.mark.exhaustive) for kind in ("processes", "dask"))]
+)
 def test_a_tile_that_fails_is_named_and_a_second_call_goes_on(plan, kind, tmp_path):
     work, whole = plan("broken"), plan("whole")
     make_all(whole)

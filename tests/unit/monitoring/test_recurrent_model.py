@@ -222,6 +222,7 @@ def test_training_is_the_same_twice_and_goes_on_after_a_kill(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_anomaly_that_lasts_is_predicted(tmp_path):
     years = years_of(*series((16, 16), years=4, anomaly=0.05))
     ensemble, report = trained(tmp_path, years, replace(QUICK, epochs=8, batch=2))
