@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 # where the machine forbids it, each of the processes that the tests start would compile torch and xarray again (a minute instead of
 # ten seconds).
 unexport PYTHONDONTWRITEBYTECODE
+# Memory in large pages, for what walks through much of it: a third less time where the memory of a virtual machine is slow.
+LARGE_PAGES := env GLIBC_TUNABLES=glibc.malloc.hugetlb=1 PYTHONMALLOC=malloc
 PIP_INSTALL := pip install --quiet --quiet --disable-pip-version-check --no-compile
 LOCK ?= requirements-dev.lock
 # Every file has the hash that the lock states and is a wheel: nothing is built. The lock is complete, so pip need not resolve.
@@ -38,7 +40,7 @@ $(VENV)/.installed: $(LOCK) requirements-torch.lock pyproject.toml
 	@echo "installing the environment into $(VENV) (a few minutes the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "driftline needs Python 3.11, 3.12 or 3.13; name one with: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m $(PIP_INSTALL) $(LOCKED) $(LOCK)
+	@$(LARGE_PAGES) $(BIN)/python -m $(PIP_INSTALL) $(LOCKED) $(LOCK)
 	@$(BIN)/python -m $(PIP_INSTALL) --requirement requirements-torch.lock
 	@$(BIN)/python -m $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m pip check
@@ -102,7 +104,7 @@ build/venv-%/.installed: requirements-dev.lock
 check: env  ## ruff, type checker, import directions
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy driftline flows configs pipelines models benchmarks
+	@$(LARGE_PAGES) $(BIN)/mypy driftline flows configs pipelines models benchmarks
 	@$(BIN)/lint-imports
 
 format: env  ## put the code into its one format

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import settings
 
-from tests.thoroughness import EVERYTHING
+from tests.thoroughness import EVERYTHING, LEFT_OUT
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `flows` does, before torch is loaded
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other: a thread that waits for its turn stops the others
@@ -116,14 +116,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without those marked `exhaustive` unless all are asked for.
+    """Without those marked `exhaustive`, and the longest, unless all are asked for.
 
     Files with whole runs or slow tests first: the short ones fill what is left of a process's time at the end.
     """
     if not EVERYTHING:
-        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
+        is_left_out = [bool(item.get_closest_marker("exhaustive")) or item.nodeid in LEFT_OUT for item in items]
+        config.hook.pytest_deselected(items=[item for item, is_out in zip(items, is_left_out, strict=True) if is_out])
+        items[:] = [item for item, is_out in zip(items, is_left_out, strict=True) if not is_out]
     marks = ("slow", "server")
     slow = {item.path for item in items if "flows" in item.path.parts or any(map(item.get_closest_marker, marks))}
     items.sort(key=lambda item: item.path not in slow)
