@@ -16,12 +16,9 @@ from pathlib import Path
 
 import torch
 
-sys.path.append(str(Path(__file__).parents[2]))
-
 from configs.load import load_run
 from flows.terminal import guard
 from flows.verbs import stage
-from tests.thoroughness import EVERYTHING
 
 EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "open", "shutil.rmtree"}
 POINTS = {  # the write before which the process is killed: pattern, and which of its occurrences
@@ -31,8 +28,6 @@ POINTS = {  # the write before which the process is killed: pattern, and which o
     "a region of the prediction": (r"os\.rename .*/staging/.*\.region", 0),
     "between the old products and the new": (r"os\.rename .*/\.products-building", 0),
 }
-if not EVERYTHING:
-    POINTS = {name: POINTS[name] for name in list(POINTS)[1::3]}
 RESULTS = ("model/model.safetensors", "evaluation.json", "products")
 
 

@@ -31,7 +31,6 @@ from flows.tasks import FLOWS, task_of
 from flows.verbs import UNTRACKED
 from pipelines.errors import RequestError
 from pipelines.products.report import markdown_text
-from tests.thoroughness import EVERYTHING
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = "http://evil.example"
@@ -156,12 +155,11 @@ def served(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[[Path]
 
 
 def test_deployments_run_with_complete_history(served: Served) -> None:
-    """A whole run and one of another task; all of them, one with arguments of its own, in `make test-all`."""
+    """All, one of them with arguments of its own, and one of another task."""
     api, folder = served.api, served.folder
     assert {d["name"] for d in api.post("/deployments/filter", {})} == set(FLOWS)
     verbs = [verb for verb in task_of("forecast").verbs if verb in FLOWS]  # each needs the one before
-    names = verbs if EVERYTHING else ["run"]
-    for name in [*names, "monitor"]:
+    for name in [*verbs, "monitor"]:
         config = "watched.yaml" if name == "monitor" else "tiny.yaml"
         given = {"overrides": ["sweep={space: {training.learning_rate: [0.03]}, trials: 1}"]} if name == "sweep" else {}
         run = served.start(name, config=config, **given)
