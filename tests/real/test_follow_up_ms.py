@@ -13,7 +13,6 @@ pytestmark = [pytest.mark.torch, pytest.mark.slow]
 CONFIG = Path(__file__).parents[2] / "configs" / "ms-follow-up.yaml"
 
 
-@pytest.mark.exhaustive
 def test_the_proposal_beats_simple_differencing_on_both_patients(
     shared_data: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
