@@ -80,7 +80,7 @@ def scale_notes(baseline: str, scale_K: Sequence[float], skill: float | None = N
 
 
 def change_sentence(name: str, sites: Mapping[str, Json], evaluation: Evaluation | None) -> str:
-    """What changed, where, when and how sure, in one sentence. `sites`: name -> facts of what is published, {} for nothing."""
+    """What is mapped as changed, where, when and how sure. `sites`: name -> facts of what is published, {} for nothing."""
     measured = ""
     if evaluation is not None:
         pooled = evaluation.details["methods"][evaluation.shipped]["pooled"]
@@ -96,5 +96,5 @@ def change_sentence(name: str, sites: Mapping[str, Json], evaluation: Evaluation
     patches, area = sum(one["patches"] for one in sites.values()), sum(one["area_m2"] for one in sites.values()) / HECTARE_M2
     first, last = min(one["from_utc"] for one in sites.values())[:10], max(one["to_utc"] for one in sites.values())[:10]
     where = f"{len(sites)} sites" if len(sites) > 1 else f"the site {next(iter(sites))}"
-    found = f"{patches} patches ({area:.3g} ha) have" if patches != 1 else f"1 patch ({area:.3g} ha) has"
-    return f"In {where} {found} changed between {first} and {last}{measured}."
+    found = f"{patches} patches ({area:.3g} ha) are" if patches != 1 else f"1 patch ({area:.3g} ha) is"
+    return f"In {where} {found} mapped as changed between {first} and {last}{measured or '; not checked'}."

@@ -68,7 +68,9 @@ def test_a_run_finds_the_squares_and_a_second_one_does_nothing(workplace: Path) 
     assert {"date", "season", "position", "size", "missing share", "site"} <= clues
     assert evaluation["verdict"]["confounded_by"] == []
     assert evaluation["details"]["area"]["alpha"]["labelled_m2"] == pytest.approx(64 * 100, rel=2e-3)  # on the ellipsoid
-    assert summary["sentence"].startswith("In 3 sites 3 patches (2.2 ha) have changed between 2018-06-01 and 2019-06-01; on")
+    assert summary["sentence"].startswith(
+        "In 3 sites 3 patches (2.2 ha) are mapped as changed between 2018-06-01 and 2019-06-01; on"
+    )
     report = (FOLDER / "report.html").read_text()
     for text in (
         "Stated probability against what happened",

@@ -64,14 +64,14 @@ def evaluation(precision: float | None, note: str = "") -> Evaluation:
 
 def test_the_sentence_says_what_where_when_and_how_sure():
     assert change_sentence("oscd", {"paris": SITE}, evaluation(0.75)) == (
-        "In the site paris 1 patch (0.64 ha) has changed between 2018-06-01 and 2019-06-01; on labelled sites that the model had "
-        "not seen, 75 % of the pixels that it maps as changed have changed, and it finds 50 % of those that have."
+        "In the site paris 1 patch (0.64 ha) is mapped as changed between 2018-06-01 and 2019-06-01; on labelled sites that the "
+        "model had not seen, 75 % of the pixels that it maps as changed have changed, and it finds 50 % of those that have."
     )
     strips = change_sentence("oscd", {"paris": SITE}, evaluation(0.75, "one site, cut into strips"))
     assert "; on strips of these sites that the model had not seen, 75 %" in strips
     later = {**SITE, "to_utc": "2020-01-01T00:00:00Z", "patches": 2}
     found = change_sentence("oscd", {"paris": SITE, "rennes": later}, None)
-    assert found == "In 2 sites 3 patches (1.28 ha) have changed between 2018-06-01 and 2020-01-01."
+    assert found == "In 2 sites 3 patches (1.28 ha) are mapped as changed between 2018-06-01 and 2020-01-01; not checked."
 
 
 def test_a_sentence_without_products_or_figures_says_no_more_than_is_known():
