@@ -147,7 +147,9 @@ def test_no_name_and_no_date_of_a_patient_is_in_what_the_run_leaves(folder: Path
     ingest(config(folder, GIVEN))
     left = [path for path in Path("runs").rglob("*") if path.is_file()]
     year = re.compile(rb"(?<![0-9a-f.])1970(?![0-9a-f])")  # not the digits of a checksum or of a fraction
-    assert not [path for path in left if "Harker" in str(path) or b"Harker" in path.read_bytes() or year.search(path.read_bytes())]
+    assert not [
+        path for path in left if "Harker" in str(path) or b"Harker" in path.read_bytes() or year.search(path.read_bytes())
+    ]
     assert "Harker" not in capsys.readouterr().out
 
 
