@@ -180,7 +180,7 @@ SECTIONS: dict[str, Section] = {
         Table(
             "Handwritten digits, pixel by pixel",
             "generate-digits",
-            f"{REDUCED}: 4 epochs of 3000 images in place of 6 of 55,000; tested on all 10,000 test images. Fewer nats are "
+            f"{REDUCED}: 4 epochs of 3000 images in place of 3 of 55,000; tested on all 10,000 test images. Fewer nats are "
             "better.",
             {
                 **{f"pixel_rnn, {cell}": {"kind": "pixel_rnn", "cell": cell, "hidden": 96} for cell in ("lstm", "gru", "rnn")},
