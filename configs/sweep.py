@@ -50,8 +50,8 @@ class SweepConfig(Strict):
     )
     pruner: Literal["median", "hyperband", "none"] = Field(
         "median",
-        description="ends trials that fall behind; median: worse than half of the earlier ones at that epoch; hyperband: many "
-        "for a few epochs, few for all",
+        description="ends trials that fall behind; median: worse than half of the earlier ones at that epoch, after a quarter of "
+        "the epochs; hyperband: many for a few epochs, few for all",
     )
     seed: Seed = Field(0, description="of what is tried, and in which order")
 

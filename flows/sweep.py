@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 SHARED = ("samples", "labels", "registration")  # of the run's folder, with its trials
 RunStage = Callable[[Task, Invocation, str], Record]  # `flows.stage.run_stage`
+WARMUP_SHARE = 4  # of its epochs a trial has before the median can prune it: the first losses say little of the last
 OPTIMISTIC = "the validation score of the best of many trials is optimistic; a normal run measures the test part"
 SEEN_BY_FOLDS = "each sample validates a network of another fold, so the folds' test figures are not independent of this choice"
 
@@ -66,7 +67,8 @@ class Asked:
     def search(self) -> Search:
         chosen = self.settings
         how = chosen.sampler, chosen.pruner, chosen.seed, chosen.timeout_s
-        return Search(self.domains, chosen.trials, self.figure.is_larger_better, *how)
+        warmup = max(1, self.most_epochs // WARMUP_SHARE)
+        return Search(self.domains, chosen.trials, self.figure.is_larger_better, *how, warmup)
 
     @property
     def most_epochs(self) -> int:

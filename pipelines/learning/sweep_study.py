@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 NAME = "sweep"  # of the study; hyperband draws from it
 KILLED = "killed"  # message of a trial whose process ended
-STARTUP, WARMUP = 5, 1  # trials before any is pruned by the median, epochs of a trial before it can be
+STARTUP = 5  # trials before any is pruned by the median
 MOST_MESSAGE = 500  # characters
 MOST_COMBINATIONS = 1_000_000
 LEAST_FINISHED = 5  # trials, for importances
@@ -88,7 +88,7 @@ class Domain:
 
 @dataclass(frozen=True)
 class Search:
-    """How a study is made; see `configs.sweep.SweepConfig`."""
+    """How a study is made; see `configs.sweep.SweepConfig`. warmup_epochs: of a trial before the median can prune it."""
 
     domains: tuple[Domain, ...]
     trials: int
@@ -97,6 +97,7 @@ class Search:
     pruner: str = "median"
     seed: int = 0
     timeout_s: float | None = None
+    warmup_epochs: int = 1
 
     @property
     def count(self) -> int:
@@ -186,7 +187,7 @@ def open_study(path: Path, search: Search) -> optuna.Study:
         study = optuna.create_study(storage=storage, study_name=NAME, direction=direction, load_if_exists=True)
     except (ValueError, KeyError, TypeError, AssertionError) as e:
         raise ArtefactDamaged(f"{path} cannot be read ({type(e).__name__}: {e}); begin anew with --restart") from e
-    study.pruner = build_pruner(search.pruner)
+    study.pruner = build_pruner(search.pruner, search.warmup_epochs)
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
@@ -218,12 +219,12 @@ def cut_incomplete_line(path: Path) -> None:
             file.truncate(len(whole))
 
 
-def build_pruner(name: str) -> optuna.pruners.BasePruner:
+def build_pruner(name: str, warmup_epochs: int) -> optuna.pruners.BasePruner:
     from optuna import pruners
 
     match name:
         case "median":
-            return pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=WARMUP)
+            return pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=warmup_epochs)
         case "hyperband":
             return pruners.HyperbandPruner()
         case _:
