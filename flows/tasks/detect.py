@@ -57,6 +57,10 @@ class Detect(SampleTask):
     def recipe(self, context: Invocation, samples: LabelledSamples) -> SampleRecipe:
         return config.recipe_of(context.run, decoder(samples.table.layout.size, MOST_BOXES, LEAST_SCORE))
 
+    def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
+        known = super().inputs(context, stage)
+        return known if stage != "evaluate" else {**known, "least_score": context.run.prediction.least_score}
+
     def figures(self, run: config.DetectRun) -> tuple[Figure, ...]:
         return Figure("ap50", is_larger_better=True, per_epoch="ap50"), Figure(LOSS)
 

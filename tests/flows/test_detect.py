@@ -76,6 +76,8 @@ def test_boxes_are_found_in_clips_of_other_groups(here: Path) -> None:
     index = read_json("products/index.json")
     assert (index["samples"], sum(index["boxes"].values())) == (32, len(rows))
     assert run()["skipped"] is True
+    again = run("evaluate", prediction={"least_score": 0.6})
+    assert (again["skipped"], read_json("evaluation.json")["details"]["least_score"]) == (False, 0.6)
     assert run(name="other", labels=None, model={"use": "runs/tiny"}, evaluation={})["skipped"] is False
     assert {row["answered_by"] for row in rows_of("other", "boxes")} == {"all networks"}
 
