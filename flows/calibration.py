@@ -6,7 +6,7 @@ place of the time.
 
 from __future__ import annotations
 
-import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -50,11 +50,17 @@ def best(work: Callable[[], object], threads: int = 1) -> float:
     """Seconds of the fastest of some calls, at least two; of `threads` that share it."""
     until, found, crowded = time.perf_counter() + SECONDS, list[tuple[float, float]](), is_crowded()
     while len(found) < 2 or time.perf_counter() < until:
-        started, used = time.perf_counter(), sum(os.times()[:4])
+        started, used = time.perf_counter(), cpu_seconds()
         work()
-        found.append((time.perf_counter() - started, (sum(os.times()[:4]) - used) / threads))
+        found.append((time.perf_counter() - started, (cpu_seconds() - used) / threads))
     seconds, busy = min(one for one, _ in found), min(one for _, one in found)
     return busy if crowded and busy > 0 else seconds
+
+
+def cpu_seconds() -> float:
+    """Of this process and those that it has waited for; `os.times` counts hundredths, too coarse for work of so few of them."""
+    found = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in found)
 
 
 def start_python() -> None:

@@ -120,6 +120,7 @@ class Extent:
     times: tuple[np.datetime64, ...] = ()  # of the dates; not of sites
     refused: tuple[str, ...] = ()  # the reason of each scene or sample that ingest would refuse
     to_read: int | None = None  # scenes or samples that an ingest reads; None: as `ingest` says, else all
+    repeated_bytes: int = 0  # of the source's files, that every scene reads whole
     machine: Machine = field(default_factory=read_machine)
 
     def dates_in(self, span: Span | None) -> int:
@@ -217,7 +218,16 @@ def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: b
         size = reader.grid.shape, len(reader.source.bands), reader.source.dtype().itemsize
         refused = tuple(error.reason for error in found.refused)
         until_then = count_before(dates, until)
-        return Extent(len(dates), until_then, *size, notes=tuple(notes), ingest=found, times=found.times, refused=refused)
+        return Extent(
+            len(dates),
+            until_then,
+            *size,
+            notes=tuple(notes),
+            ingest=found,
+            times=found.times,
+            refused=refused,
+            repeated_bytes=repeated_bytes(run),
+        )
     from pipelines.cube.store import open_cube
 
     try:
@@ -233,7 +243,16 @@ def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: b
         image.dtype.itemsize,
         times=tuple(times),
         to_read=read_by(ingested),
+        repeated_bytes=repeated_bytes(run) if reads_source else 0,
     )
+
+
+def repeated_bytes(run: CubeRun) -> int:
+    """Bytes of the source's files that every scene reads whole."""
+    from pipelines.sources.layered import LayeredSource
+
+    source = build.build_source(run)
+    return source.repeated_bytes() if isinstance(source, LayeredSource) else 0
 
 
 def read_by(ingested: Json | None) -> int | None:
@@ -303,7 +322,8 @@ def plan_ingest(cube: CubeConfig, extent: Extent) -> PlannedStep:
     if found is not None and found.has_cube:
         parts = {word: number for word, number in ingest_counts(found).items() if number}
         what = f"{', '.join(f'{number} {word}' for word, number in parts.items())}{'' if scenes else ' (nothing to read)'}"
-    return PlannedStep("ingest", what, seconds, written / PACKED / 1e6, memory, 100 + 2.5 * written / 1e6, 1 + work)
+    read = 100 + 2.5 * written / 1e6 + scenes * extent.repeated_bytes / 1e6
+    return PlannedStep("ingest", what, seconds, written / PACKED / 1e6, memory, read, 1 + work)
 
 
 def ingest_counts(found: Preview) -> dict[str, int]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pipelines.samples.sample_windows import SampleArrays
 
 TRAIN_FLOP_S = 16e9  # small networks, forward and backward, one core
+ANSWERING = 1.75  # times as many without gradients
+TESTED = 0.25  # of the samples, about, where `split.test` names some; with folds all of them
 VALUE_BYTES = 14  # of memory for each value of all frames: as read, as numbers, and augmented
 MAPS_FLOP_S = 5e10  # networks whose time goes into convolutions of whole maps
 
@@ -166,14 +168,15 @@ def plan_samples(
     shown = run.training.per_epoch or count
     start = partial(estimate, machine=extent.machine)
     speed = (MAPS_FLOP_S if run.task == "detect" else TRAIN_FLOP_S) * extent.machine.training
-    trained, answered = 3 * each * shown * run.training.epochs * networks / speed, each * count * networks / speed
+    trained, answered = 3 * each * shown * run.training.epochs * networks / speed, each * count * networks / speed / ANSWERING
+    tested = answered * (TESTED if run.split.test else 1.0)
     megabytes = count * layout.dtype.itemsize * extent.dates * extent.pixels * extent.bands / 1e6
     each_s, mb_s = (1e-5, 15.0) if run.source.kind == "idx" else (1e-4, 5.0)  # the others open a file for every sample
     memory = 100.0 + VALUE_BYTES * megabytes / layout.dtype.itemsize
     steps = {
         "ingest": start("ingest", counted(count, "sample"), count * each_s + megabytes / mb_s, megabytes / 2, -100.0, megabytes),
         "train": start("train", f"at most {networks} x {run.training.epochs} epochs", trained, 1 + megabytes, memory, megabytes),
-        "evaluate": start("evaluate", f"{counted(networks, 'network')}, references and metadata", answered, 0.1, memory),
+        "evaluate": start("evaluate", f"{counted(networks, 'network')}, references and metadata", tested, 0.1, memory),
         "predict": start("predict", counted(count, "sample"), answered, 0.1, memory, publishes=TABLES),
     }
     return extent, [steps[stage] for stage in stages]

@@ -45,6 +45,10 @@ class LayeredSource(DecodesFiles, ABC):
     @abstractmethod
     def list_scenes(self) -> Listing: ...
 
+    def repeated_bytes(self) -> int:
+        """Bytes of the files that every scene reads whole, since their blocks hold the pixels of all dates."""
+        return 0
+
     @property
     def bands(self) -> tuple[Band, ...]:
         return self._info.bands

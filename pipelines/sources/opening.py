@@ -115,11 +115,12 @@ def _raster_dataset(path: Path, label: str) -> rasterio.DatasetReader:
 def block_bytes_of(dataset: rasterio.DatasetReader, index: int) -> int:
     """What one decoded block of the 1-based band takes, with the other bands that lie in it."""
     rows, columns = dataset.block_shapes[index - 1]
-    in_block = dataset.count if _is_interleaved(dataset) else 1
+    in_block = dataset.count if is_interleaved(dataset) else 1
     return int(rows * columns * np.dtype(dataset.dtypes[index - 1]).itemsize * in_block)
 
 
-def _is_interleaved(dataset: rasterio.DatasetReader) -> bool:
+def is_interleaved(dataset: rasterio.DatasetReader) -> bool:
+    """Whether every block holds the pixels of all bands."""
     return dataset.interleaving is not None and dataset.interleaving.value.lower() == "pixel"
 
 
@@ -205,7 +206,7 @@ def _first_bytes(path: Path, label: str) -> bytes:
 def check_raster(dataset: rasterio.DatasetReader, path: Path, label: str, indexes: tuple[int, ...] | None) -> None:
     """Raises SceneRefused(missing-band, wrong-dtype, too-large, truncated) for the 1-based bands `indexes` (None: all)."""
     check_size(label, path.name, (dataset.height, dataset.width))
-    is_interleaved = _is_interleaved(dataset)
+    in_each_block = is_interleaved(dataset)
     indexes = indexes or dataset.indexes
     for index in indexes:
         if not 1 <= index <= dataset.count:
@@ -220,7 +221,7 @@ def check_raster(dataset: rasterio.DatasetReader, path: Path, label: str, indexe
             raise SceneRefused(label, "too-large", f"{detail}, {limit}")
     if dataset.driver == "GTiff":
         blocks, size = blocks_of(path), path.stat().st_size
-        for index in indexes[:1] if is_interleaved else indexes:
+        for index in indexes[:1] if in_each_block else indexes:
             if problem := blocks.outside(index, size):
                 raise SceneRefused(label, "truncated", f"{path.name}: {problem}; download it again")
 

@@ -21,7 +21,15 @@ from pipelines.sources.folder import list_files, not_searched
 from pipelines.sources.isolation import isolate, isolated
 from pipelines.sources.layered import LayeredSource
 from pipelines.sources.layers import BandRequest
-from pipelines.sources.opening import band_descriptions, check_inside, hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
+from pipelines.sources.opening import (
+    band_descriptions,
+    check_inside,
+    hdf5_data_set,
+    hdf5_data_sets,
+    is_interleaved,
+    open_hdf5,
+    open_raster,
+)
 from pipelines.sources.source import Listing, SameDate, compact_date, resolve_dates
 
 
@@ -29,6 +37,12 @@ from pipelines.sources.source import Listing, SameDate, compact_date, resolve_da
 def _descriptions(path: Path) -> tuple[str, ...]:
     with open_raster(path, (1,)) as dataset:
         return band_descriptions(dataset)
+
+
+@isolate
+def _is_interleaved(path: Path) -> bool:
+    with open_raster(path, (1,)) as dataset:
+        return is_interleaved(dataset)
 
 
 @dataclass(frozen=True)
@@ -113,6 +127,10 @@ class StackSource(LayeredSource):
         rest = [path for path in list_files(self.path) if path not in used and path.removesuffix(".msk") not in used]
         unused = [*not_searched(self.path), *rest]
         return resolve_dates(scenes, refused, self.same_date, unused, notes)
+
+    def repeated_bytes(self) -> int:
+        paths = {self.path / self.files[self.requested.name_in_file(name)] for name in self.requested.names}
+        return sum(path.stat().st_size for path in sorted(paths) if _is_interleaved(path))
 
     def _file(self, name: str, dates: list[np.datetime64 | None]) -> Path:
         in_file = self.requested.name_in_file(name)

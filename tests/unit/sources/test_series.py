@@ -96,6 +96,14 @@ def test_descriptions_that_contradict_the_dates_are_refused(tmp_path):
         stack_dates(tmp_path, "2018-01-05\n2018-01-16\n2018-01-25\n").list_scenes()
 
 
+def test_a_scene_reads_all_of_a_file_whose_blocks_hold_all_dates(tmp_path):
+    source = stack(tmp_path)
+    write_tiff(tmp_path / "ndvi.tif", *CUBE, interleave="pixel")
+    assert source.repeated_bytes() == (tmp_path / "ndvi.tif").stat().st_size
+    write_tiff(tmp_path / "ndvi.tif", *CUBE, interleave="band")
+    assert source.repeated_bytes() == 0
+
+
 def stack_dates(folder, dates):
     (folder / "dates.txt").write_text(dates)
     return StackSource(folder, BandRequest((Band("ndvi"),)), {"ndvi": "ndvi.tif"}, "dates.txt")
