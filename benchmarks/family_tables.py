@@ -115,7 +115,7 @@ SECTIONS: dict[str, Section] = {
             "Changed or not, as two classes of pairs",
             "oscd",
             "The pairs of OSCD as `task: segment`, with the settings of `benchmarks.few_labels`, all groups but one learnt from. "
-            f"{REDUCED}: 6 epochs of 128 windows of 32 x 32 pixels. No change index is joined with the network.",
+            f"{REDUCED}: 12 epochs of 256 windows of 32 x 32 pixels. No change index is joined with the network.",
             {**SIAMESE, **L_UNET, **SHORT},
             (Figure("F1", "f1", 3), Figure("mean F1", "mean_f1", 3), Figure("calibration error", "calibration_error", 3)),
             changes={key: value for key, value in CHANGE.items() if key != "model"},
