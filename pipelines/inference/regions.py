@@ -284,8 +284,9 @@ class Writer:
                 raise ValueError(f"{plane}: block {block.shape} for box {box.key} of {box.shape}")
             start = self.regions._offset(plane, self.region)
             if box == self.region:
-                self._write_at(start, block.data.cast("B"))
-                digest.update(block)
+                content = block.data.cast("B")
+                self._write_at(start, content)
+                digest.update(content)
                 continue
             corners = itertools.product(*map(range, inside.start[:-1], inside.stop[:-1]))
             for line, corner in zip(block.reshape(-1, box.shape[-1]), corners, strict=True):

@@ -45,7 +45,8 @@ PLANES = tuple(Plane(name, dtype.str) for name, dtype in LAYER_DTYPES.items())
 @dataclass
 class Counts:
     """What was computed. `tiles`: whose state is another one now; `noted`: only their list of dates is; `dates_read`: dates read
-    from the cube, once per part of a block; `unseen`: pairs of a tile and a new date that shows nothing of it."""
+    from the cube, once per part of a block, or per block where they are new and few; `unseen`: pairs of a tile and a new date
+    that shows nothing of it."""
 
     tiles: int = 0
     steps: int = 0
