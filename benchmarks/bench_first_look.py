@@ -3,7 +3,8 @@ next date costs.
 
     python -m benchmarks.bench_first_look [--quick]
 
-The cube is made by the fake source with the default settings, in a separate process. Two worker processes carry out the work.
+The cube is made by the fake source with the default settings, in a separate process. Two worker processes carry out the work;
+for one new date, threads do it.
 """
 
 import argparse
@@ -72,8 +73,8 @@ def main() -> None:
         }
         call("make", folder, side, DATES)
         found |= {
-            "one new date, two processes": call("look", folder, "two", 2),
-            "no news, two processes": call("look", folder, "two", 2),
+            "one new date": call("look", folder, "two", 2),
+            "nothing new": call("look", folder, "two", 2),
         }
     print(f"{'':28}{'seconds':>8} {'CPU s':>7} {'peak MB':>8}")
     for name, row in found.items():

@@ -98,12 +98,15 @@ def is_here(host: str) -> bool:
         return False
 
 
-def carry_out(work: Work[Result], pieces: Sequence[Any], compute: Compute) -> Iterator[Result]:
+def carry_out(work: Work[Result], pieces: Sequence[Any], compute: Compute, *, is_little: bool = False) -> Iterator[Result]:
     """The results, as pieces are done, in any order. Raises what a piece raised; StateError where workers keep being lost.
 
-    Whoever stops iterating stops the work: what has not begun is not begun.
+    Whoever stops iterating stops the work: what has not begun is not begun. is_little: starting processes would take longer than
+    all pieces; as many threads of this process do them, with the bytes that processes would have written.
     """
     match compute.kind:
+        case "processes" | "dask" if is_little and not compute.address:
+            yield from _in_threads(work, pieces, compute.at_once, own=1)
         case "threads":
             yield from _in_threads(work, pieces, compute.at_once)
         case "processes":
@@ -121,12 +124,13 @@ def _do(do: Callable[[Any], Result], piece: Any) -> Result:
         raise
 
 
-def _in_threads(work: Work[Result], pieces: Sequence[Any], workers: int) -> Iterator[Result]:
+def _in_threads(work: Work[Result], pieces: Sequence[Any], workers: int, own: int | None = None) -> Iterator[Result]:
+    """`own`: threads that a piece may use itself; default: all, or a share of them where pieces are done beside each other."""
     do = partial(_do, work.open())
-    if workers <= 1 or len(pieces) <= 1:
+    if own is None and (workers <= 1 or len(pieces) <= 1):
         yield from map(do, pieces)
         return
-    share = max(1, (os.cpu_count() or 1) // workers)
+    share = own or max(1, (os.cpu_count() or 1) // workers)
     with threadpool_limits(share), ThreadPoolExecutor(workers, "pieces", initializer=work.limit, initargs=(share,)) as pool:
         yield from results_of([pool.submit(do, piece) for piece in pieces])
 

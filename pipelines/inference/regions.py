@@ -258,7 +258,8 @@ class Regions:
                 writer = Writer(self, region, file.fileno())
                 yield writer
             with draft.open("r+b") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                sha256 = writer.sha256 or hashlib.file_digest(file, "sha256").hexdigest()
+                file.seek(0, os.SEEK_END)
                 about = {"region": region.key, "sha256": sha256, "facts": writer.facts}
                 about |= {"made_from": writer.made_from} if writer.made_from else {}
                 text = json.dumps(about, sort_keys=True).encode()
@@ -266,25 +267,37 @@ class Regions:
 
 
 class Writer:
-    """Writes the planes of a region, box by box; `facts` go into its record."""
+    """Writes the planes of a region, box by box; `facts` go into its record. `sha256` of all planes is known where they were
+    written in one piece."""
 
     def __init__(self, regions: Regions, region: Box, descriptor: int):
         self.regions, self.region, self.descriptor = regions, region, descriptor
         self.facts: dict[str, float] = {}
-        self.made_from = ""
+        self.made_from = self.sha256 = ""
 
     def write(self, box: Box, blocks: Mapping[Plane, np.ndarray]) -> None:
         """`blocks` (each of the box's shape) at `box`, a part of the region. Plain writes: mapped pages would count as memory."""
-        inside = box.moved([-start for start in self.region.start])
+        inside, digest = box.moved([-start for start in self.region.start]), hashlib.sha256()
         for plane in self.regions.planes:
             block = np.ascontiguousarray(blocks[plane], plane.dtype)
             if block.shape != box.shape:
                 raise ValueError(f"{plane}: block {block.shape} for box {box.key} of {box.shape}")
             start = self.regions._offset(plane, self.region)
+            if box == self.region:
+                content = block.data.cast("B")
+                self._write_at(start, content)
+                digest.update(content)
+                continue
             corners = itertools.product(*map(range, inside.start[:-1], inside.stop[:-1]))
             for line, corner in zip(block.reshape(-1, box.shape[-1]), corners, strict=True):
                 at = int(np.ravel_multi_index((*corner, inside.start[-1]), self.region.shape))
-                os.pwrite(self.descriptor, line.data, start + at * plane.itemsize)
+                self._write_at(start + at * plane.itemsize, line.data.cast("B"))
+        self.sha256 = digest.hexdigest() if box == self.region else ""
+
+    def _write_at(self, start: int, content: memoryview) -> None:
+        while content:  # of a large piece, less may be written at a time
+            written = os.pwrite(self.descriptor, content, start)
+            start, content = start + written, content[written:]
 
     def add(self, facts: Mapping[str, float]) -> None:
         """Figures of the region; the same name again is added up."""

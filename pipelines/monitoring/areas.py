@@ -38,6 +38,11 @@ class CubeDate:
     is_empty: bool = False
 
     @property
+    def identity(self) -> tuple[int, str, str]:
+        """(time_ns, scene id, content hash), as the header of a block names it."""
+        return self.time_ns, self.scene_id, self.content_hash
+
+    @property
     def day(self) -> float:
         """Days since 1970-01-01, as `pipelines.calendar.to_days` has them."""
         return self.time_ns / 86_400e9
@@ -163,10 +168,15 @@ class BlockReader:
         bands = bands_of(cube.dataset)
         used = list(used_bands(bands, (cube.variable,)))
         self.bands = tuple(bands[i] for i in used)
-        part = cube.dataset.isel(y=self.area.rows, x=self.area.columns)
-        self.image, self.valid = part["image"].isel(band=used), part["valid"]
+        self.used, self.dataset = used, cube.dataset
         self.held: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.reads = 0
+
+    @cached_property
+    def arrays(self) -> tuple[xr.DataArray, xr.DataArray]:
+        """(image, valid) of the rectangle, not yet read."""
+        part = self.dataset.isel(y=self.area.rows, x=self.area.columns)
+        return part["image"].isel(band=self.used), part["valid"]
 
     def read(self, date: CubeDate) -> tuple[np.ndarray, np.ndarray]:
         """(x_YX float32 physical values, 0 where invalid; valid_YX bool) of the rectangle grown by the halo."""
@@ -174,7 +184,7 @@ class BlockReader:
             while len(self.held) >= HELD_DATES:
                 self.held.pop(next(iter(self.held)))
             self.reads += 1
-            image_BYX, valid_YX = self.image.isel(time=date.index).values, self.valid.isel(time=date.index).values
+            image_BYX, valid_YX = (array.isel(time=date.index).values for array in self.arrays)
             x_NCYX, valid_NYX = decode(image_BYX[None], valid_YX[None], self.bands, (self.variable,))
             self.held[date.index] = (x_NCYX[0, 0], valid_NYX[0])
         return self.held[date.index]

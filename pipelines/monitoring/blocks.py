@@ -19,7 +19,7 @@ import numpy as np
 
 from pipelines.errors import ArtefactDamaged
 from pipelines.inference.regions import Plane, Regions
-from pipelines.monitoring.areas import BLOCK_PX, Block, BlockReader, CubeDate, MonitoredCube, plan_blocks
+from pipelines.monitoring.areas import BLOCK_PX, HELD_DATES, Block, BlockReader, CubeDate, MonitoredCube, plan_blocks
 from pipelines.monitoring.detector import LAYER_DTYPES, Detector
 from pipelines.monitoring.plans import Plan, plan_tile
 from pipelines.monitoring.sequential_test import Arrays
@@ -45,7 +45,8 @@ PLANES = tuple(Plane(name, dtype.str) for name, dtype in LAYER_DTYPES.items())
 @dataclass
 class Counts:
     """What was computed. `tiles`: whose state is another one now; `noted`: only their list of dates is; `dates_read`: dates read
-    from the cube, once per part of a block; `unseen`: pairs of a tile and a new date that shows nothing of it."""
+    from the cube, once per part of a block, or per block where they are new and few; `unseen`: pairs of a tile and a new date
+    that shows nothing of it."""
 
     tiles: int = 0
     steps: int = 0
@@ -134,7 +135,8 @@ class _Advance:
         self.monitoring, self.block, self.made, self.counts = monitoring, block, made, Counts()
         self.files, self.dates = monitoring.files_of(block), monitoring.cube.dates
         self.before = self._open()
-        self.is_shown = self.before is not None and self._is_shown(self.before.digest)
+        self.appended = self._appended()
+        self.newest = BlockReader(monitoring.cube, block.area, monitoring.detector.halo_px)
         self.planes: dict[Plane, np.ndarray] = {}
         self.drawn: set[Box] = set()  # tiles whose part of the planes is there
 
@@ -150,6 +152,7 @@ class _Advance:
                 if work.is_loaded:
                     self._show(work)
             self.counts.dates_read += reader.reads
+        self.counts.dates_read += self.newest.reads
         self._publish({tile.key: tiles[tile.key] for tile in self.block.tiles})
         return self.counts
 
@@ -165,21 +168,33 @@ class _Advance:
             self.files.sweep(header)
         return header
 
-    def _is_shown(self, digest: str) -> bool:
-        """Whether the layers are there, as they were written, and made from that state; what is damaged is said."""
+    def _appended(self) -> frozenset[int]:
+        """Dates that follow those that were consumed, where they are few: each is read once for the block, not once per part."""
+        count = dates_left(self.before, self.monitoring.cube)
+        return frozenset(date.index for date in self.dates[len(self.dates) - count :] if count <= HELD_DATES)
+
+    def _cut(self, reader: BlockReader, date: CubeDate, tile: Box) -> tuple[np.ndarray, np.ndarray] | None:
+        return (self.newest if date.index in self.appended else reader).cut(date, tile)
+
+    @cached_property
+    def is_shown(self) -> bool:
+        """Whether the layers are there, as they were written, and made from the state before; what is damaged is said. Asked
+        only where they are used: all of their bytes are read."""
+        if self.before is None:
+            return False
         layers, area = self.monitoring.layers, self.block.area
         for _, why in layers.missing([area]):
             if why:
                 self.counts.note_damage(f"block {area.key} of the layers", ArtefactDamaged(why))
             return False
-        return layers.record(area).made_from == digest
+        return layers.record(area).made_from == self.before.digest
 
     def _open_tile(self, reader: BlockReader, tile: Box) -> _Work:
         """Reads what the tile has and decides what it does; what is damaged is said and computed again."""
         header, detector, cube = self.before, self.monitoring.detector, self.monitoring.cube
 
         def sees(date: CubeDate) -> bool:
-            return reader.cut(date, tile) is not None
+            return self._cut(reader, date, tile) is not None
 
         was = None if header is None else header.tiles[tile.key]
         checkpoints = {}
@@ -221,7 +236,7 @@ class _Advance:
         days: list[list[float]] = [[] for _ in works]
         for date in history:
             for w, work in enumerate(works):
-                found = reader.cut(date, work.tile)
+                found = self._cut(reader, date, work.tile)
                 work.seen[date.index] = found is not None
                 if found is not None:
                     x[w][len(days[w])], valid[w][len(days[w])] = found
@@ -235,7 +250,7 @@ class _Advance:
         """Goes through the monitored dates in order; every date is read once, and each tile that sees it takes one step."""
         for date in self.dates[len(self.monitoring.cube.history) :]:
             for work in (work for work in works if date.index in work.plan.todo):
-                found = reader.cut(date, work.tile)
+                found = self._cut(reader, date, work.tile)
                 work.seen[date.index] = found is not None
                 if found is None:
                     continue
@@ -281,12 +296,11 @@ class _Advance:
     # ------------------------------------------------------------ what is left
 
     def _publish(self, tiles: dict[str, TileState]) -> None:
-        dates = tuple((date.time_ns, date.scene_id, date.content_hash) for date in self.dates)
-        header = Header(dates, tiles)
+        header = Header(tuple(date.identity for date in self.dates), tiles)
         if header != self.before or self.made.starts:
             self.files.publish(header, self.monitoring.made_for, self.before, self.made)
             self.files.sweep(header)
-        if self.is_shown and self.before is not None and header.digest == self.before.digest:
+        if self.before is not None and header.digest == self.before.digest and self.is_shown:
             return
         layers, area = self.monitoring.layers, self.block.area
         if kept := [tile.within(area) for tile in self.block.tiles if tile not in self.drawn]:
@@ -299,12 +313,27 @@ class _Advance:
             writer.made_from = header.digest
 
 
+def dates_left(header: Header | None, cube: MonitoredCube) -> int:
+    """How many dates of the cube follow those that a block has consumed; all of them, where these are not its first ones."""
+    dates, known = tuple(date.identity for date in cube.dates), () if header is None else header.dates
+    return len(dates) - len(known) if known == dates[: len(known)] else len(dates)
+
+
+def needs_little(monitoring: Monitoring, block: Block) -> bool:
+    """Whether at most a few dates are to be added to what a block has. Raises StateError for one of something else."""
+    try:
+        header = monitoring.files_of(block).read_header_alone(monitoring.made_for, [tile.key for tile in block.tiles])
+    except ArtefactDamaged:
+        return False
+    return dates_left(header, monitoring.cube) <= HELD_DATES
+
+
 def is_current(monitoring: Monitoring, block: Block, copied: Regions | None = None) -> bool:
     """Whether a block's state and layers (`copied`: those) are whole, of each other, and at the cube's dates.
 
     Raises StateError for one of something else.
     """
-    dates = tuple((date.time_ns, date.scene_id, date.content_hash) for date in monitoring.cube.dates)
+    dates = tuple(date.identity for date in monitoring.cube.dates)
     layers = copied or monitoring.layers
     missing: Sequence[tuple[Box, str]] = layers.missing([block.area])
     try:

@@ -187,7 +187,7 @@ class Detector:
         """What is known of each pixel's change after this date."""
         strongest_YX = np.argmax(test["statistic"], axis=0)[None]
         statistic_YX, onset_YX, sum_YX, length_YX = (
-            np.take_along_axis(test[name], strongest_YX, axis=0)[0]
+            test[name][0] if len(test[name]) == 1 else np.take_along_axis(test[name], strongest_YX, axis=0)[0]
             for name in ("statistic", "onset_day", "run_sum", "run_length")
         )
         was_found_YX = ~np.isnan(state["detected_day"])

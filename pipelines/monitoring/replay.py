@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from pipelines.cube.store import open_cube
 from pipelines.errors import RequestError, StateError
 from pipelines.inference.regions import Regions
 from pipelines.monitoring.areas import Block, MonitoredCube
-from pipelines.monitoring.blocks import Counts, Monitoring, advance_block, is_current
+from pipelines.monitoring.blocks import Counts, Monitoring, advance_block, is_current, needs_little
 from pipelines.progress import Progress
 from pipelines.samples.variables import Variable
 from pipelines.slices import Slice, SliceDone
@@ -27,6 +27,7 @@ from pipelines.wording import counted
 
 EARLIER = "tiles"  # folder of the states of version 0.1.0, with files of the layers beside it
 MOST_NAMED = 5
+FEW_BLOCKS = 32  # beyond that, what starting processes takes matters little
 
 
 def advance_all(monitoring: Monitoring, compute: Compute = HERE, progress: Progress | None = None) -> Counts:
@@ -37,7 +38,7 @@ def advance_all(monitoring: Monitoring, compute: Compute = HERE, progress: Progr
     counts, blocks = Counts(), monitoring.blocks
     sweep(monitoring)
     monitoring.layers.begin()
-    for done, found in enumerate(carry_out(MonitorWork(monitoring), blocks, compute), start=1):
+    for done, found in enumerate(_carry_out(monitoring, blocks, compute), start=1):
         counts += found
         if progress:
             progress(done, len(blocks))
@@ -50,10 +51,16 @@ def advance_slice(monitoring: Monitoring, share: Slice, compute: Compute = HERE,
     blocks = share.of(monitoring.blocks)
     left = [block for block in blocks if not is_current(monitoring, block)]
     monitoring.layers.begin()
-    for done, _ in enumerate(carry_out(MonitorWork(monitoring), left, compute), start=1):
+    for done, _ in enumerate(_carry_out(monitoring, left, compute), start=1):
         if progress:
             progress(done, len(left))
     return SliceDone(len(left), len(blocks))
+
+
+def _carry_out(monitoring: Monitoring, blocks: Sequence[Block], compute: Compute) -> Iterator[Counts]:
+    """What is computed of each block. Where few blocks need little, processes of this machine would take longer to start."""
+    is_little = len(blocks) <= FEW_BLOCKS and not compute.is_local and all(needs_little(monitoring, block) for block in blocks)
+    return carry_out(MonitorWork(monitoring), blocks, compute, is_little=is_little)
 
 
 def require_current(monitoring: Monitoring) -> None:

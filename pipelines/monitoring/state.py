@@ -31,7 +31,7 @@ from pipelines.monitoring.sequential_test import Arrays
 from pipelines.stored_files import StoredFiles
 
 numcodecs.blosc.use_threads = False  # with threads its bytes would depend on which is first
-CODEC = Blosc("zstd", clevel=1, shuffle=Blosc.SHUFFLE)
+CODEC = Blosc("lz4", clevel=5, shuffle=Blosc.SHUFFLE)  # decodes what earlier versions packed with zstd, too
 FORMAT, EARLIER_FORMATS = 2, (1,)  # the earlier one had a folder per tile
 HEADER, FITTED, STATE = "header.json", "fitted", "state"
 IN_MEMORY = 2**26  # bytes of pieces that wait for their files; beyond that they wait in a temporary file
@@ -183,11 +183,11 @@ def pack(arrays: Arrays) -> bytes:
 def unpack(content: bytes) -> Arrays:
     """What `pack` was given."""
     start = 4 + int.from_bytes(content[:4], "little")
-    arrays = {}
+    arrays, packed = {}, memoryview(content)
     for name, dtype, shape, size in json.loads(content[4:start]):
         arrays[name] = np.empty(shape, dtype)
         if arrays[name].size:
-            CODEC.decode(content[start : start + size], arrays[name])
+            CODEC.decode(packed[start : start + size], arrays[name])
         start += size
     return arrays
 
@@ -238,8 +238,18 @@ class BlockFiles:
         return f"{self.files.uri}/{self.folder}"
 
     def read_header(self, requested: Identity, tiles: Sequence[str]) -> Header | None:
-        """The header of the block; None if there is none. Raises ArtefactDamaged for one that cannot be read, is not of these
-        `tiles`, or whose files are missing or of another size; StateError for one that was made for something else."""
+        """The header of the block; None if there is none. Raises ArtefactDamaged as `read_header_alone`, and for one whose files
+        are missing or of another size; StateError."""
+        header = self.read_header_alone(requested, tiles)
+        for name, (_, pieces) in header.files.items() if header else ():
+            expected, found = sum(piece.size for piece in pieces), self._size(name)
+            if found != expected:
+                raise ArtefactDamaged(f"{self.uri}/{name}: expected {expected} bytes, found {found or 'no file'}")
+        return header
+
+    def read_header_alone(self, requested: Identity, tiles: Sequence[str]) -> Header | None:
+        """The header, whatever files there are. Raises ArtefactDamaged for one that cannot be read or is not of these `tiles`;
+        StateError for one that was made for something else."""
         path = f"{self.folder}/{HEADER}"
         try:
             stored = json.loads(self.files.read(path))
@@ -257,10 +267,6 @@ class BlockFiles:
         check_identity(content["made_for"], requested, self.uri)
         if list(header.tiles) != list(tiles):
             raise ArtefactDamaged(f"{self.uri}/{HEADER} is of other tiles")
-        for name, (_, pieces) in header.files.items():
-            expected, found = sum(piece.size for piece in pieces), self._size(name)
-            if found != expected:
-                raise ArtefactDamaged(f"{self.uri}/{name}: expected {expected} bytes, found {found or 'no file'}")
         return header
 
     def _size(self, name: str) -> int:

@@ -46,7 +46,7 @@ def monitor(scenes, folder: Path) -> None:
 
 def kill_at(number: int, folder: str) -> None:
     """The process dies at its `number`-th change to a file below `folder`: before it, or (pwrite) after half of it."""
-    count, rows = 0, 0
+    count, planes = 0, 0
 
     def stop_if_due() -> bool:
         nonlocal count
@@ -64,9 +64,9 @@ def kill_at(number: int, folder: str) -> None:
     original, write_bytes = os.pwrite, Path.write_bytes
 
     def pwrite(descriptor, content, offset):
-        nonlocal rows
-        rows += 1
-        if rows % 16 == 0 and stop_if_due():
+        nonlocal planes
+        planes += 1
+        if planes % 2 == 0 and stop_if_due():
             original(descriptor, bytes(content)[: len(bytes(content)) // 2], offset)
             os.kill(os.getpid(), signal.SIGKILL)
         return original(descriptor, content, offset)

@@ -45,6 +45,20 @@ def test_any_rows_of_any_raster_read_as_they_were_written(tmp_path_factory, shap
     assert sum(record.facts["pixels"] for record in regions.records()) == np.prod(shape)
 
 
+def test_in_one_piece_or_in_many_the_files_are_the_same(tmp_path):
+    for name, tile_px in (("many", 4), ("one", 32)):
+        fill(made(tmp_path / name, (8, 8)), tile_px)
+    (one,), (many,) = (made(tmp_path / name, (8, 8)).records() for name in ("one", "many"))
+    assert one.sha256 == many.sha256
+    regions = made(tmp_path / "twice", (8, 8))
+    (region,) = regions.parts
+    zeros = {plane: np.zeros(regions.shape, plane.dtype) for plane in PLANES}
+    with regions.writing(region) as writer:
+        writer.write(region, zeros)
+        writer.write(Box((0, 0), (1, 1)), {plane: values[:1, :1] + values.dtype.type(1) for plane, values in zeros.items()})
+    assert regions.missing() == []
+
+
 def test_what_is_missing_or_damaged_is_named(tmp_path):
     regions = made(tmp_path)
     regions.begin()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numcodecs.blosc import Blosc
 
 from pipelines.compute import Compute
 from pipelines.errors import ArtefactDamaged, StateError
@@ -16,7 +17,8 @@ from pipelines.monitoring.detector import LAYER_DTYPES
 from pipelines.monitoring.detector import monitoring as monitor_all
 from pipelines.monitoring.layers import Layers
 from pipelines.monitoring.replay import advance_all, advance_slice, require_current, sweep
-from pipelines.monitoring.state import Identity, check_cube, check_identity
+from pipelines.monitoring.sequential_test import Arrays
+from pipelines.monitoring.state import FITTED, STATE, Identity, check_cube, check_identity, kept_kind
 from pipelines.samples.variables import decode
 from pipelines.slices import Slice
 from pipelines.stored_files import FolderFiles
@@ -94,6 +96,55 @@ def test_a_new_date_is_one_step_for_each_tile_that_sees_it_whatever_lies_before(
         seen = sum(acquisitions(last))
         assert work(counts) == (seen, seen, 0, 0, 2)  # two blocks
         assert (counts.noted, counts.unseen) == (TILES - seen, TILES - seen)
+
+
+def test_new_dates_are_read_once_for_a_block_of_several_parts(tmp_path):
+    for last in (56, cube.DATES):
+        folder = tmp_path / "nights"
+        counts = advance_all(cube.make_monitoring(dict.fromkeys(range(last), "first"), folder, block_px=16))
+    assert (counts.replays, counts.fits, counts.dates_read) == (0, 0, 4)
+    advance_all(cube.make_monitoring(ALL, tmp_path / "once", block_px=16))
+    assert same(tmp_path / "nights", tmp_path / "once")
+
+
+@pytest.mark.parametrize("kind", ["processes", "dask"])
+def test_for_a_few_new_dates_no_process_is_started(tmp_path, whole, kind, monkeypatch):
+    advance_all(cube.make_monitoring(without(58, 59), tmp_path))
+    monkeypatch.setattr("pipelines.compute.ProcessPoolExecutor", None)
+    monkeypatch.setattr("pipelines.compute.local_cluster", None)
+    with pytest.raises(TypeError, match="not callable"):  # what went away takes many steps back
+        advance_all(cube.make_monitoring(without(45), tmp_path), Compute(kind, workers=2))
+    counts = advance_all(cube.make_monitoring(ALL, tmp_path), Compute(kind, workers=2))
+    assert work(counts)[2:4] == (0, 0)
+    assert same(tmp_path, whole)
+
+
+def test_a_state_that_an_earlier_version_packed_goes_on_and_holds_the_same(tmp_path, whole, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr("pipelines.monitoring.state.CODEC", Blosc("zstd", clevel=1, shuffle=Blosc.SHUFFLE))
+        advance_all(cube.make_monitoring(without(59), tmp_path))
+    counts = advance_all(cube.make_monitoring(ALL, tmp_path))
+    assert (counts.steps, counts.replays, counts.fits, counts.rebuilt) == (sum(acquisitions(59)), 0, 0, [])
+    one, other = tensors(tmp_path), tensors(whole)
+    assert one.keys() == other.keys()
+    for name, arrays in one.items():
+        assert arrays.keys() == other[name].keys()
+        for part, array in arrays.items():
+            assert (array.dtype, array.tobytes()) == (other[name][part].dtype, other[name][part].tobytes()), (name, part)
+    assert advance_all(cube.make_monitoring(ALL, tmp_path)) == Counts()
+
+
+def tensors(folder: Path) -> dict[tuple[str, str], Arrays]:
+    """Every piece of a state, unpacked, by (tile, kind)."""
+    monitoring, found = cube.make_monitoring(ALL, folder), {}
+    for block in monitoring.blocks:
+        files = monitoring.files_of(block)
+        header = files.read_header(monitoring.made_for, [tile.key for tile in block.tiles])
+        for key, tile in header.tiles.items():
+            kept = {kept_kind(one.after): one.piece for one in tile.kept}
+            for kind, piece in ({FITTED: tile.fitted, STATE: tile.state.piece} | kept).items():
+                found[key, kind] = files.read_arrays(header, kind, piece)
+    return found
 
 
 @pytest.mark.parametrize("late", [40, 45, 53])
