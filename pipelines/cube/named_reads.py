@@ -44,11 +44,12 @@ class NamedReads(ZarrArrayWrapper):
 
 def decoded(contents: Contents) -> xr.Dataset:
     """As `xarray.open_zarr` of its store with `consolidated=False, chunks=None, mask_and_scale=False`, columns in memory."""
-    stored = ZarrStore(contents.root, mode="r", use_zarr_fill_value_as_mask=False)
+    stored: Any = ZarrStore(contents.root, mode="r", use_zarr_fill_value_as_mask=False)
     variables = dict(stored.get_variables())
     for name, values in contents.columns.items():
         variables[name] = variables[name].copy(data=values)
-    return xr.decode_cf(InMemoryDataStore(variables, stored.get_attrs()), mask_and_scale=False)
+    in_memory = InMemoryDataStore(variables, stored.get_attrs())  # type: ignore[no-untyped-call]
+    return xr.decode_cf(in_memory, mask_and_scale=False)
 
 
 def with_named_reads(dataset: xr.Dataset, root: zarr.Group, names: tuple[str, ...], uri: str) -> xr.Dataset:
