@@ -23,6 +23,7 @@ from pipelines.progress import Progress
 from pipelines.wording import without_secrets
 
 Result = TypeVar("Result")
+LISTING_S, LISTING_SHARE = 0.25, 0.005
 
 
 class Display(Protocol):
@@ -152,11 +153,18 @@ def stage_costs(path: Path) -> dict[str, dict[str, float]]:
 
 
 class PeakMemory:
-    """Samples the resident memory of this process and its children in a thread; `peak_mb()` is the highest sum."""
+    """Samples the resident memory of this process and its children in a thread; `peak_mb()` is the highest sum.
+
+    Which processes they are is found out by reading about every process of the machine: so rarely that it takes at most
+    LISTING_SHARE of the time, and no more often than every LISTING_S.
+    """
 
     def __init__(self, every_s: float = 0.1):
         self.every_s = every_s
         self._peak = 0
+        self._family: list[psutil.Process] = []
+        self._list_at = 0.0
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="peak-memory", daemon=True)
 
@@ -169,12 +177,20 @@ class PeakMemory:
         self._thread.join()
 
     def peak_mb(self) -> float:
-        self._peak = max(self._peak, resident_bytes())
+        self._look()
         return self._peak / 1e6
+
+    def _look(self) -> None:
+        with self._lock:
+            if time.monotonic() >= self._list_at:
+                started, own = time.thread_time(), psutil.Process()
+                self._family = [own, *children_of(own)]
+                self._list_at = time.monotonic() + max(LISTING_S, (time.thread_time() - started) / LISTING_SHARE)
+            self._peak = max(self._peak, sum(map(resident_bytes, self._family)))
 
     def _sample(self) -> None:
         while not self._stop.wait(self.every_s):
-            self._peak = max(self._peak, resident_bytes())
+            self._look()
 
 
 def children_of(process: psutil.Process) -> list[psutil.Process]:
@@ -185,13 +201,9 @@ def children_of(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def resident_bytes() -> int:
-    """Resident memory of this process and all its children, in bytes (pages shared between them count twice)."""
-    process = psutil.Process()
-    total: int = process.memory_info().rss
-    for child in children_of(process):
-        try:
-            total += child.memory_info().rss
-        except psutil.Error:  # it ended during the measurement
-            continue
-    return total
+def resident_bytes(process: psutil.Process) -> int:
+    """Its resident memory (pages that it shares with others count for each); 0 of one that has ended."""
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0

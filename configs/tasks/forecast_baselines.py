@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from pipelines.errors import RequestError
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import xarray as xr
 
+    from models.baselines.gradient_boosting import GradientBoosting
     from models.baselines.pointwise import DecayingAnomaly
     from models.contract import Description
     from models.residual_forecaster import Corrected
@@ -41,6 +42,7 @@ Baseline = Literal[
 OWN_BASELINES: tuple[Baseline, ...] = ("context_mean", "context_trend")  # of series without a season
 MOVING_BASELINES: tuple[Baseline, ...] = ("translation", "optical_flow", "moving_field")
 WITHOUT_COVARIATES: Baseline = "boosting_without_covariates"
+BOOSTED: frozenset[str] = frozenset({"gradient_boosting", WITHOUT_COVARIATES})
 DEFAULT_BASELINES: tuple[Baseline, ...] = tuple(
     name for name in get_args(Baseline) if name not in (*MOVING_BASELINES, WITHOUT_COVARIATES, *OWN_BASELINES)
 )
@@ -63,18 +65,23 @@ def fitted_baselines(
     progress: Progress | None = None,
 ) -> dict[str, Forecaster]:  # fmt: skip
     """As `fitted_baseline`, several by name; `progress` counts them."""
-    from models.baselines.pointwise import DecayingAnomaly
+    from models.baselines.last_season import SameDateLastYear
+    from models.baselines.pointwise import Climatology, DecayingAnomaly
     from pipelines.samples.prepare import ENOUGH_WINDOWS
     from pipelines.samples.refit import windows_before
 
     windows = cache(lambda: windows_before(dataset, settings, before))
     few = cache(lambda: windows().thinned(ENOUGH_WINDOWS))
-    rule = cache(lambda: DecayingAnomaly().fit(few()))
+    rule, usual = cache(lambda: DecayingAnomaly().fit(few())), cache(lambda: Climatology().fit(few()))
     baselines: dict[str, Forecaster] = {}
     for done, name in enumerate(names):
         if progress is not None:
             progress(done, len(names))
         match name:
+            case "climatology":
+                baselines[name] = usual()
+            case "same_date_last_year":
+                baselines[name] = SameDateLastYear(usual())
             case "decaying_anomaly":
                 baselines[name] = rule()
             case "gradient_boosting":
@@ -88,9 +95,9 @@ def fitted_baselines(
 
 def describe_baselines(baselines: Mapping[str, Forecaster]) -> dict[str, Description]:
     """What was fitted, for the record: the numbers of each baseline that has some, and what gradient boosting chose."""
-    from models.baselines.gradient_boosting import GradientBoosting
-
-    fitted = {name: one.describe() if isinstance(one, GradientBoosting) else numbers_of(one) for name, one in baselines.items()}
+    fitted = {
+        name: cast("GradientBoosting", one).describe() if name in BOOSTED else numbers_of(one) for name, one in baselines.items()
+    }
     return {name: numbers for name, numbers in fitted.items() if numbers}
 
 
@@ -138,7 +145,7 @@ def boost(rule: DecayingAnomaly, windows: KnownWindows, seed: int, *, uses_covar
 
 def build_simple(name: str, windows: Callable[[], Iterable[WindowArrays]]) -> Forecaster:
     """A baseline of few numbers or none, fitted on `windows()`."""
-    from models.baselines.last_season import MedianAnomaly, SameDateLastYear
+    from models.baselines.last_season import MedianAnomaly
     from models.baselines.moving_field import MovingField
     from models.baselines.own_series import ContextMean, ContextTrend
     from models.baselines.pointwise import HarmonicRegression
@@ -154,8 +161,6 @@ def build_simple(name: str, windows: Callable[[], Iterable[WindowArrays]]) -> Fo
             return MovingField(is_uniform=True)
         case "optical_flow":
             return MovingField()
-        case "same_date_last_year":
-            return SameDateLastYear().fit(windows())
         case "median_anomaly":
             return MedianAnomaly().fit(windows())
         case _:

@@ -97,8 +97,8 @@ class MedianAnomaly(Pointwise):
         """The baseline with the width and the share, of 0, 0.1 ... 1, of the smallest mean absolute error on the windows."""
         errors_VS = torch.zeros(len(WIDTHS_DAYS), 11, dtype=torch.float64)
         for window in map(thinned, windows):
-            for v, width_days in enumerate(WIDTHS_DAYS):
-                parts = replace(self, width_days=width_days).undamped.parts(*(getattr(window, name) for name in ARGUMENTS))
+            tensors = tuple(getattr(window, name) for name in ARGUMENTS)
+            for v, parts in enumerate(self.undamped.parts_of_widths(tensors, WIDTHS_DAYS)):
                 errors_VS[v] += absolute_errors(parts, window, torch.tensor([FOREVER_DAYS]))[0]
         if float(errors_VS.max()) == 0:
             return self

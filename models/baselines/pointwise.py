@@ -7,7 +7,7 @@ float32; days float64. `forecast` gives y_KCHW; docs/design/001-spine.md describ
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -97,21 +97,32 @@ def climatology_at(
 
     0 where a pixel is never valid on a usable date.
     """
+    return climatologies_at(x_NCHW, valid_NHW, days_N, usable_N, at_days_M, (width_days,))[0]
+
+
+def climatologies_at(
+    x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, usable_N: Tensor, at_days_M: Tensor, widths_V: Sequence[float]
+) -> Tensor:
+    """`climatology_at` with each width, (V, M, C, H, W), and the same to the last bit.
+
+    The pixels are copied into blocks once for all widths, which takes longer than to multiply them.
+    """
     index_U = torch.nonzero(usable_N).flatten()
     channels, *space = x_NCHW.shape[1:]
-    pixels = math.prod(space)
+    pixels, dates = math.prod(space), len(at_days_M)
     x_NCP, valid_NP = x_NCHW.reshape(-1, channels, pixels), valid_NHW.reshape(-1, pixels)
-    mean_MCP = x_NCHW.new_zeros(len(at_days_M), channels, pixels)
-    weights_MU = season_weights(at_days_M, days_N[index_U], width_days).to(x_NCHW.device)
+    mean_VMCP = x_NCHW.new_zeros(len(widths_V), dates, channels, pixels)
+    weights_VMU = [season_weights(at_days_M, days_N[index_U], width_days).to(x_NCHW.device) for width_days in widths_V]
     block_UEP = x_NCHW.new_zeros(len(index_U), channels + 1, BLOCK_PX)
     for start in range(0, pixels, BLOCK_PX):
         stop = min(start + BLOCK_PX, pixels)
         size = stop - start
         block_UEP[:, :channels, :size] = x_NCP[index_U, :, start:stop] * valid_NP[index_U, None, start:stop]
         block_UEP[:, channels, :size] = valid_NP[index_U, start:stop]
-        sums_MEP = (weights_MU @ block_UEP.flatten(1)).reshape(len(at_days_M), channels + 1, BLOCK_PX)[..., :size]
-        mean_MCP[..., start:stop] = sums_MEP[:, :channels] / sums_MEP[:, channels:].clamp(min=1e-12)
-    return mean_MCP.reshape(-1, channels, *space)
+        for mean_MCP, weights_MU in zip(mean_VMCP, weights_VMU, strict=True):
+            sums_MEP = (weights_MU @ block_UEP.flatten(1)).reshape(dates, channels + 1, BLOCK_PX)[..., :size]
+            mean_MCP[..., start:stop] = sums_MEP[:, :channels] / sums_MEP[:, channels:].clamp(min=1e-12)
+    return mean_VMCP.reshape(len(widths_V), -1, channels, *space)
 
 
 def thinned(window: Any, pixels: int = 2500) -> SimpleNamespace:
@@ -143,8 +154,8 @@ class Climatology(Pointwise):
         errors_V = torch.zeros(len(WIDTHS_DAYS), dtype=torch.float64)
         for window in map(thinned, windows):
             seen_K1HW = window.target_valid_KHW[:, None] > 0
-            for v, width_days in enumerate(WIDTHS_DAYS):
-                y_KCHW = Climatology(width_days).forecast(*(getattr(window, name) for name in ARGUMENTS))
+            about = (window.x_NCHW, window.valid_NHW, window.days_N, window.usable_N, window.target_days_K)
+            for v, y_KCHW in enumerate(climatologies_at(*about, WIDTHS_DAYS)):
                 errors_V[v] += torch.where(seen_K1HW, (y_KCHW - window.target_KCHW).abs(), 0.0).double().sum()
         return Climatology(WIDTHS_DAYS[int(errors_V.argmin())]) if float(errors_V.max()) > 0 else self
 
@@ -205,20 +216,26 @@ class DecayingAnomaly(Pointwise):
         self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
     ) -> Parts:
         """Background, anomaly and forecast; a network that corrects this baseline gets the same background."""
+        arguments = (x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
+        return next(self.parts_of_widths(arguments, (self.width_days,)))
+
+    def parts_of_widths(self, arguments: tuple[Tensor, ...], widths_V: Sequence[float]) -> Iterator[Parts]:
+        """`parts` with each width in place of `width_days`; `arguments` in the order of `ARGUMENTS`."""
+        x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K = arguments
         days_T = context_days(days_N, context_T)
         at_days_M = torch.cat([days_T, target_days_K.double()])
-        background_MCHW = climatology_at(x_NCHW, valid_NHW, days_N, usable_N, at_days_M, self.width_days)
-        background_TCHW, background_KCHW = background_MCHW[: len(days_T)], background_MCHW[len(days_T) :]
         x_TCHW, valid_THW = context_arrays(x_NCHW, valid_NHW, context_T)
-        values, value_days, seen = last_values(x_TCHW - background_TCHW, valid_THW, days_T, self.count)
-        anomaly_CHW = median_of_seen(values, seen)
         issue = float(days_T[-1])
-        number_HW = seen.sum(dim=0)
-        anomaly_day_HW = issue + torch.where(seen, value_days - issue, 0.0).sum(dim=0) / number_HW.clamp(min=1)
-        age_KHW = (over_space(target_days_K.double(), anomaly_day_HW.ndim).to(x_NCHW.device) - anomaly_day_HW).clamp(min=0)
-        lasting_KHW = (self.share * torch.exp(-age_KHW / self.decay_days)).to(x_NCHW.dtype)
-        y_KCHW = background_KCHW + lasting_KHW[:, None] * anomaly_CHW
-        return Parts(background_TCHW, background_KCHW, anomaly_CHW, anomaly_day_HW, y_KCHW)
+        for background_MCHW in climatologies_at(x_NCHW, valid_NHW, days_N, usable_N, at_days_M, widths_V):
+            background_TCHW, background_KCHW = background_MCHW[: len(days_T)], background_MCHW[len(days_T) :]
+            values, value_days, seen = last_values(x_TCHW - background_TCHW, valid_THW, days_T, self.count)
+            anomaly_CHW = median_of_seen(values, seen)
+            number_HW = seen.sum(dim=0)
+            anomaly_day_HW = issue + torch.where(seen, value_days - issue, 0.0).sum(dim=0) / number_HW.clamp(min=1)
+            age_KHW = over_space(target_days_K.double(), anomaly_day_HW.ndim).to(x_NCHW.device) - anomaly_day_HW
+            lasting_KHW = (self.share * torch.exp(-age_KHW.clamp(min=0) / self.decay_days)).to(x_NCHW.dtype)
+            y_KCHW = background_KCHW + lasting_KHW[:, None] * anomaly_CHW
+            yield Parts(background_TCHW, background_KCHW, anomaly_CHW, anomaly_day_HW, y_KCHW)
 
     def forecast(
         self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
@@ -238,8 +255,7 @@ class DecayingAnomaly(Pointwise):
             if decays_D is None:
                 lead_days = max(float(window.target_days_K[-1]) - float(context_days(window.days_N, window.context_T)[-1]), 1e-6)
                 decays_D = lead_days * torch.logspace(-1, 1.5, 12, dtype=torch.float64)
-            for v, width_days in enumerate(WIDTHS_DAYS):
-                parts = replace(self, width_days=width_days).parts(*tensors)
+            for v, parts in enumerate(self.parts_of_widths(tensors, WIDTHS_DAYS)):
                 errors_VDS[v] += absolute_errors(parts, window, decays_D)
         if decays_D is None or float(errors_VDS.max()) == 0:
             return self

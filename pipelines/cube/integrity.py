@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import icechunk
@@ -17,7 +20,9 @@ import zarr
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
+from zarr.core.group import AsyncGroup
 from zarr.core.sync import sync
+from zarr.storage import StorePath
 from zarr.types import AnyArray
 
 from pipelines.errors import ArtefactDamaged, CubeMismatch, DriftlineError, StateError, StorageFull
@@ -112,41 +117,75 @@ def storage_errors(uri: str) -> Iterator[None]:
 # ---------------------------------------------------------------- the seal of a version
 
 
-def seal_of(root: zarr.Group) -> str:
+@dataclass(frozen=True)
+class Contents:
+    """A version without its pixels, read at once: a read by itself takes a round trip to zarr's event loop, or to a bucket.
+
+    `metadata`: the content of each `zarr.json`, of the group as "". `root` holds it, so that `root[name]` reads nothing.
+    """
+
+    root: zarr.Group
+    metadata: Mapping[str, Any]
+
+    @cached_property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The values of all arrays with one axis."""
+        arrays = {name: array.async_array for name, array in self.root.arrays() if array.ndim == 1}
+        values = sync(_all_of(array.getitem(slice(None)) for array in arrays.values()))
+        return {name: np.asarray(one) for name, one in zip(arrays, values, strict=True)}
+
+
+def read_contents(store: Store) -> Contents | None:
+    """What `store` holds; None without a group."""
+    metadata = sync(_read_metadata(store))
+    if not metadata[""]:
+        return None
+    arrays = {name: content for name, content in metadata.items() if name}
+    consolidated = {"kind": "inline", "must_understand": False, "metadata": arrays}
+    group = AsyncGroup.from_dict(StorePath(store), {**metadata[""], "consolidated_metadata": consolidated})
+    return Contents(zarr.Group(group), metadata)
+
+
+def seal_of(contents: Contents) -> str:
     """SHA-256 (hex) over the metadata of a cube's group and arrays, and over the values of all arrays but those of pixels."""
-    store = root.store_path.store
     digest = hashlib.sha256()
-    for name in ("", *sorted(sync(_names_in(store)))):
-        digest.update(json.dumps(_metadata(store, name), sort_keys=True).encode())
-        array = root[name] if name else None
-        if isinstance(array, zarr.Array) and array.ndim == 1:
-            digest.update(json.dumps(np.asarray(array[:]).tolist()).encode())
+    for name, content in sorted(contents.metadata.items()):
+        attributes = {key: value for key, value in content.get("attributes", {}).items() if key != SEAL}
+        unsealed = {**content, "attributes": attributes} if "attributes" in content else content
+        digest.update(json.dumps(unsealed, sort_keys=True).encode())
+        if name in contents.columns:
+            digest.update(json.dumps(contents.columns[name].tolist()).encode())
     return digest.hexdigest()
 
 
 def write_seal(root: zarr.Group) -> None:
     root.attrs[SEAL] = ""  # so that the attributes are those that `seal_of` will find
-    root.attrs[SEAL] = seal_of(root)
+    contents = read_contents(root.store_path.store)
+    assert contents is not None
+    root.attrs[SEAL] = seal_of(contents)
 
 
-def require_seal(root: zarr.Group, uri: str) -> None:
+def require_seal(contents: Contents, uri: str) -> None:
     """Raises ArtefactDamaged unless metadata and coordinates are as they were written. Older cubes have no seal."""
-    sealed = root.attrs.get(SEAL)
-    if sealed is not None and sealed != seal_of(root):
+    sealed = contents.root.attrs.get(SEAL)
+    if sealed is not None and sealed != seal_of(contents):
         raise ArtefactDamaged(f"the cube at {uri} is damaged: its metadata or coordinates have changed; {remedy_for(uri)}")
 
 
-async def _names_in(store: Store) -> list[str]:
-    """The arrays; `root.array_keys()` opens all at once, and damaged ones then end in asyncio's log too."""
-    return [name async for name in store.list_dir("") if name != "zarr.json"]
+async def _read_metadata(store: Store) -> dict[str, Any]:
+    names = ["", *sorted([name async for name in store.list_dir("") if name != "zarr.json"])]
+    keys = [f"{name}/zarr.json" if name else "zarr.json" for name in names]
+    found = await _all_of(store.get(key, default_buffer_prototype()) for key in keys)
+    return {name: json.loads(one.to_bytes()) if one is not None else {} for name, one in zip(names, found, strict=True)}
 
 
-def _metadata(store: Store, name: str) -> Any:
-    """The content of `zarr.json` of the group or of an array, without the seal."""
-    found = sync(store.get(f"{name}/zarr.json" if name else "zarr.json", default_buffer_prototype()))
-    content = json.loads(found.to_bytes()) if found is not None else {}
-    content.get("attributes", {}).pop(SEAL, None)
-    return content
+async def _all_of(reads: Iterable[Awaitable[Any]]) -> list[Any]:
+    """Their results. Raises the first error; further ones of `gather` alone would end in asyncio's log."""
+    results = await asyncio.gather(*reads, return_exceptions=True)
+    for one in results:
+        if isinstance(one, BaseException):
+            raise one
+    return results
 
 
 # ---------------------------------------------------------------- reads that say where

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
-from xarray.backends.zarr import ZarrArrayWrapper
+from xarray.backends import InMemoryDataStore
+from xarray.backends.zarr import ZarrArrayWrapper, ZarrStore
 from xarray.core import indexing
 from zarr.types import AnyArray
 
-from pipelines.cube.integrity import box_text, chunks_of, damaged_chunks, naming_damage
+from pipelines.cube.integrity import Contents, box_text, chunks_of, damaged_chunks, naming_damage
 from pipelines.errors import ArtefactDamaged
 
 
@@ -39,6 +40,16 @@ class NamedReads(ZarrArrayWrapper):
                 f"run `driftline check {self.uri} --repair CONFIG`, which reads damaged scenes again, then `driftline run CONFIG`"
             )
             raise ArtefactDamaged(f"the cube at {self.uri} is damaged: {where} ({why}); {remedy}") from e
+
+
+def decoded(contents: Contents) -> xr.Dataset:
+    """As `xarray.open_zarr` of its store with `consolidated=False, chunks=None, mask_and_scale=False`, columns in memory."""
+    stored: Any = ZarrStore(contents.root, mode="r", use_zarr_fill_value_as_mask=False)
+    variables = dict(stored.get_variables())
+    for name, values in contents.columns.items():
+        variables[name] = variables[name].copy(data=values)
+    in_memory = InMemoryDataStore(variables, stored.get_attrs())  # type: ignore[no-untyped-call]
+    return xr.decode_cf(in_memory, mask_and_scale=False)
 
 
 def with_named_reads(dataset: xr.Dataset, root: zarr.Group, names: tuple[str, ...], uri: str) -> xr.Dataset:

@@ -24,6 +24,7 @@ from pipelines.cube.integrity import (
     first_line,
     naming_damage,
     pixel_codecs,
+    read_contents,
     remedy_for,
     require_format_1,
     require_seal,
@@ -253,20 +254,20 @@ def open_cube(uri: str, snapshot: str | None = None, *, accept_damaged: bool = F
     """
     import xarray as xr
 
-    from pipelines.cube.named_reads import with_named_reads
+    from pipelines.cube.named_reads import decoded, with_named_reads
 
     repository = open_repository(uri)
     with naming_damage(uri):
         session = _session_at(repository, uri, snapshot)
         require_sums(files_at(uri), repository, session.snapshot_id)
-        if not has_layout(session.store):
+        contents = read_contents(session.store)
+        if contents is None or IMAGE not in contents.metadata:
             if any(entry.parent_id for entry in repository.ancestry(snapshot_id=session.snapshot_id)):
                 raise ArtefactDamaged(f"the cube at {uri} is damaged: its arrays are missing; {remedy_for(uri)}")
             raise MissingInput(f"the cube at {uri} holds no finished version yet; run `driftline ingest` again")
-        root = zarr.open_group(session.store, mode="r")
-        _require_format(root, uri)
-        require_seal(root, uri)
-        dataset: xr.Dataset = xr.open_zarr(session.store, consolidated=False, chunks=None, mask_and_scale=False)
+        _require_format(contents.root, uri)
+        require_seal(contents, uri)
+        dataset = decoded(contents)
         dataset.attrs.pop(SEAL, None)
         dataset = dataset.set_coords([name for name in COORDINATES if name in dataset])
         columns = {name: dataset[name].variable for name in (*STEP_TEXTS, "band")}
@@ -278,7 +279,7 @@ def open_cube(uri: str, snapshot: str | None = None, *, accept_damaged: bool = F
         order = [name for name in (*dataset[IMAGE].dims, *COORDINATES) if name in dataset]  # whatever the store lists
         arrays = {name: dataset[name].variable for name in (IMAGE, VALID)}
         dataset = xr.Dataset(arrays, {name: dataset[name].variable for name in order}, dataset.attrs)
-        return with_named_reads(dataset, root, (IMAGE, VALID), uri)
+        return with_named_reads(dataset, contents.root, (IMAGE, VALID), uri)
 
 
 def read_layout(uri: str) -> tuple[Grid, tuple[Band, ...], np.dtype]:
@@ -287,10 +288,11 @@ def read_layout(uri: str) -> tuple[Grid, tuple[Band, ...], np.dtype]:
     """
     with naming_damage(uri):
         session = open_repository(uri).readonly_session(BRANCH)
-        root = zarr.open_group(session.store, mode="r") if has_layout(session.store) else None
-        if root is not None and SEAL in root.attrs:
+        contents = read_contents(session.store)
+        if contents is not None and IMAGE in contents.metadata and SEAL in contents.root.attrs:
+            root = contents.root
             _require_format(root, uri)
-            require_seal(root, uri)
+            require_seal(contents, uri)
             image: Any = root[IMAGE]
             grid = _grid(dict(root["spatial_ref"].attrs), dict(root.attrs), image.shape[2:])
             return grid, bands_from_json(image.attrs["bands"]), image.dtype

@@ -19,8 +19,8 @@ import numpy as np
 import zarr
 
 from pipelines.cube.checksums import require_sums
-from pipelines.cube.integrity import COLUMN_CODECS, naming_damage, pixel_codecs, require_seal, write_seal
-from pipelines.cube.store import BRANCH, band_as_json, has_layout, open_repository
+from pipelines.cube.integrity import COLUMN_CODECS, naming_damage, pixel_codecs, read_contents, require_seal, write_seal
+from pipelines.cube.store import BRANCH, band_as_json, open_repository
 from pipelines.errors import ArtefactDamaged, CubeMismatch, MissingInput
 from pipelines.files import replacing
 from pipelines.progress import Progress, ignore_progress
@@ -165,12 +165,12 @@ def open_store(uri: str, snapshot: str | None = None) -> zarr.Group:
     with naming_damage(uri):
         session = repository.readonly_session(snapshot_id=snapshot) if snapshot else repository.readonly_session(BRANCH)
         require_sums(files_at(uri), repository, session.snapshot_id)
-        if not has_layout(session.store):
+        contents = read_contents(session.store)
+        if contents is None or IMAGE not in contents.metadata:
             raise MissingInput(f"{uri} holds no samples yet; run `driftline ingest CONFIG`")
-        root = zarr.open_group(session.store, mode="r")
-        read_layout(root, uri)
-        require_seal(root, uri)
-        return root
+        read_layout(contents.root, uri)
+        require_seal(contents, uri)
+        return contents.root
 
 
 def read_table(uri: str, snapshot: str | None = None) -> SampleTable:

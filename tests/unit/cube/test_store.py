@@ -6,6 +6,8 @@ from affine import Affine
 
 from pipelines.cube.export import export_zarr
 from pipelines.cube.ingest import IngestSettings, ingest
+from pipelines.cube.integrity import read_contents
+from pipelines.cube.named_reads import decoded
 from pipelines.cube.plan import fingerprint_scene
 from pipelines.cube.store import (
     BRANCH,
@@ -58,6 +60,19 @@ def test_paths_that_are_not_cubes_are_refused(tmp_path):
         open_or_create_repository(str(tmp_path / "notes.txt"))
     with pytest.raises(MissingInput, match="a folder or s3://bucket/prefix"):
         open_or_create_repository("gs://bucket/x")
+
+
+def test_a_cube_that_is_read_at_once_is_what_xarray_reads_piece_by_piece(tmp_path):
+    uri = str(tmp_path / "cube")
+    ingest(FakeSource(dates=3), None, uri, None, IngestSettings())
+    stored = open_or_create_repository(uri).readonly_session(BRANCH).store
+    expected = xr.open_zarr(stored, consolidated=False, chunks=None, mask_and_scale=False)
+    found = decoded(read_contents(stored))
+    assert found.identical(expected)
+    for name, variable in expected.variables.items():
+        assert found[name].dtype == variable.dtype
+        assert found[name].encoding == variable.encoding
+        assert np.asarray(found[name]).tolist() == np.asarray(variable).tolist()
 
 
 def test_old_versions_are_readable(tmp_path):

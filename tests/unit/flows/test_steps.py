@@ -2,13 +2,16 @@
 
 import json
 import re
+import subprocess
+import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flows.steps import StepRecord, Steps, append_line, read_records, stage_costs
+from flows.steps import PeakMemory, StepRecord, Steps, append_line, read_records, stage_costs
 from flows.terminal import Bars
 from pipelines.progress import ignore_progress, note_progress
 
@@ -25,6 +28,20 @@ def test_a_step_is_recorded_with_its_time_and_memory(tmp_path: Path) -> None:
     assert (started["status"], done["status"]) == ("started", "done")
     assert done["peak_mb"] > 150
     assert stage_costs(tmp_path / "steps.jsonl")["train"]["seconds"] == done["seconds"]
+
+
+def test_memory_of_what_children_have_started_counts_also_after_they_ended() -> None:
+    holds = "held = b'1' * 200_000_000; print(flush=True); input()"
+    starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {holds!r}])"
+    with PeakMemory(every_s=0.05) as memory:
+        before, deadline = memory.peak_mb(), time.monotonic() + 60
+        with subprocess.Popen([sys.executable, "-c", starts], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            while memory.peak_mb() < before + 190 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            child.communicate("\n")
+    assert before + 190 < memory.peak_mb() < before + 350
 
 
 def test_a_failed_step_is_recorded_and_raises(tmp_path: Path) -> None:

@@ -1,13 +1,18 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from models.baselines.last_season import MedianAnomaly, SameDateLastYear
 from models.baselines.own_series import ContextMean, ContextTrend
 from models.baselines.pointwise import (
+    ARGUMENTS,
+    WIDTHS_DAYS,
     Climatology,
     DecayingAnomaly,
     HarmonicRegression,
     Persistence,
+    climatologies_at,
     climatology_at,
     context_days,
     last_values,
@@ -221,3 +226,14 @@ def test_a_date_requested_twice_gets_the_same_climatology(make_window):
     at = torch.cat([window.days_N[:20], window.days_N[:20]])
     twice = climatology_at(window.x_NCHW, window.valid_NHW, window.days_N, window.usable_N, at, 15.0)
     assert torch.equal(twice[:20], twice[20:])
+
+
+def test_widths_at_once_give_what_each_gives_alone(make_window):
+    window = make_window(channels=2, shape_yx=(70, 70))  # more pixels than a block has
+    about = (window.x_NCHW, window.valid_NHW, window.days_N, window.usable_N, window.target_days_K)
+    alone = [climatology_at(*about, width_days) for width_days in WIDTHS_DAYS]
+    assert torch.equal(climatologies_at(*about, WIDTHS_DAYS), torch.stack(alone))
+    rule, arguments = DecayingAnomaly(share=0.4), window.arguments()
+    at_once = rule.parts_of_widths(tuple(arguments[name] for name in ARGUMENTS), WIDTHS_DAYS)
+    for width_days, parts in zip(WIDTHS_DAYS, at_once, strict=True):
+        assert all(map(torch.equal, parts, replace(rule, width_days=width_days).parts(**arguments)))
