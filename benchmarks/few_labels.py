@@ -29,11 +29,11 @@ NOTHING, STATISTICS = "from nothing", "only its mean and deviation"
 FOREST = "random forest"
 HEAD = """# Few labels: what pretraining without labels saves
 
-Printed by `python -m benchmarks.few_labels DATA FOLDER`. Networks learn from so many labels; what is tested is the same in every
-row: all labels, each by a network that has not seen its fold. Labels that choose the epoch count among the few. Mean and standard
-deviation over seeds, which draw the labels and the first weights; a seed draws the same labels in every column.
-"{statistics}": networks that begin from random weights with the standardisation of the
-pretraining, which is all that labels could not tell. [How it works](../pretrain.md).
+Printed by `python -m benchmarks.few_labels DATA FOLDER`. Networks learn from so many labels; what is tested is the same in
+every row: all labels, each by a network that has not seen its fold. Labels that choose the epoch count among the few. Mean and
+standard deviation over seeds, which draw the labels and the first weights; a seed draws the same labels in every column.
+"{statistics}": networks that begin from random weights with the standardisation of the pretraining,
+which is all that labels could not tell. [How it works](../pretrain.md).
 """
 
 
