@@ -1,6 +1,6 @@
 """A prediction and the first look of monitoring by threads, processes and Dask: what a second worker gains, what Dask costs.
 
-    python -m benchmarks.bench_compute [--quick]
+    python -m benchmarks.bench_compute [--quick] [--only TASK]
 
 Every way has one thread of PyTorch per worker, and is measured in a new process. Dask's workers run before the clock does and
 have imported what they need, as from their second work on; what they need to open cube and model counts. The start of a local
