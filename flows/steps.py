@@ -23,7 +23,7 @@ from pipelines.progress import Progress
 from pipelines.wording import without_secrets
 
 Result = TypeVar("Result")
-LISTING_S, LISTING_SHARE = 0.25, 0.005
+LISTING_S, LOOKING_SHARE = 0.25, 0.005
 
 
 class Display(Protocol):
@@ -153,17 +153,18 @@ def stage_costs(path: Path) -> dict[str, dict[str, float]]:
 
 
 class PeakMemory:
-    """Samples the resident memory of this process and its children in a thread; `peak_mb()` is the highest sum.
+    """Samples the memory of this process and its children in a thread; `peak_mb()` is the highest sum.
 
-    Which processes they are is found out by reading about every process of the machine: so rarely that it takes at most
-    LISTING_SHARE of the time, and no more often than every LISTING_S.
+    Of the children a page that several processes share counts in parts (Linux: Pss), so that four workers with the same libraries
+    are not four times as large. To find the processes and to count the pages of one takes time: both are done so rarely that
+    each takes at most LOOKING_SHARE of it, and pages only where the sum could be a new peak.
     """
 
     def __init__(self, every_s: float = 0.1):
         self.every_s = every_s
         self._peak = 0
         self._family: list[psutil.Process] = []
-        self._list_at = 0.0
+        self._list_at = self._count_at = 0.0
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="peak-memory", daemon=True)
@@ -185,8 +186,12 @@ class PeakMemory:
             if time.monotonic() >= self._list_at:
                 started, own = time.thread_time(), psutil.Process()
                 self._family = [own, *children_of(own)]
-                self._list_at = time.monotonic() + max(LISTING_S, (time.thread_time() - started) / LISTING_SHARE)
-            self._peak = max(self._peak, sum(map(resident_bytes, self._family)))
+                self._list_at = time.monotonic() + max(LISTING_S, (time.thread_time() - started) / LOOKING_SHARE)
+            resident, *others = map(resident_bytes, self._family)
+            if resident + sum(others) > self._peak and time.monotonic() >= self._count_at:
+                started = time.thread_time()
+                self._peak = max(self._peak, resident + sum(map(own_bytes, self._family[1:])))
+                self._count_at = time.monotonic() + (time.thread_time() - started) / LOOKING_SHARE
 
     def _sample(self) -> None:
         while not self._stop.wait(self.every_s):
@@ -202,8 +207,21 @@ def children_of(process: psutil.Process) -> list[psutil.Process]:
 
 
 def resident_bytes(process: psutil.Process) -> int:
-    """Its resident memory (pages that it shares with others count for each); 0 of one that has ended."""
+    """Its resident memory, with all pages that it shares with others; 0 of one that has ended."""
     try:
         return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def own_bytes(process: psutil.Process) -> int:
+    """Its resident memory, of pages that it shares with others its part, where the system counts them; 0 of one that has ended.
+
+    Source: proc_pid_smaps(5), Pss.
+    """
+    try:
+        return int(process.memory_full_info().pss)
+    except (psutil.AccessDenied, AttributeError, OSError):  # not on this system, or of another user
+        return resident_bytes(process)
     except psutil.Error:
         return 0

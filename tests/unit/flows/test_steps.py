@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.steps import PeakMemory, StepRecord, Steps, append_line, read_records, stage_costs
+from flows.steps import LISTING_S, PeakMemory, StepRecord, Steps, append_line, read_records, stage_costs
 from flows.terminal import Bars
 from pipelines.progress import ignore_progress, note_progress
 
@@ -30,8 +30,9 @@ def test_a_step_is_recorded_with_its_time_and_memory(tmp_path: Path) -> None:
     assert stage_costs(tmp_path / "steps.jsonl")["train"]["seconds"] == done["seconds"]
 
 
-def test_memory_of_what_children_have_started_counts_also_after_they_ended() -> None:
-    holds = "held = b'1' * 200_000_000; print(flush=True); input()"
+@pytest.mark.parametrize("then", ["", "import os; os.fork(); "], ids=["one", "two that share it"])
+def test_memory_of_what_children_have_started_counts_once_and_after_they_ended(then: str) -> None:
+    holds = f"held = b'1' * 200_000_000; {then}print(flush=True); input()"
     starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {holds!r}])"
     with PeakMemory(every_s=0.05) as memory:
         before, deadline = memory.peak_mb(), time.monotonic() + 60
@@ -40,7 +41,9 @@ def test_memory_of_what_children_have_started_counts_also_after_they_ended() -> 
             child.stdout.readline()
             while memory.peak_mb() < before + 190 and time.monotonic() < deadline:
                 time.sleep(0.05)
-            child.communicate("\n")
+            time.sleep(LISTING_S + 0.1 if then else 0)
+            memory.peak_mb()
+            child.communicate("\n\n")
     assert before + 190 < memory.peak_mb() < before + 350
 
 
