@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pipelines.samples.sample_store import SampleLayout, SampleTable
     from pipelines.samples.sample_windows import SampleArrays
 
-TRAIN_FLOP_S = 16e9  # small networks, forward and backward, one core
+TRAIN_FLOP_S = 16e9  # small networks, forward and backward, one core; of rows and pixels with a hidden state of so many values:
+USUAL_HIDDEN, OF_ROWS = 64, ("row_rnn", "row_lstm", "row_gru", "pixel_rnn")  # wider, they do more at a time; measured to 128
 ANSWERING = 1.75  # times as many without gradients
 TESTED = 0.25  # of the samples, about, where `split.test` names some; with folds all of them
 VALUE_BYTES = 14  # of memory for each value of all frames: as read, as numbers, and augmented
@@ -149,6 +150,11 @@ def flops_of(run: Any, layout: SampleLayout) -> tuple[int, int]:
     return network.flops((1, *layout.shape)), (1 if run.split.test else run.split.folds) * run.split.networks
 
 
+def gain_of_width(run: Any) -> float:
+    """How many times as many operations per second as at the usual width."""
+    return min(max(run.model.hidden / USUAL_HIDDEN, 0.5), 2.0) if run.model.kind in OF_ROWS else 1.0
+
+
 def plan_samples(
     run: Any, folder: RunFolder, stages: tuple[str, ...], *, reads_source: bool, ingested: Record | None = None
 ) -> tuple[Extent, list[PlannedStep]]:
@@ -167,7 +173,7 @@ def plan_samples(
     each, networks = flops_of(run, layout)
     shown = run.training.per_epoch or count
     start = partial(estimate, machine=extent.machine)
-    speed = (MAPS_FLOP_S if run.task == "detect" else TRAIN_FLOP_S) * extent.machine.training
+    speed = (MAPS_FLOP_S if run.task == "detect" else TRAIN_FLOP_S * gain_of_width(run)) * extent.machine.training
     trained, answered = 3 * each * shown * run.training.epochs * networks / speed, each * count * networks / speed / ANSWERING
     tested = answered * (TESTED if run.split.test else 1.0)
     megabytes = count * layout.dtype.itemsize * extent.dates * extent.pixels * extent.bands / 1e6

@@ -53,6 +53,7 @@ def plan_choose(run: ForecastRun, extent: Extent) -> PlannedStep:
 
 TRAINER_MB = 100.0  # beside what any stage imports
 CHOOSING_SHARE = 0.75  # of the training windows, from which the first network learns to choose epochs and scale
+LEAST_ISSUES = 16  # of training windows for that, else they are chosen on validation (`pipelines.samples.refit`)
 USUAL_EPOCHS = 0.5  # of those allowed: the best one, to which the other networks are trained
 REFIT = 1.5  # windows up to the test, as a multiple of those before validation
 
@@ -65,10 +66,13 @@ def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
     block_px, network = int(run.split.block_px), run.network
     side = block_px + 2 * run.split.margin_px
     seen = (side / block_px) ** 2  # pixels that windows see for each that they are scored on
-    flops = 3 * flop_per_pixel_step(run) * pixel_steps * seen * run.training.epochs * network.members
+    epochs = run.training.epochs
+    flops = 3 * flop_per_pixel_step(run) * pixel_steps * seen * epochs * network.members
     cached = extent.pixels * seen * (extent.dates * (4 * channels + 1) + starts * steps * channels * 4 * 2)
-    caches = 1 + CHOOSING_SHARE + run.training.refit
-    trainings = CHOOSING_SHARE / network.members + USUAL_EPOCHS * (1 + REFIT * run.training.refit)
+    choosing, again = (CHOOSING_SHARE if starts >= LEAST_ISSUES else 0.0), USUAL_EPOCHS * REFIT * run.training.refit
+    caches = 1 + choosing + run.training.refit
+    first = choosing / network.members + USUAL_EPOCHS if choosing else min(USUAL_EPOCHS + run.training.patience / epochs, 1)
+    trainings = first + again
     if isinstance(network, HistoryModel):
         cached += extent.pixels * starts * (network.lags * (4 * channels + 2) + run.samples.horizon * 13 * channels) * 4
     machine, cached = extent.machine, caches * cached
