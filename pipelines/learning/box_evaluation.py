@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.learning.box_metrics import MOST_PARTS, describe_boxes, gain, number_groups, one_class, score_boxes
 from pipelines.learning.intervals import Interval, Outcome
-from pipelines.learning.result import CLAIMS, NOT_TO_BE_PUBLISHED, Criterion, Evaluation, Verdict, listed
+from pipelines.learning.result import CLAIMS, Criterion, Evaluation, Verdict, bounds_text, listed, not_worse, unmet
 from pipelines.learning.sample_evaluation import FEW_GROUPS, protocol_of
 from pipelines.learning.sample_training import describe_parts
 from pipelines.samples.boxed_samples import BoxedSamples
@@ -51,10 +51,9 @@ def conclude_boxes(samples: BoxedSamples, found: Mapping[str, Boxes], asked: Ask
     gains = {name: gain(ours, one, asked.confidence) for name, one in scored.items() if name != asked.model}
     outcomes: dict[str, Outcome] = {name: one.outcome(asked.margin) for name, one in gains.items()}
     criteria = _criteria(described[asked.model], gains, asked)
-    missed = [criterion.name for criterion in criteria if not criterion.is_met]
     best = max(gains, key=lambda name: described[name]["ap50"]["value"], default=None)
-    sentence = _sentence(described, gains, outcomes, missed, asked)
-    verdict = Verdict(outcomes, (), not missed, sentence, "groups", asked.margin, asked.confidence, best)
+    sentence = _sentence(described, gains, outcomes, criteria, asked)
+    verdict = Verdict(outcomes, (), not unmet(criteria), sentence, "groups", asked.margin, asked.confidence, best)
     details = {
         "methods": described,
         "gains": {name: one.to_json() for name, one in gains.items()},
@@ -81,38 +80,30 @@ def _protocol(samples: BoxedSamples) -> str:
 def _criteria(ours: Mapping[str, Any], gains: Mapping[str, Interval], asked: AskedBoxes) -> tuple[Criterion, ...]:
     found = [Criterion("mean AP50", ours["ap50"]["value"], asked.min_ap)] if asked.min_ap is not None else []
     for name in asked.must_equal:
-        upper = gains[name].value if gains[name].high is None else gains[name].high
-        found.append(Criterion(f"mean AP50 of the {asked.model} minus that of {name}, upper bound", upper, -asked.margin))
+        found.append(not_worse(f"mean AP50 of the {asked.model} minus that of {name}", gains[name], asked.margin))
     return tuple(found)
 
 
 def _sentence(
-    described: Mapping[str, Any], gains: Mapping[str, Interval], outcomes: Mapping[str, Outcome], missed: Sequence[str],
+    described: Mapping[str, Any], gains: Mapping[str, Interval], outcomes: Mapping[str, Outcome],
+    criteria: Sequence[Criterion],
     asked: AskedBoxes,
 ) -> str:  # fmt: skip
     ours = described[asked.model]
     said = [
         f"In groups that it has not seen, the {asked.model} finds boxes with a mean AP50 of "
-        f"{_shown(ours['ap50'])}{_between(ours['ap50'], asked.confidence)}; of those that are published (score at "
+        f"{_shown(ours['ap50'])}{bounds_text(ours['ap50'], asked.confidence)}; of those that are published (score at "
         f"least {asked.least_score:g}) precision is {_shown(ours['precision'])} and recall {_shown(ours['recall'])}."
     ]
     for name, one in gains.items():
         claim = CLAIMS[outcomes[name]].format(margin=f"{asked.margin:g}")
-        far = "" if one.value is None else f", {one.value:+.3f} less{_between(one.to_json(), asked.confidence)}"
+        far = "" if one.value is None else f", {one.value:+.3f} less{bounds_text(one.to_json(), asked.confidence)}"
         said.append(f"{name}: {_shown(described[name]['ap50'])}{far}: {claim}.")
-    if missed:
-        said.append(f"{NOT_TO_BE_PUBLISHED} not met: {listed(missed)}. --even-if-worse publishes it all the same.")
-    return " ".join(said)
+    return " ".join([*said, *unmet(criteria)])
 
 
 def _shown(figure: Mapping[str, Any]) -> str:
     return "undefined" if figure["value"] is None else f"{figure['value']:.3f}"
-
-
-def _between(interval: Mapping[str, Any], confidence: float) -> str:
-    if interval["low"] is None or interval["high"] is None:
-        return ""
-    return f" ({confidence * 100:g} % interval {interval['low']:.3f} to {interval['high']:.3f}, {interval['basis']})"
 
 
 def _flat(described: Mapping[str, Any]) -> dict[str, float | None]:

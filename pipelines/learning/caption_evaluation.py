@@ -22,7 +22,7 @@ from pipelines.learning.caption_metrics import (
 )
 from pipelines.learning.class_metrics import accuracy_of, difference
 from pipelines.learning.intervals import Interval, Outcome
-from pipelines.learning.result import CLAIMS, NOT_TO_BE_PUBLISHED, Criterion, Evaluation, Figure, Verdict, listed
+from pipelines.learning.result import CLAIMS, Criterion, Evaluation, Figure, Verdict, bounds_text, listed, not_worse, unmet
 from pipelines.learning.sample_evaluation import FEW_GROUPS, protocol_of
 from pipelines.learning.sample_training import describe_parts
 from pipelines.samples.caption_words import Slots
@@ -63,10 +63,9 @@ def conclude_captions(
     gains = {name: difference(mine, one, accuracy_of, asked.confidence, samples.unit) for name, one in counts.items()}
     outcomes: dict[str, Outcome] = {name: one.outcome(asked.margin) for name, one in gains.items()}
     criteria = _criteria(described[asked.model], gains, asked)
-    missed = [criterion.name for criterion in criteria if not criterion.is_met]
     best = max(gains, key=lambda name: described[name]["exact"]["value"], default=None)
-    sentence = _sentence(described, gains, outcomes, missed, asked)
-    verdict = Verdict(outcomes, (), not missed, sentence, samples.unit, asked.margin, asked.confidence, best)
+    sentence = _sentence(described, gains, outcomes, criteria, asked)
+    verdict = Verdict(outcomes, (), not unmet(criteria), sentence, samples.unit, asked.margin, asked.confidence, best)
     details = {
         "methods": described,
         "gains": {name: one.to_json() for name, one in gains.items()},
@@ -94,37 +93,29 @@ def _protocol(samples: CaptionedSamples) -> str:
 def _criteria(ours: Mapping[str, Any], gains: Mapping[str, Interval], asked: AskedCaptions) -> tuple[Criterion, ...]:
     found = [Criterion("exact match", ours["exact"]["value"], asked.min_exact)] if asked.min_exact is not None else []
     for name in asked.must_equal:
-        upper = gains[name].value if gains[name].high is None else gains[name].high
-        found.append(Criterion(f"exact match of the {asked.model} minus that of {name}, upper bound", upper, -asked.margin))
+        found.append(not_worse(f"exact match of the {asked.model} minus that of {name}", gains[name], asked.margin))
     return tuple(found)
 
 
 def _sentence(
-    described: Mapping[str, Any], gains: Mapping[str, Interval], outcomes: Mapping[str, Outcome], missed: Sequence[str],
+    described: Mapping[str, Any], gains: Mapping[str, Interval], outcomes: Mapping[str, Outcome],
+    criteria: Sequence[Criterion],
     asked: AskedCaptions,
 ) -> str:  # fmt: skip
     ours = described[asked.model]
     said = [
         f"In groups that it has not seen, {_shown(ours['exact'])} of the sentences of the {asked.model} match exactly"
-        f"{_between(ours['exact'], asked.confidence)}; BLEU-{ours['bleu_order']} is {ours['bleu4']:.3f}."
+        f"{bounds_text(ours['exact'], asked.confidence)}; BLEU-{ours['bleu_order']} is {ours['bleu4']:.3f}."
     ]
     for name, one in gains.items():
         claim = CLAIMS[outcomes[name]].format(margin=f"{asked.margin:g}")
-        far = "" if one.value is None else f", {one.value:+.3f} less{_between(one.to_json(), asked.confidence)}"
+        far = "" if one.value is None else f", {one.value:+.3f} less{bounds_text(one.to_json(), asked.confidence)}"
         said.append(f"{name}: {_shown(described[name]['exact'])}{far}: {claim}.")
-    if missed:
-        said.append(f"{NOT_TO_BE_PUBLISHED} not met: {listed(missed)}. --even-if-worse publishes it all the same.")
-    return " ".join(said)
+    return " ".join([*said, *unmet(criteria)])
 
 
 def _shown(figure: Mapping[str, Any]) -> str:
     return "undefined" if figure["value"] is None else f"{figure['value']:.3f}"
-
-
-def _between(interval: Mapping[str, Any], confidence: float) -> str:
-    if interval["low"] is None or interval["high"] is None:
-        return ""
-    return f" ({confidence * 100:g} % interval {interval['low']:.3f} to {interval['high']:.3f}, {interval['basis']})"
 
 
 def _flat(described: Mapping[str, Any]) -> dict[str, Figure]:

@@ -23,7 +23,7 @@ from pipelines.learning.class_metrics import (
     mean_f1_of,
 )
 from pipelines.learning.intervals import Interval, Outcome, Unit
-from pipelines.learning.result import CONFOUNDED, NOT_TO_BE_PUBLISHED, Criterion, Evaluation, Verdict, listed
+from pipelines.learning.result import CONFOUNDED, Criterion, Evaluation, Verdict, bounds_text, listed, not_worse, unmet
 from pipelines.learning.shortcuts import Audit
 from pipelines.samples.class_samples import ClassSamples
 from pipelines.wording import counted
@@ -131,8 +131,7 @@ def criteria_of(
     if asked.min_accuracy is not None:
         found.append(Criterion("overall accuracy", ours["accuracy"]["value"], asked.min_accuracy))
     for name in asked.must_equal:
-        upper = differences[name].value if differences[name].high is None else differences[name].high
-        found.append(Criterion(f"{named} minus that of {name}, upper bound", upper, -asked.margin))
+        found.append(not_worse(f"{named} minus that of {name}", differences[name], asked.margin))
     return (*found, *(audit.criteria if audit else ()))
 
 
@@ -147,25 +146,21 @@ def class_verdict(
     """The verdict over the differences of the measure to every reference; `unit`: what was held out."""
     outcomes: dict[str, Outcome] = {name: one.outcome(asked.margin) for name, one in differences.items()}
     reached, mean_f1 = described[asked.model]["accuracy"], flat_figures(described[asked.model])["mean_f1"] or 0.0
-    between = _between(reached, asked.confidence)
+    between = bounds_text(reached, asked.confidence)
     sentences = [
         f"On {unit} that it has not seen, the {asked.model} has overall accuracy {reached['value']:.3f}{between}, "
         f"mean F1 {mean_f1:.3f}."
     ]
     for name, one in differences.items():
-        theirs, between = described[name][asked.measure]["value"], _between(one.to_json(), asked.confidence)
+        theirs, between = described[name][asked.measure]["value"], bounds_text(one.to_json(), asked.confidence)
         sentences.append(
             f"{name}: {MEASURES[asked.measure]} {theirs:.3f}, difference {one.value:+.3f}{between}: {SAID[outcomes[name]]}."
         )
     confounded = audit.confounded_by if audit else ()
     sentences += [audit.sentence] if audit else []
-    missed = [criterion.name for criterion in criteria if not criterion.is_met]
-    if confounded:
-        sentences.append(CONFOUNDED)
-    elif missed:
-        sentences.append(f"{NOT_TO_BE_PUBLISHED} not met: {listed(missed)}. --even-if-worse publishes it all the same.")
+    sentences += [CONFOUNDED] if confounded else unmet(criteria)
     best = max(differences, key=lambda name: described[name][asked.measure]["value"], default=None)
-    is_publishable = not (missed or confounded)
+    is_publishable = not (unmet(criteria) or confounded)
     told = " ".join(sentences)
     return Verdict(outcomes, (), is_publishable, told, unit, asked.margin, asked.confidence, best, confounded)
 
@@ -176,12 +171,6 @@ SAID: dict[Outcome, str] = {
     "not distinguishable": "equal within the interval",
     "loses": "the model is worse",
 }
-
-
-def _between(interval: Mapping[str, Any], confidence: float) -> str:
-    if interval["low"] is None or interval["high"] is None:
-        return ""
-    return f" ({confidence * 100:g} % interval {interval['low']:.3f} to {interval['high']:.3f}, {interval['basis']})"
 
 
 def limits_of(samples: ClassSamples, reached: Mapping[str, Any], confidence: float) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.learning.intervals import Interval, Outcome, jackknife
-from pipelines.learning.result import CLAIMS, NOT_TO_BE_PUBLISHED, Criterion, Evaluation, Verdict, listed
+from pipelines.learning.result import CLAIMS, Criterion, Evaluation, Verdict, not_worse, unmet
 
 NATS = "nats per image"
 SEEN = {  # of the test images: (in the sentence, in the protocol, in a note)
@@ -52,11 +52,10 @@ def conclude_images(
     gains = {name: mean_of(one - ours_P, group_P, asked.confidence) for name, one in nats.items() if name != asked.model}
     outcomes: dict[str, Outcome] = {name: one.outcome(asked.margin) for name, one in gains.items()}
     criteria = _criteria(described[asked.model], gains, asked)
-    missed = [one.name for one in criteria if not one.is_met]
     best = min(gains, key=lambda name: float(nats[name].mean()), default=None)
     new, known, note = SEEN[seen]
-    sentence = _sentence(described, gains, outcomes, pixels, missed, asked, new)
-    verdict = Verdict(outcomes, (), not missed, sentence, "groups", asked.margin, asked.confidence, best)
+    sentence = _sentence(described, gains, outcomes, pixels, criteria, asked, new)
+    verdict = Verdict(outcomes, (), not unmet(criteria), sentence, "groups", asked.margin, asked.confidence, best)
     details = {
         "methods": {name: one.to_json() for name, one in described.items()},
         "gains": {name: one.to_json() for name, one in gains.items()},
@@ -96,14 +95,13 @@ def flat_figures(nats_P: np.ndarray, described: Interval, pixels: int) -> dict[s
 def _criteria(ours: Interval, gains: Mapping[str, Interval], asked: AskedImages) -> tuple[Criterion, ...]:
     found = [] if asked.max_nats is None else [Criterion(NATS, ours.value, asked.max_nats, "at most", "nats")]
     for name in asked.must_equal:
-        upper = gains[name].value if gains[name].high is None else gains[name].high
-        found.append(Criterion(f"{NATS} of {name} minus those of the {asked.model}, upper bound", upper, -asked.margin))
+        found.append(not_worse(f"{NATS} of {name} minus those of the {asked.model}", gains[name], asked.margin))
     return tuple(found)
 
 
 def _sentence(
     described: Mapping[str, Interval], gains: Mapping[str, Interval], outcomes: Mapping[str, Outcome], pixels: int,
-    missed: Sequence[str], asked: AskedImages, new: str,
+    criteria: Sequence[Criterion], asked: AskedImages, new: str,
 ) -> str:  # fmt: skip
     ours = described[asked.model]
     bits = (ours.value or 0.0) / (pixels * math.log(2))
@@ -115,9 +113,7 @@ def _sentence(
         claim = CLAIMS[outcomes[name]].format(margin=f"{asked.margin:g} nats")
         reached = described[name].value
         said.append(f"{name}: {reached:.2f}, {one.value:+.2f} more{_between(one, asked.confidence)}: {claim}.")
-    if missed:
-        said.append(f"{NOT_TO_BE_PUBLISHED} not met: {listed(missed)}. --even-if-worse publishes it all the same.")
-    return " ".join(said)
+    return " ".join([*said, *unmet(criteria)])
 
 
 def _between(interval: Interval, confidence: float) -> str:

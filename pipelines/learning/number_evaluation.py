@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from pipelines.learning.intervals import Outcome
 from pipelines.learning.number_metrics import describe_numbers, flat_numbers, gain, half_width
-from pipelines.learning.result import CLAIMS, CONFOUNDED, NOT_TO_BE_PUBLISHED, Criterion, Evaluation, Verdict, listed
+from pipelines.learning.result import CLAIMS, CONFOUNDED, Criterion, Evaluation, Verdict, bounds_text, not_worse, unmet
 from pipelines.learning.sample_evaluation import capped_notes, limits_of, protocol_of, spread_notes
 from pipelines.learning.sample_training import describe_parts
 from pipelines.learning.shortcuts import Audit
@@ -46,12 +47,10 @@ def conclude_numbers(
     outcomes: dict[str, Outcome] = {name: one.outcome(margin) for name, one in gains.items()}
     criteria = _criteria(described[asked.model], gains, audit, margin, asked)
     confounded = audit.confounded_by if audit else ()
-    missed = [criterion.name for criterion in criteria if not criterion.is_met]
-    sentence = f"On {samples.unit} {_sentence(described, gains, outcomes, audit, missed, margin, asked)}"
+    sentence = f"On {samples.unit} {_sentence(described, gains, outcomes, audit, criteria, margin, asked)}"
     best = min(gains, key=lambda name: described[name]["mae"]["value"], default=None)
-    verdict = Verdict(
-        outcomes, (), not (missed or confounded), sentence, samples.unit, asked.margin, asked.confidence, best, confounded
-    )
+    is_publishable = not (unmet(criteria) or confounded)
+    verdict = Verdict(outcomes, (), is_publishable, sentence, samples.unit, asked.margin, asked.confidence, best, confounded)
     alone = [float(np.abs(one - known_P).mean()) for one in single_MP]
     details = {
         "number": samples.outputs[0],
@@ -79,33 +78,27 @@ def _criteria(
 ) -> tuple[Criterion, ...]:
     found = [Criterion("R2", ours["r2"]["value"], asked.min_r2)] if asked.min_r2 is not None else []
     for name in asked.must_equal:
-        upper = gains[name].value if gains[name].high is None else gains[name].high
-        found.append(Criterion(f"mean absolute error of {name} minus that of the {asked.model}, upper bound", upper, -margin))
+        found.append(not_worse(f"mean absolute error of {name} minus that of the {asked.model}", gains[name], margin))
     return (*found, *(audit.criteria if audit else ()))
 
 
 def _sentence(
     described: Mapping[str, Any], gains: Mapping[str, Any], outcomes: Mapping[str, Outcome], audit: Audit | None,
-    missed: Sequence[str], margin: float, asked: AskedNumbers,
+    criteria: Sequence[Criterion], margin: float, asked: AskedNumbers,
 ) -> str:  # fmt: skip
     ours, unit = described[asked.model], f" {asked.unit}" if asked.unit else ""
+    bounds = partial(bounds_text, confidence=asked.confidence, shown="{:.3g}".format)
     said = [
         f"that it has not seen, the {asked.model} has a mean absolute error of {ours['mae']['value']:.3g}{unit}"
-        f"{_between(ours['mae'], asked.confidence)} and R2 {ours['r2']['value']:.3f}{_between(ours['r2'], asked.confidence)}."
+        f"{bounds(ours['mae'])} and R2 {ours['r2']['value']:.3f}{bounds(ours['r2'])}."
     ]
     for name, one in gains.items():
         claim = CLAIMS[outcomes[name]].format(margin=f"{margin:.3g}{unit}")
         reached = described[name]["mae"]["value"]
-        said.append(f"{name}: {reached:.3g}{unit}, {one.value:+.3g} more{_between(one.to_json(), asked.confidence)}: {claim}.")
+        said.append(f"{name}: {reached:.3g}{unit}, {one.value:+.3g} more{bounds(one.to_json())}: {claim}.")
     said += [audit.sentence] if audit else []
     if audit and audit.confounded_by:
         said.append(CONFOUNDED)
-    elif missed:
-        said.append(f"{NOT_TO_BE_PUBLISHED} not met: {listed(missed)}. --even-if-worse publishes it all the same.")
+    else:
+        said += unmet(criteria)
     return " ".join(said)
-
-
-def _between(interval: Mapping[str, Any], confidence: float) -> str:
-    if interval["low"] is None or interval["high"] is None:
-        return ""
-    return f" ({confidence * 100:g} % interval {interval['low']:.3g} to {interval['high']:.3g}, {interval['basis']})"

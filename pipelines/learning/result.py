@@ -213,6 +213,30 @@ def detection_verdict(
     return Verdict(outcomes, must, is_publishable, told, unit, margin, confidence, confounded_by=confounded_by)
 
 
+def bounds_text(interval: Mapping[str, Any], confidence: float, shown: Callable[[float], str] = "{:.3f}".format) -> str:
+    """The bounds of an interval (as `Interval.to_json` gives it) behind its value; "" without bounds.
+
+    >>> bounds_text({"low": 0.9, "high": 1.0, "basis": "19 blocks"}, 0.95)
+    ' (95 % interval 0.900 to 1.000, 19 blocks)'
+    """
+    if interval["low"] is None or interval["high"] is None:
+        return ""
+    return f" ({confidence * 100:g} % interval {shown(interval['low'])} to {shown(interval['high'])}, {interval['basis']})"
+
+
+def not_worse(named: str, gain: Interval, margin: float) -> Criterion:
+    """Met unless a reference is better by the margin beyond doubt. `gain`: of the model over it, its upper bound counts."""
+    return Criterion(f"{named}, upper bound", gain.value if gain.high is None else gain.high, -margin)
+
+
+def unmet(criteria: Sequence[Criterion]) -> list[str]:
+    """The sentence about criteria that are not met; [] where all are."""
+    missed = [criterion.name for criterion in criteria if not criterion.is_met]
+    if not missed:
+        return []
+    return [f"{NOT_TO_BE_PUBLISHED} not met: {listed(missed)}. --even-if-worse publishes it all the same."]
+
+
 def failing(differences: Mapping[str, Interval], must_beat: Sequence[str], margin: float) -> list[str]:
     """Those of `must_beat` against which the model is not good enough to be published. A tie is not good enough."""
     values = {name: differences[name].value for name in must_beat}
@@ -238,9 +262,8 @@ def _f1_sentence(name: str, f1: float | None, difference: Interval, margin: floa
 
 
 def _range(interval: Mapping[str, Any], confidence: float, shown: Callable[[float], str]) -> str:
-    if interval["low"] is None or interval["high"] is None:
-        return f" (no interval: {interval['reason']})" if interval["reason"] else ""
-    return f" ({confidence * 100:g} % interval {shown(interval['low'])} to {shown(interval['high'])}, {interval['basis']})"
+    without = f" (no interval: {interval['reason']})" if interval["reason"] else ""
+    return bounds_text(interval, confidence, shown) or without
 
 
 def _others_sentence(outcomes: Mapping[str, Outcome], skills: Mapping[str, Interval]) -> str:
