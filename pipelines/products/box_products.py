@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from pipelines.products.canvas import INK, MUTED, drawing, title_row
+from pipelines.products.canvas import INK, MUTED, draw_series, drawing, shown_frames, title_row
 from pipelines.products.label_products import SEEN, LabelLineage, write_index, write_rows
 from pipelines.samples.boxes import Boxes, FilePlaces
 from pipelines.samples.sample_store import SampleTable
@@ -94,8 +94,7 @@ def choose_shown(found: Boxes, known: Boxes, index_P: np.ndarray) -> list[int]:
 
 def shown_sample(table: SampleTable, image_NTCHW: np.ndarray, n: int, found: Boxes, known: Boxes) -> Shown:
     """Sample n by its first band."""
-    frames = np.flatnonzero(table.valid_NT[n])
-    kept = frames[np.unique(np.round(np.linspace(0, len(frames) - 1, min(len(frames), MOST_FRAMES))).astype(int))]
+    kept = shown_frames(table.valid_NT[n], MOST_FRAMES)
     image_THW = np.stack([np.asarray(image_NTCHW[n, t, 0]) for t in kept])
     number = {int(t): i for i, t in enumerate(kept)}
 
@@ -113,14 +112,10 @@ def draw_boxes(samples: Sequence[Shown], outputs: Sequence[str], path: Path, hea
     with drawing(path, (max(4.5, 1.55 * columns + 0.3), 1.95 * len(samples) + 0.7)) as figure:
         axes = figure.subplots(len(samples), columns, squeeze=False)
         for one, row in zip(samples, axes, strict=True):
-            low, high = np.percentile(one.image_THW, (1, 99.5))
-            for t, axis in enumerate(row):
-                axis.set(xticks=[], yticks=[])
-                axis.set_frame_on(False)
-                if t < len(one.image_THW):
-                    axis.imshow(one.image_THW[t], cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
-                    _outline(axis, one.known, t, KNOWN, (), "--")
-                    _outline(axis, one.found, t, FOUND, outputs, "-")
+            draw_series(row, one.image_THW)
+            for t in range(len(one.image_THW)):
+                _outline(row[t], one.known, t, KNOWN, (), "--")
+                _outline(row[t], one.found, t, FOUND, outputs, "-")
             title_row(row[0], harmless(one.name)[:40])
         figure.suptitle(heading, fontsize=10, color=INK, x=0.01, ha="left")
         figure.supxlabel("Orange: found, with class and score. Blue, dashed: known.", fontsize=8.5, color=MUTED)

@@ -199,6 +199,28 @@ def draw_image(
     return image
 
 
+def shown_frames(valid_T: np.ndarray, most: int) -> np.ndarray:
+    """Numbers of at most so many of the valid frames, evenly over them, the first and the last among them.
+
+    >>> shown_frames(np.array([True, False, True, True, True, True]), 3).tolist()
+    [0, 3, 5]
+    """
+    frames = np.flatnonzero(valid_T)
+    evenly = np.round(np.linspace(0, len(frames) - 1, min(len(frames), most))).astype(int)
+    kept: np.ndarray = frames[np.unique(evenly)]
+    return kept
+
+
+def draw_series(row: Sequence[Axes], image_THW: np.ndarray) -> None:
+    """Frames side by side in shades of grey that are the same for all of them; axes that are left over stay blank."""
+    low, high = np.percentile(image_THW, (1, 99.5))
+    for t, axes in enumerate(row):
+        axes.set(xticks=[], yticks=[])
+        axes.set_frame_on(False)
+        if t < len(image_THW):
+            axes.imshow(image_THW[t], cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
+
+
 def draw_values(axes: Axes, values: np.ndarray, shades: Shades, grid: Grid, unit: str) -> Colorbar | None:
     """A map of numbers (NaN = not seen); its colour bar, or None and the words that nothing was seen."""
     draw_blank(axes, grid)

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.files import write_json
 from pipelines.learning.caption_metrics import Captions
-from pipelines.products.canvas import INK, MUTED, drawing, title_row
+from pipelines.products.canvas import INK, MUTED, draw_series, drawing, shown_frames, title_row
 from pipelines.products.label_charts import WRONG
 from pipelines.products.label_products import SEEN, LabelLineage, place_of, write_index, write_rows
 from pipelines.samples.caption_words import sentence_of, words_of
@@ -84,8 +84,7 @@ def choose_shown(rows: Sequence[dict[str, Any]], most: int = MOST_SAMPLES) -> li
 
 def shown_caption(table: SampleTable, image_NTCHW: np.ndarray, n: int, row: dict[str, Any]) -> ShownCaption:
     """Sample n by its first band, of volumes the middle slice."""
-    frames = np.flatnonzero(table.valid_NT[n])
-    kept = frames[np.unique(np.round(np.linspace(0, len(frames) - 1, min(len(frames), MOST_FRAMES))).astype(int))]
+    kept = shown_frames(table.valid_NT[n], MOST_FRAMES)
     planes = [np.asarray(image_NTCHW[n, t, 0]) for t in kept]
     said = f"{row['caption']} ({row['probability']:.2f}{', uncertain' if row['certainty'] == SURE[False] else ''})"
     return ShownCaption(row["sample"], np.stack(planes), said, row["known"], row["known"] not in ("", row["caption"]))
@@ -97,12 +96,7 @@ def draw_captions(samples: Sequence[ShownCaption], path: Path, heading: str) -> 
     with drawing(path, (max(6.0, 1.15 * columns + 0.3), 1.75 * len(samples) + 0.6)) as figure:
         axes = figure.subplots(len(samples), columns, squeeze=False)
         for one, row in zip(samples, axes, strict=True):
-            low, high = np.percentile(one.image_THW, (1, 99.5))
-            for t, axis in enumerate(row):
-                axis.set(xticks=[], yticks=[])
-                axis.set_frame_on(False)
-                if t < len(one.image_THW):
-                    axis.imshow(one.image_THW[t], cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
+            draw_series(row, one.image_THW)
             title_row(row[0], f"{harmless(one.name)[:24]}: {harmless(one.said)}")
             if one.is_wrong:
                 known = row[0].text(
