@@ -27,7 +27,8 @@ from pipelines.samples.sampling import PartWindows, WindowArrays
 from pipelines.samples.stored_windows import Read, reader_of
 
 WINDOWS_OF_PIECE = 16
-LITTLE_WORK = 4e8  # pixels, dates and methods that a process answers in about the time that it takes to start
+LITTLE_S = 10.0  # about what it takes to start processes and end them
+ANSWER_S, PIXEL_DATE_S = 5e-3, 1e-7  # a window by one method with its scores: roughly; and for every pixel and date of its block
 
 
 class WindowTally(Protocol):
@@ -85,7 +86,7 @@ def tell_all(passes: Sequence[Pass], compute: Compute = HERE, progress: Progress
         return
     pieces, found, done, following = list(_cut(passes)), dict[int, Measured](), 0, 0
     work = WindowWork(tuple(passes))
-    for measured in carry_out(work, pieces, compute, is_little=_size(passes) < LITTLE_WORK):
+    for measured in carry_out(work, pieces, compute, is_little=_seconds(passes) < LITTLE_S):
         found[measured.number] = measured
         while following in found:
             _include(passes[pieces[following].of_pass].tallies, found.pop(following).of_windows)
@@ -207,11 +208,11 @@ def _cut(passes: Sequence[Pass]) -> Iterator[Piece]:
                     tally.draw(window, list(one.forecasters))
 
 
-def _size(passes: Sequence[Pass]) -> float:
-    """Pixels x dates x methods of all windows."""
-    sizes = []
+def _seconds(passes: Sequence[Pass]) -> float:
+    """About how long one process takes."""
+    total = 0.0
     for one in passes:
-        groups = _of_cache(one).groups
-        pixels = float(sum(len(group.numbers) * group.values[0, :, 0].size for group in groups))
-        sizes.append(pixels * len(one.forecasters) * len(one) / max(length_hint(one.windows), 1))
-    return sum(sizes)
+        groups, share = _of_cache(one).groups, len(one) / max(length_hint(one.windows), 1)
+        each = sum(len(group.numbers) * (ANSWER_S + PIXEL_DATE_S * group.values[0, :, 0].size) for group in groups)
+        total += each * share * len(one.forecasters)
+    return total

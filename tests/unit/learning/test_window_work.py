@@ -129,7 +129,7 @@ def test_whoever_answers_the_windows_the_tallies_are_the_same(
 ) -> None:
     """Also where a worker is lost."""
     torch.set_num_threads(1)
-    monkeypatch.setattr("pipelines.learning.window_work.LITTLE_WORK", 0)
+    monkeypatch.setattr("pipelines.learning.window_work.LITTLE_S", 0)
     methods = methods_of(cache, tmp_path)
     here, there, shown = passes_over(cache, methods), passes_over(cache, methods), []
     tell_all(here)
