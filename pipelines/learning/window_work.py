@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import length_hint
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,7 +24,9 @@ from pipelines.memory import TRIMMED_EVERY, give_back
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.sampling import PartWindows, WindowArrays
-from pipelines.samples.stored_windows import Read, reader_of
+
+if TYPE_CHECKING:  # it opens cubes, which scores alone do not
+    from pipelines.samples.stored_windows import Read
 
 WINDOWS_OF_PIECE = 16
 LITTLE_S = 10.0  # about what it takes to start processes and end them
@@ -168,6 +170,8 @@ class WindowWork:
     on_gpu: bool = False
 
     def open(self) -> Callable[[Piece], Measured]:
+        from pipelines.samples.stored_windows import reader_of
+
         readers = [reader_of(_of_cache(one)) for one in self.passes]
         return lambda piece: self.measure(piece, readers[piece.of_pass])
 
