@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -203,7 +204,7 @@ def build_class_references(
     from models.baselines.class_references import NearestMeanCurve, RandomForest
 
     known: dict[str, Callable[[], RandomForest | NearestMeanCurve]] = {
-        "random_forest": lambda: RandomForest(classes, seed),
-        "nearest_mean_curve": lambda: NearestMeanCurve(classes),
+        "random_forest": partial(RandomForest, classes, seed),
+        "nearest_mean_curve": partial(NearestMeanCurve, classes),
     }
     return {name: known[name] for name in names}

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -181,6 +182,17 @@ def _owner(owner_path: Path) -> str:
         return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
     except (OSError, ValueError, TypeError, KeyError):  # it holds the lock and has not written its name yet
         return "another process that has just started"
+
+
+def path_of(array: np.ndarray) -> Path | None:
+    """The absolute path of the file that the array is the memory map of, as a whole (`map_file`); else None."""
+    import numpy as np
+
+    mapped = array if isinstance(array, np.memmap) else array.base
+    if not isinstance(mapped, np.memmap) or mapped.filename is None:
+        return None
+    is_whole = (mapped.shape, mapped.dtype, mapped.ctypes.data) == (array.shape, array.dtype, array.ctypes.data)
+    return Path(mapped.filename).absolute() if is_whole and isinstance(mapped.base, mmap) else None
 
 
 def map_file(path: Path) -> np.ndarray:

@@ -35,7 +35,7 @@ from flows.tasks.forecast_methods import (
     uses_covariates,
     with_combination,
 )
-from flows.tasks.forecast_probabilities import both, chances_of, neighbourhood_of, tally_of, with_probabilities
+from flows.tasks.forecast_probabilities import chances_of, neighbourhood_of, tally_of, with_probabilities
 from flows.tasks.forecast_samples import key_of_covariates, plan_samples, reopen
 from flows.tasks.forecast_tiles import arrange, arrange_rival, load_model, predict_tiles
 from flows.trained import describe as describe_training
@@ -71,6 +71,7 @@ class Forecast(TrainedTask):
         "sweep": ("ingest", "train"),
     }
     sliced, pieces, made = ("predict",), "regions", "predicted"
+    computed: tuple[str, ...] = ("ingest", "evaluate", "predict")
     describes: Mapping[str, tuple[str, ...]] = {"samples": ("variables", "context", "horizon", "steps"), "model": ()}
     code: Mapping[str, tuple[str, ...]] = {
         "choose": ("flows.tasks.forecast_choice:find_network", "configs.tasks.forecast_auto:with_choice"),
@@ -183,7 +184,7 @@ class Forecast(TrainedTask):
         from pipelines.learning.forecast_intervals import calibrate
 
         run, do, trained = context.run, partial(context.steps.do, "evaluate"), require(context.folder, "train")
-        snapshot, settings = trained["snapshot"], config.build_evaluation_settings(run)
+        snapshot, settings, compute = trained["snapshot"], config.build_evaluation_settings(run), run.compute.build()
 
         forecaster = do("load the model", lambda _: load_model(context)[0])
         cache = do("open the windows", lambda show: reopen(context, snapshot, forecaster, show))
@@ -193,13 +194,13 @@ class Forecast(TrainedTask):
         fit = partial(fit_baselines, context, snapshot, names)
         twin = earlier_model(context, forecaster)
         earlier = {config.MODEL: twin, **do("fit the baselines", lambda show: fit(split.train_until, show))}
-        errors = do("compare on the validation part", lambda show: tally_errors(earlier, validation, show))
+        errors = do("compare on the validation part", lambda show: tally_errors(earlier, validation, show, compute))
         members = members_to_combine(context, errors)
         earlier, seen, around = with_combination(earlier, members), ErrorSums(), neighbourhood_of(run)
         limits_C, transforms_C = zip(*((one.valid_range, one.transform) for one in run.samples.variables), strict=True)
         scaled = partial(
-            calibrate, limits_C=limits_C, transforms_C=transforms_C, seed=run.training.seed, seen=both(seen.add, around),
-            with_distribution=run.evaluation.probabilities,
+            calibrate, limits_C=limits_C, transforms_C=transforms_C, seed=run.training.seed, compute=compute,
+            others=[seen, *filter(None, [around])], with_distribution=run.evaluation.probabilities,
         )  # fmt: skip
         past = config.from_the_past(members)
         calibrate_all = partial(scaled, earlier, past, training, validation, run.evaluation.interval)
@@ -211,8 +212,8 @@ class Forecast(TrainedTask):
         methods = with_combination({config.MODEL: forecaster, **baselines}, members)
         chances = tally_of(run, intervals, around)
         on_test = partial(evaluate, methods, test, settings, validation=seen.means(), intervals=intervals, equal=errors.equal)
-        told = chances.add if chances else None
-        evaluation = do("evaluate on the test part", lambda show: on_test(progress=show, seen=told))
+        others = [chances] if chances else []
+        evaluation = do("evaluate on the test part", lambda show: on_test(progress=show, others=others, compute=compute))
         evaluation = with_probabilities(context, evaluation, chances, earlier, validation)
         if motion:
             evaluation = replace(evaluation, details={**evaluation.details, "field_motion": motion.to_json()})

@@ -96,11 +96,15 @@ def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
     validation, test = blocks * split.validation_fraction * later, blocks * split.test_fraction * later
     answers = past * sum(name in FROM_THE_PAST for name in baselines) + (2 * validation + test) * (1 + len(baselines))
     block *= extent.dates
-    seconds = answers * (WINDOW_S + block * PIXEL_DATE_S) + BOOSTING_FITS[0] * boosting_s(run, extent)
+    memory = block * 4 * 20 / 1e6
+    answering, memory, busy = spread(run, answers * (WINDOW_S + block * PIXEL_DATE_S), memory)
+    fitting = BOOSTING_FITS[0] * boosting_s(run, extent)
+    seconds = answering + fitting
     what = f"the model beside {counted(len(baselines), 'baseline')}, intervals from {counted(round(past), 'window')} of the past"
     machine, read = extent.machine, read_mb(run, extent, 1)
-    memory = block * 4 * 20 / 1e6 + BOOSTING_MB * (boosting_s(run, extent) > 0)
-    return estimate("evaluate", what, seconds / machine.numerics, 0.5, memory, read, machine=machine)
+    memory += BOOSTING_MB * (fitting > 0)
+    busy = (answering * busy + fitting) / seconds
+    return estimate("evaluate", what, seconds / machine.numerics, 0.5, memory, read, machine=machine, busy=busy)
 
 
 def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:

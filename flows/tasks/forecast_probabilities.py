@@ -15,16 +15,13 @@ from pipelines.errors import RequestError
 from pipelines.learning.result import Evaluation
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from pipelines.inference.job import Request
     from pipelines.learning.forecast_intervals import Calibrated
     from pipelines.learning.neighbourhood import Neighbourhood
-    from pipelines.learning.past_errors import Seen
     from pipelines.learning.probability_scores import ProbabilityTally
     from pipelines.predictors import Forecaster
     from pipelines.products.probability_products import Chances
-    from pipelines.samples.sampling import PartWindows, WindowArrays
+    from pipelines.samples.sampling import PartWindows
 
 PLACE = "probabilities"  # in the details of an evaluation
 
@@ -35,17 +32,6 @@ def neighbourhood_of(run: ForecastRun) -> Neighbourhood | None:
 
     thresholds = config.build_evaluation_settings(run).thresholds
     return Neighbourhood([value / thresholds.scale for value in thresholds.values]) if run.evaluation.probabilities else None
-
-
-def both(first: Seen, second: Neighbourhood | None) -> Seen:
-    """What tells both of a window."""
-
-    def seen(window: WindowArrays, forecasts: Mapping[str, np.ndarray]) -> None:
-        first(window, forecasts)
-        if second is not None:
-            second.add(window, forecasts)
-
-    return seen
 
 
 def tally_of(run: ForecastRun, calibrated: Mapping[str, Calibrated], reference: Neighbourhood | None) -> ProbabilityTally | None:
@@ -76,7 +62,7 @@ def with_probabilities(
         known = scored.distributions[name]
         kept[name] = {"distribution": known.to_json()}
         if len(validation.plan.shape) == 2:
-            measure = partial(fit_fields, earlier[name], known, validation)
+            measure = partial(fit_fields, earlier[name], known, validation, compute=context.run.compute.build())
             kept[name]["fields"] = context.steps.do("evaluate", f"measure how errors of {name} go together", measure).to_json()
     scores = scored.to_json(evaluation.shipped, context.run.evaluation.confidence)
     return replace(evaluation, details={**evaluation.details, PLACE: scores, "error_distributions": kept})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from configs.tasks import forecast as config
@@ -102,15 +103,18 @@ def cut(
 ) -> SampleCache:  # fmt: skip
     """The sample cache, opened if it is there. name: of one beside that of the run's own plan."""
     from pipelines.samples.cache import build_samples
+    from pipelines.samples.sampling import StoredCube
+    from pipelines.stored_files import absolute
 
     settings, description = samples_of(context.run, dataset), forecaster.describe()
     if settings.covariates is not None and not name:
         settings.covariates.require_for_scores(plan)
     key = code.key({name: description[name] for name in PREPARED_WITH if name in description}, PREPARED_BY)
     inputs, share = (dataset, snapshot, context.folder.samples / name, plan, settings.variables), settings.min_valid_fraction
-    return build_samples(
+    cache = build_samples(
         *inputs, forecaster.prepare, progress, prepare_key=key, min_valid_fraction=share, covariates=settings.covariates
     )
+    return replace(cache, cube=StoredCube(absolute(context.folder.cube_uri), snapshot, settings.variables))
 
 
 def reopen(context: Invocation, snapshot: str, forecaster: ResidualForecaster, progress: Progress) -> SampleCache:

@@ -21,6 +21,7 @@ from flows.staged import make_share, without_staging
 from flows.task import Building, Findings, Invocation, Record, TrainedTask, ingest_scenes
 from flows.tasks.segment_cubes import (
     begin,
+    compute_of,
     cubes_of,
     cubes_to_map,
     label_digests,
@@ -59,6 +60,7 @@ class Segment(TrainedTask):
 
     name = "segment"
     sliced, pieces, made = ("predict",), "regions", "predicted"
+    computed: tuple[str, ...] = ("ingest", "evaluate", "predict")
     code: Mapping[str, tuple[str, ...]] = {
         "train": ("flows.tasks.segment:Segment.fit", "flows.tasks.segment:Segment.measure"),
         "evaluate": ("flows.tasks.segment:Segment.evaluate",),
@@ -84,7 +86,7 @@ class Segment(TrainedTask):
     ) -> tuple[Extent, list[PlannedStep]]:
         from datetime import datetime
 
-        from flows.planning import TABLES, estimate, measure, plan_ingest
+        from flows.planning import TABLES, estimate, measure, plan_ingest, spread
 
         until = datetime(2261, 1, 1)
         by_site, reads_source = has_sites(run), "ingest" in self.verbs[verb]
@@ -105,12 +107,13 @@ class Segment(TrainedTask):
         mapped = network.flops((1, shown, network.bands, *extent.shape)) * members / flop_s
         scored = mapped * 8 + learnt * REFERENCES_S / extent.machine.numerics
         disk, memory = learnt * extent.pixels * (network.bands * 4 + 1) / 1e6, 50.0
+        seconds, scoring_mb, busy = spread(run, scored, memory)
         steps = {
             "ingest": plan_ingest(run.cube, extent),
             "train": start(
                 "train", f"at most {members} x {chosen.epochs} epochs of {counted(learnt, 'date')}", trained, 1 + disk, memory
             ),
-            "evaluate": start("evaluate", f"{members} networks, references and metadata", scored, 0.1, memory),
+            "evaluate": start("evaluate", f"{members} networks, references and metadata", seconds, 0.1, scoring_mb, busy=busy),
             "predict": start("predict", counted(extent.sites, "map"), mapped, extent.pixels * 6 / 1e6, memory, publishes=TABLES),
         }
         return extent, [steps[stage] for stage in self.verbs[verb]]
@@ -206,6 +209,7 @@ class Segment(TrainedTask):
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         """The networks and the references on the folds that they have not seen; by dates seen; and metadata alone."""
         from models.baselines.class_references import MetadataForest
+        from pipelines.inference.class_score_work import spread_scores
         from pipelines.inference.class_scores import ClassComparison, audit_labels, score_early
         from pipelines.learning.class_evaluation import STATISTICS, conclude
         from pipelines.learning.class_training import describe_parts
@@ -218,8 +222,9 @@ class Segment(TrainedTask):
         references = build.build_class_references(run.evaluation.references, len(model.classes), seed)
         known, tile_px = (samples, model, references, asked.most_labels, seed), side_of_tiles(run, samples)
         methods = ClassComparison(config.MODEL, *known, tile_px, is_own)
-        predicted = do("score the folds", lambda _: methods.score(methods.all_P, None))
-        by_dates = do("score with fewer dates", partial(score_early, samples, methods.score, STATISTICS[asked.measure], seed))
+        ask = partial(spread_scores, methods, compute_of(context))
+        score, predicted = do("score the folds", lambda show: ((score := ask(show)), score(methods.all_P, None)))
+        by_dates = do("score with fewer dates", partial(score_early, samples, score, STATISTICS[asked.measure], seed))
         audit, near = None, run.evaluation.near
         if is_own:
             forest, said_P = partial(MetadataForest, len(model.classes), seed), predicted[config.MODEL].class_P

@@ -19,6 +19,7 @@ from flows.folder import RunFolder, fingerprints, load_checkpoint, require
 from flows.staged import make, staging_of
 from flows.task import Invocation, TrainedTask
 from flows.trained import start
+from pipelines.compute import HERE, Compute
 from pipelines.errors import MissingInput, RequestError
 from pipelines.wording import counted
 
@@ -120,6 +121,15 @@ def map_cubes(context: Invocation, model: Segmenter) -> dict[str, MappedCube]:
             labels = known.pixels_in(found[site].span)
         maps[site] = MappedCube(found[site], dataset, cube[1], labels)
     return maps
+
+
+def compute_of(context: Invocation) -> Compute:
+    """Where labels are scored. Workers elsewhere do not see this machine's copy of a run in a bucket: then here."""
+    compute: Compute = context.run.compute.build()
+    if not compute.address or context.folder.copy is None:
+        return compute
+    context.steps.log("evaluate: labels are scored in this process: workers elsewhere do not see the copy of the run")
+    return HERE
 
 
 def open_samples(context: Invocation, stage: str, classes: tuple[str, ...] = ()) -> ClassSamples:

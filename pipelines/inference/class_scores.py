@@ -37,6 +37,7 @@ class Reference(Protocol):
 
 
 Builders = Mapping[str, Callable[[], Reference]]
+Part = Callable[[np.ndarray, "int | None", "int | None"], Any]  # as `ClassComparison.part`
 
 # ---------------------------------------------------------------- networks
 
@@ -72,22 +73,40 @@ def calibrate(samples: ClassSamples, model: SegmentModel, recipe: ClassRecipe, t
 
 def held_out_scores(samples: ClassSamples, model: SegmentModel, p: np.ndarray, tile_px: int, cut: int | None = None) -> Predicted:
     """The labels `p` by the members that have not seen their fold; `cut`: only the first dates count as seen."""
+    members = range(len(model.members))
+    of_member = [member_scores(samples, model, held_out(samples, model, p, one), one, tile_px, cut) for one in members]
+    return join_held_out(samples, model, p, of_member)
+
+
+def held_out(samples: ClassSamples, model: SegmentModel, p: np.ndarray, member: int) -> np.ndarray:
+    """Those of the labels `p` whose fold a member has not seen."""
+    unseen_P: np.ndarray = p[samples.fold_P[p] == member // (len(model.members) // samples.folds)]
+    return unseen_P
+
+
+def join_held_out(samples: ClassSamples, model: SegmentModel, p: np.ndarray, of_member: Sequence[np.ndarray]) -> Predicted:
+    """of_member: probabilities of the labels that are held out from each member."""
     found_PK = np.zeros((len(samples.labels), len(samples.labels.classes)), np.float32)
     said_P, networks = np.zeros(len(samples.labels), np.int64), len(model.members) // samples.folds
+    for member, p_PK in enumerate(of_member):
+        found_PK[held_out(samples, model, p, member)] += p_PK / networks
     for fold in range(samples.folds):
-        test_P = p[samples.fold_P[p] == fold]
-        for member in range(fold * networks, (fold + 1) * networks):
-            found_PK[test_P] += model.calibrated(member, score_labels(samples, test_P, model, member, tile_px, cut)) / networks
+        test_P = held_out(samples, model, p, fold * networks)
         said_P[test_P] = decide(found_PK[test_P], model.decision_of(fold * networks))
     return Predicted(said_P[p], found_PK[p])
 
 
-def trained_scores(samples: ClassSamples, model: SegmentModel, p: np.ndarray, tile_px: int, cut: int | None = None) -> Predicted:
-    """The labels `p` by all members of a segmenter that was trained elsewhere."""
-    members = range(len(model.members))
-    p_MPK = [model.calibrated(member, score_labels(samples, p, model, member, tile_px, cut)) for member in members]
-    weighted_PK = np.mean([p_PK * model.decision_of(member) for member, p_PK in zip(members, p_MPK, strict=True)], axis=0)
-    return Predicted(weighted_PK.argmax(axis=1), np.mean(p_MPK, axis=0))
+def join_trained(model: SegmentModel, of_member: Sequence[np.ndarray]) -> Predicted:
+    """of_member: probabilities of the same labels by each member of a segmenter that was trained elsewhere."""
+    weighted_PK = np.mean([p_PK * model.decision_of(member) for member, p_PK in enumerate(of_member)], axis=0)
+    return Predicted(weighted_PK.argmax(axis=1), np.mean(of_member, axis=0))
+
+
+def member_scores(
+    samples: ClassSamples, model: SegmentModel, p: np.ndarray, member: int, tile_px: int, cut: int | None
+) -> np.ndarray:
+    """Probabilities (P, K) float32 of the labels `p` by one member."""
+    return model.calibrated(member, score_labels(samples, p, model, member, tile_px, cut))
 
 
 def score_labels(
@@ -108,10 +127,10 @@ def score_labels(
     return logit_PK
 
 
-Part = tuple[np.ndarray, "tuple[Tensor, Tensor, Tensor]", Place]  # labels, images, and where they are in these
+Shown = tuple[np.ndarray, "tuple[Tensor, Tensor, Tensor]", Place]  # labels, images, and where they are in these
 
 
-def _series_of(samples: ClassSamples, p: np.ndarray, own: np.ndarray, images: SpanImages) -> Iterator[Part]:
+def _series_of(samples: ClassSamples, p: np.ndarray, own: np.ndarray, images: SpanImages) -> Iterator[Shown]:
     """The series of labels, side by side as the columns of an image of one row."""
     along = [1] * (samples.axes - 1)
     for here in np.split(own, np.arange(AT_ONCE, len(own), AT_ONCE)):
@@ -125,7 +144,7 @@ def _series_of(samples: ClassSamples, p: np.ndarray, own: np.ndarray, images: Sp
 
 def _tiles_of(
     samples: ClassSamples, p: np.ndarray, own: np.ndarray, images: SpanImages, model: SegmentModel, tile_px: int
-) -> Iterator[Part]:
+) -> Iterator[Shown]:
     """Tiles that hold labels, with their halo."""
     place, halo_px = samples.labels.place(p[own]), model.halo_px(len(images.years_T))
     for tile in Box.whole(images.shape).cut(tile_px):
@@ -188,10 +207,19 @@ class ClassComparison:
     def all_P(self) -> np.ndarray:
         return np.arange(len(self.samples.labels))
 
-    def score(self, p: np.ndarray, cut: int | None) -> dict[str, Predicted]:
-        """Name -> what is said of the labels `p` with the first `cut` dates (None: all)."""
-        ours = (held_out_scores if self.is_own else trained_scores)(self.samples, self.model, p, self.tile_px, cut)
-        return {self.name: ours, **held_out_references(self.samples, self.references, p, self.most, self.seed, cut)}
+    def part(self, p: np.ndarray, cut: int | None, member: int | None) -> Any:
+        """Probabilities by one member, of those of the labels `p` that it answers; member None: what the references say."""
+        if member is None:
+            return held_out_references(self.samples, self.references, p, self.most, self.seed, cut)
+        answered_P = held_out(self.samples, self.model, p, member) if self.is_own else p
+        return member_scores(self.samples, self.model, answered_P, member, self.tile_px, cut)
+
+    def score(self, p: np.ndarray, cut: int | None, part: Part | None = None) -> dict[str, Predicted]:
+        """Name -> what is said of the labels `p` with the first `cut` dates (None: all); `part`: as that of this comparison."""
+        say = part or self.part
+        of_member = [say(p, cut, member) for member in range(len(self.model.members))]
+        joined = join_held_out(self.samples, self.model, p, of_member) if self.is_own else join_trained(self.model, of_member)
+        return {self.name: joined, **say(p, cut, None)}
 
 
 # ---------------------------------------------------------------- accuracy by dates, and the audit
@@ -202,16 +230,21 @@ def score_early(
     show: Progress,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Rows of `dates` and the figure of each method with the first dates only, on at most SCORED_EARLY labels."""
-    count, classes = len(samples.labels), len(samples.labels.classes)
-    p = np.arange(count)
-    if count > SCORED_EARLY:
-        p = np.sort(np.random.default_rng(seed).choice(count, SCORED_EARLY, replace=False))
+    p, classes = early_labels(samples, seed), len(samples.labels.classes)
     true_P, cuts, rows = samples.labels.class_P[p], cuts_of(samples), []
     for done, cut in enumerate(cuts):
         tables = {name: confusion(true_P, one.class_P, classes).reshape(1, -1) for name, one in score(p, cut).items()}
         rows.append({"dates": cut, **{name: float(statistic(table_RX)[0]) for name, table_RX in tables.items()}})
         show(done + 1, len(cuts))
     return rows
+
+
+def early_labels(samples: ClassSamples, seed: int) -> np.ndarray:
+    """The labels of which accuracy by dates is told."""
+    count = len(samples.labels)
+    if count <= SCORED_EARLY:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, SCORED_EARLY, replace=False))
 
 
 def audit_labels(

@@ -6,15 +6,15 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from operator import length_hint
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from pipelines.compute import HERE, Compute
 from pipelines.errors import RequestError
-from pipelines.learning.conformal import forecast_by_all
 from pipelines.learning.intervals import Interval
 from pipelines.learning.result import COMBINATION, named
+from pipelines.learning.window_work import Pass, WindowTally, tell_all
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.sampling import WindowArrays
@@ -49,7 +49,20 @@ class Choice:
         return asdict(self)
 
 
-class ErrorSums:
+class WindowErrors(NamedTuple):
+    """Valid target pixels and their days; sums of truth and its squares (C, 2); of each method its absolute errors (C,).
+
+    apart: of two methods, the largest difference on any pixel, (C,).
+    """
+
+    pixels: int
+    days: set[float]
+    truth_C2: np.ndarray
+    absolute: dict[str, np.ndarray]
+    apart: dict[frozenset[str], np.ndarray]
+
+
+class ErrorSums(WindowTally):
     """Mean absolute errors over valid target pixels, collected window by window.
 
     Of several variables the mean, each over its spread.
@@ -65,19 +78,32 @@ class ErrorSums:
         """How many target dates have a valid pixel."""
         return len(self._days)
 
-    def add(self, window: WindowArrays, forecasts: Mapping[str, np.ndarray]) -> None:
-        """One window; `forecasts` are the y_KCHW of every method."""
+    def measure(self, window: WindowArrays, forecasts: Mapping[str, np.ndarray], rng: object = None) -> WindowErrors:
         target_CKHW, valid_KHW = np.moveaxis(window.target_KCHW.numpy(), 1, 0), window.target_valid_KHW.numpy()
         seen_CP = target_CKHW[:, valid_KHW].astype(np.float64)
-        self._pixels += seen_CP.shape[1]
-        self._days |= {day for day, valid in zip(window.target_days_K.tolist(), valid_KHW, strict=True) if valid.any()}
-        self._truth = self._truth + np.stack([seen_CP.sum(axis=1), (seen_CP**2).sum(axis=1)], axis=1)
+        absolute = {}
         for name, y_KCHW in forecasts.items():
             error_CP = np.moveaxis(y_KCHW, 1, 0)[:, valid_KHW] - seen_CP
-            self._absolute[name] = self._absolute.get(name, np.zeros(1)) + np.abs(error_CP).sum(axis=1)
-        for one, other in combinations(forecasts, 2):
-            pair = frozenset((one, other))
-            self._apart[pair] = np.maximum(self._apart.get(pair, 0.0), _largest_difference(forecasts[one], forecasts[other]))
+            absolute[name] = np.abs(error_CP).sum(axis=1)
+        return WindowErrors(
+            seen_CP.shape[1],
+            {day for day, valid in zip(window.target_days_K.tolist(), valid_KHW, strict=True) if valid.any()},
+            np.stack([seen_CP.sum(axis=1), (seen_CP**2).sum(axis=1)], axis=1),
+            absolute,
+            {
+                frozenset((one, other)): _largest_difference(forecasts[one], forecasts[other])
+                for one, other in combinations(forecasts, 2)
+            },
+        )
+
+    def include(self, measured: WindowErrors) -> None:
+        self._pixels += measured.pixels
+        self._days |= measured.days
+        self._truth = self._truth + measured.truth_C2
+        for name, absolute_C in measured.absolute.items():
+            self._absolute[name] = self._absolute.get(name, np.zeros(1)) + absolute_C
+        for pair, apart_C in measured.apart.items():
+            self._apart[pair] = np.maximum(self._apart.get(pair, 0.0), apart_C)
 
     @property
     def equal(self) -> dict[str, str]:
@@ -119,14 +145,12 @@ def _largest_difference(one_KCHW: np.ndarray, other_KCHW: np.ndarray) -> np.ndar
 
 
 def tally_errors(
-    forecasters: Mapping[str, Forecaster], windows: Iterable[WindowArrays], progress: Progress | None = None
-) -> ErrorSums:
+    forecasters: Mapping[str, Forecaster], windows: Iterable[WindowArrays], progress: Progress | None = None,
+    compute: Compute = HERE,
+) -> ErrorSums:  # fmt: skip
     """The errors of every forecaster."""
     errors = ErrorSums()
-    for done, window in enumerate(windows, start=1):
-        errors.add(window, forecast_by_all(forecasters, window))
-        if progress:
-            progress(done, max(done, length_hint(windows)))
+    tell_all([Pass(forecasters, windows, [errors])], compute, progress)
     return errors
 
 

@@ -13,19 +13,18 @@ and are left out. Axes: K leads, J scales; H rows, W columns, R distances.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from operator import length_hint
 from typing import Any
 
 import numpy as np
 from scipy import fft, optimize
 from scipy.stats import norm
 
-from pipelines.learning.conformal import forecast_window
+from pipelines.compute import HERE, Compute
 from pipelines.learning.error_distribution import ErrorDistribution
-from pipelines.learning.past_errors import spread_out
+from pipelines.learning.window_work import Pass, WindowTally, tell_all
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.sampling import WindowArrays
@@ -59,27 +58,47 @@ class ErrorFields:
 
 
 def fit_fields(
-    forecaster: Forecaster, distribution: ErrorDistribution, windows: Iterable[WindowArrays], progress: Progress | None = None
-) -> ErrorFields:
+    forecaster: Forecaster, distribution: ErrorDistribution, windows: Iterable[WindowArrays], progress: Progress | None = None,
+    compute: Compute = HERE,
+) -> ErrorFields:  # fmt: skip
     """From the errors of `forecaster` on windows that it has not learnt from, about `MOST_WINDOWS` of them, of images."""
-    rng = np.random.default_rng(0)
-    sums_KRX, along_KX = np.zeros((0, 0, 2)), np.zeros((0, 3))
-    total = min(length_hint(windows), MOST_WINDOWS)
-    for done, window in enumerate(spread_out(windows, MOST_WINDOWS), start=1):
-        z_KHW, known_KHW = normal_scores(forecast_window(forecaster, window)[:, 0], window, distribution, rng)
-        found = [distances(z_HW, known_HW) for z_HW, known_HW in zip(z_KHW, known_KHW, strict=True)]
-        if not len(sums_KRX):
-            sums_KRX, along_KX = np.zeros((len(found), *found[0].shape)), np.zeros((len(found), 3))
-        sums_KRX += np.stack(found)
+    tally = FieldTally(distribution)
+    tell_all([Pass({FieldTally.method: forecaster}, windows, [tally], MOST_WINDOWS)], compute, progress)
+    both_K, size_K = tally.along_KX[:, 0], np.sqrt(tally.along_KX[:, 1] * tally.along_KX[:, 2])
+    along_K = np.divide(both_K, size_K, out=np.zeros_like(both_K), where=size_K > 0).clip(0, 0.999).round(4)
+    return ErrorFields(tuple(map(weights, tally.sums_KRX)), tuple(along_K.tolist()))
+
+
+class FieldTally(WindowTally):
+    """Sums of products of the errors of one method, apart in space (K, R, 2) and from the lead before (K, 3)."""
+
+    method = "one"
+    rng: np.random.Generator
+
+    def __init__(self, distribution: ErrorDistribution):
+        self.distribution, self.rng = distribution, np.random.default_rng(0)
+        self.sums_KRX, self.along_KX = np.zeros((0, 0, 2)), np.zeros((0, 3))
+
+    def draw(self, window: WindowArrays, names: Sequence[str]) -> None:
+        for valid_HW in window.target_valid_KHW:
+            self.rng.random(int(valid_HW.sum()))
+
+    def measure(
+        self, window: WindowArrays, forecasts: Mapping[str, np.ndarray], rng: np.random.Generator | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert rng is not None, "a tally that draws has a generator"
+        z_KHW, known_KHW = normal_scores(forecasts[self.method][:, 0], window, self.distribution, rng)
+        along_KX = np.zeros((len(z_KHW), 3))
         for k in range(1, len(z_KHW)):
             both_HW = known_KHW[k] & known_KHW[k - 1]
             before_n, after_n = z_KHW[k - 1][both_HW], z_KHW[k][both_HW]
-            along_KX[k] += (before_n * after_n).sum(), (before_n**2).sum(), (after_n**2).sum()
-        if progress:
-            progress(done, max(done, total))
-    both_K, size_K = along_KX[:, 0], np.sqrt(along_KX[:, 1] * along_KX[:, 2])
-    along_K = np.divide(both_K, size_K, out=np.zeros_like(both_K), where=size_K > 0).clip(0, 0.999).round(4)
-    return ErrorFields(tuple(map(weights, sums_KRX)), tuple(along_K.tolist()))
+            along_KX[k] = (before_n * after_n).sum(), (before_n**2).sum(), (after_n**2).sum()
+        return np.stack([distances(z_HW, known_HW) for z_HW, known_HW in zip(z_KHW, known_KHW, strict=True)]), along_KX
+
+    def include(self, measured: tuple[np.ndarray, np.ndarray]) -> None:
+        sums_KRX, along_KX = measured
+        self.sums_KRX = self.sums_KRX + sums_KRX if len(self.sums_KRX) else sums_KRX
+        self.along_KX = self.along_KX + along_KX if len(self.along_KX) else along_KX
 
 
 def normal_scores(

@@ -7,24 +7,23 @@ a volume (D, H, W), tokens, or nothing at all. Names that end in HW stand for al
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import length_hint
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from skimage.metrics import structural_similarity
 
 from pipelines.calendar import from_days, iso_utc, seconds_of
+from pipelines.compute import HERE, Compute
 from pipelines.errors import RequestError, StateError
 from pipelines.learning.choice import Publish, choose
-from pipelines.learning.conformal import forecast_by_all
 from pipelines.learning.forecast_intervals import Calibrated
 from pipelines.learning.interval_scores import IntervalTally
 from pipelines.learning.intervals import Interval, paired_skill, skill_json
-from pipelines.learning.past_errors import Seen
 from pipelines.learning.result import COMBINATION, Evaluation, forecast_criteria, forecast_verdict
 from pipelines.learning.threshold_scores import Thresholds, ThresholdTally
+from pipelines.learning.window_work import Pass, WindowTally, tell_all
 from pipelines.predictors import Combination, Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.sampling import WindowArrays
@@ -54,14 +53,14 @@ class EvaluationSettings:
 def evaluate(
     forecasters: Mapping[str, Forecaster], windows: Iterable[WindowArrays], settings: EvaluationSettings,
     progress: Progress | None = None, *, validation: Mapping[str, float], intervals: Mapping[str, Calibrated] | None = None,
-    equal: Mapping[str, str] | None = None, seen: Seen | None = None,
+    equal: Mapping[str, str] | None = None, others: Sequence[WindowTally] = (), compute: Compute = HERE,
 ) -> Evaluation:  # fmt: skip
     """Every forecaster on every window (read once, in order), on valid target pixels only, and the one that is published.
 
     `validation`: mean absolute errors on the validation part, by which that is chosen (`pipelines.learning.choice`); `equal`:
     which methods forecast the same there as a simpler one, and which. `intervals` are those of the forecasters, the model's
     among them; they are scored on the same windows. `progress(done, total)` counts windows; total is known where `windows` has a
-    length. `seen` is told of every window and all forecasts.
+    length. `others` are told of every window and all forecasts.
 
     In the details, `metrics[name]` and `skill[baseline]` hold `overall` and
     `by_lead`; `combined_skill` is that of the combination over each of the others, where there is one; `by_date` feeds the plots;
@@ -74,27 +73,12 @@ def evaluate(
     """
     if settings.model not in forecasters:
         raise RequestError(f"{settings.model} must be evaluated but is not among the forecasters ({', '.join(forecasters)})")
-    tallies = {name: ErrorTally() for name in forecasters}
+    errors = MethodErrors(forecasters)
     scored = IntervalTally(intervals, settings.model) if intervals else None
     events = ThresholdTally(settings.thresholds) if settings.thresholds.values else None
-    range_of_tile: dict[Box, np.ndarray] = {}
-    count = 0
-    for count, window in enumerate(windows, start=1):
-        if window.tile not in range_of_tile:
-            range_of_tile[window.tile] = _data_range(window)
-        truth = window.target_KCHW.numpy(), window.target_valid_KHW.numpy(), window.target_days_K.numpy()
-        forecasts = forecast_by_all(forecasters, window)
-        for name, y_KCHW in forecasts.items():
-            _check_finite(y_KCHW, name, window)
-            tallies[name].add(y_KCHW, *truth, range_of_tile[window.tile])
-        if scored:
-            scored.add(window, forecasts)
-        if events:
-            events.add(window, forecasts)
-        if seen:
-            seen(window, forecasts)
-        if progress:
-            progress(count, max(count, length_hint(windows)))
+    told = [tally for tally in (errors, scored, events, *others) if tally is not None]
+    tell_all([Pass(forecasters, windows, told)], compute, progress)
+    tallies, count = errors.tallies, errors.windows
     if tallies[settings.model].is_empty:
         raise RequestError(
             f"none of the {count} test windows has a valid target pixel; mend `split` (test_from, block_px) or the quality mask"
@@ -246,6 +230,55 @@ class ErrorTable:
         return np.where(spread_C > 0, spread_C, 1.0)
 
 
+class FrameErrors(NamedTuple):
+    """The sums (C, S) of the frame of a lead, of `leads`."""
+
+    k: int
+    leads: int
+    seconds: float
+    sums_CS: np.ndarray
+
+
+class MethodErrors(WindowTally):
+    """The errors of every method; `windows` counts what they were told of. Raises StateError for what is not finite."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.tallies, self.windows = {name: ErrorTally() for name in names}, 0
+        self._range_of_tile: dict[Box, np.ndarray] = {}
+
+    def measure(
+        self, window: WindowArrays, forecasts: Mapping[str, np.ndarray], rng: object = None
+    ) -> dict[str, list[FrameErrors]]:
+        if window.tile not in self._range_of_tile:
+            self._range_of_tile[window.tile] = _data_range(window)
+        truth = window.target_KCHW.numpy(), window.target_valid_KHW.numpy(), window.target_days_K.numpy()
+        found = {}
+        for name, y_KCHW in forecasts.items():
+            _check_finite(y_KCHW, name, window)
+            found[name] = window_errors(y_KCHW, *truth, self._range_of_tile[window.tile])
+        return found
+
+    def include(self, measured: dict[str, list[FrameErrors]]) -> None:
+        self.windows += 1
+        for name, frames in measured.items():
+            self.tallies[name].include(frames)
+
+
+def window_errors(
+    y_KCHW: np.ndarray, target_KCHW: np.ndarray, valid_KHW: np.ndarray, days_K: np.ndarray, range_C: np.ndarray
+) -> list[FrameErrors]:
+    """Of each frame with a valid pixel. range_C: data range of each variable for SSIM. Raises ValueError where shapes differ."""
+    if y_KCHW.shape != target_KCHW.shape:
+        raise ValueError(f"the forecast has shape {y_KCHW.shape}, the target {target_KCHW.shape}")
+    K, C = y_KCHW.shape[:2]
+    found = []
+    for k, valid_HW in enumerate(valid_KHW):
+        if np.any(valid_HW):
+            of_frame = [frame_sums(y_KCHW[k, c], target_KCHW[k, c], valid_HW, float(range_C[c])) for c in range(C)]
+            found.append(FrameErrors(k, K, float(seconds_of(days_K[k])), np.stack(of_frame)))
+    return found
+
+
 class ErrorTally:
     """Collects the errors of one forecaster, window by window."""
 
@@ -255,16 +288,12 @@ class ErrorTally:
     def add(
         self, y_KCHW: np.ndarray, target_KCHW: np.ndarray, valid_KHW: np.ndarray, days_K: np.ndarray, range_C: np.ndarray
     ) -> None:
-        """One window. `range_C`: data range of each variable for SSIM. Raises ValueError where shapes differ."""
-        if y_KCHW.shape != target_KCHW.shape:
-            raise ValueError(f"the forecast has shape {y_KCHW.shape}, the target {target_KCHW.shape}")
-        K, C = y_KCHW.shape[:2]
-        for k, valid_HW in enumerate(valid_KHW):
-            if not np.any(valid_HW):
-                continue
-            of_date = self._of_date.setdefault(float(seconds_of(days_K[k])), np.zeros((K, C, len(SUMS))))
-            for c in range(C):
-                of_date[k, c] += frame_sums(y_KCHW[k, c], target_KCHW[k, c], valid_HW, float(range_C[c]))
+        """One window; see `window_errors`."""
+        self.include(window_errors(y_KCHW, target_KCHW, valid_KHW, days_K, range_C))
+
+    def include(self, frames: Iterable[FrameErrors]) -> None:
+        for k, leads, seconds, sums_CS in frames:
+            self._of_date.setdefault(seconds, np.zeros((leads, *sums_CS.shape)))[k] += sums_CS
 
     @property
     def is_empty(self) -> bool:

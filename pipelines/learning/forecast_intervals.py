@@ -28,9 +28,11 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.calendar import TROPICAL_YEAR_DAYS
+from pipelines.compute import HERE, Compute
 from pipelines.learning.conformal import Intervals, left_out_quantiles
 from pipelines.learning.error_distribution import ErrorDistribution, fit_distribution
-from pipelines.learning.past_errors import Errors, Seen, collect
+from pipelines.learning.past_errors import Errors, collect
+from pipelines.learning.window_work import WindowTally
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.plan import UNSEEN_AFTER_TARGET_DAYS
@@ -74,7 +76,7 @@ def calibrate(
     forecasters: Mapping[str, Forecaster], past: Sequence[str], training: Iterable[WindowArrays],
     validation: Iterable[WindowArrays], coverage: float = 0.9, progress: Progress | None = None, *,
     limits_C: tuple[tuple[float, float] | None, ...] = (), transforms_C: tuple[str, ...] = (), pixels_per_frame: int = 500,
-    seed: int = 0, seen: Seen | None = None, with_distribution: bool = False,
+    seed: int = 0, others: Sequence[WindowTally] = (), with_distribution: bool = False, compute: Compute = HERE,
 ) -> dict[str, Calibrated]:  # fmt: skip
     """The intervals of every forecaster by name.
 
@@ -82,13 +84,14 @@ def calibrate(
     few constants; the intervals of each other one have the shape of that among these which has the smallest error on validation.
     No forecaster may have learnt from `validation`: the intervals of one that is refitted for the test are those of its twin
     from before. limits_C: the variables' valid ranges. Of larger frames `pixels_per_frame` random valid pixels are used.
-    seen: is told of every window of `validation` and what the forecasters answer. with_distribution: of the first variable too,
-    for probabilities, from the same errors.
+    others: are told of every window of `validation` and what the forecasters answer. with_distribution: of the first variable
+    too, for probabilities, from the same errors.
 
     Raises RequestError where a lead has no valid pixel.
     """
     known = [name for name in past if name in forecasters]
-    recent, former = collect(forecasters, known, training, validation, progress, pixels_per_frame, seed, transforms_C, seen)
+    parts = training, validation, progress
+    recent, former = collect(forecasters, known, *parts, pixels_per_frame, seed, transforms_C, others, compute)
     whole = {name: errors.joined(former[name]) if name in former else errors for name, errors in recent.items()}
     mean_of = {name: errors.mean_C() for name, errors in recent.items()}
     columns_of = {name: _columns(whole[name], coverage) for name in (known or forecasters)}

@@ -16,8 +16,8 @@ Q quantiles, N dates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from pipelines.calendar import TROPICAL_YEAR_DAYS, from_days, iso_utc
 from pipelines.learning.conformal import Intervals
 from pipelines.learning.forecast_intervals import SEASON_WIDTH_DAYS, Calibrated
 from pipelines.learning.past_errors import sample_pixels, values_at
+from pipelines.learning.window_work import WindowTally
 from pipelines.samples.sampling import WindowArrays
 
 CLIMATOLOGICAL, CONSTANT = "climatological", "constant"
@@ -34,7 +35,16 @@ PIXELS_PER_FRAME = 500
 MOST_DATES = (0.1, 0.9)  # quantiles of the dates between which their coverage is shown
 
 
-class IntervalTally:
+class FrameScores(NamedTuple):
+    """The sums (C, S) of every kind of interval on the frame of a lead, of `leads`."""
+
+    k: int
+    leads: int
+    seconds: float
+    of_method: dict[str, np.ndarray]
+
+
+class IntervalTally(WindowTally):
     """Scores the intervals of several forecasters, window by window; sums per target date, lead and variable.
 
     Of larger frames `pixels_per_frame` random valid pixels are scored, which stand for all of them.
@@ -43,7 +53,7 @@ class IntervalTally:
     def __init__(self, calibrated: Mapping[str, Calibrated], model: str, *, pixels_per_frame: int = PIXELS_PER_FRAME):
         self.intervals = {name: one.intervals for name, one in calibrated.items()}
         self.model, self.pixels_per_frame = model, pixels_per_frame
-        self.constant, self._rng = calibrated[model].constant, np.random.default_rng(0)
+        self.constant, self.rng = calibrated[model].constant, np.random.default_rng(0)
         self._of_date: dict[str, dict[float, np.ndarray]] = {name: {} for name in (*self.intervals, CLIMATOLOGICAL, CONSTANT)}
 
     @property
@@ -51,23 +61,35 @@ class IntervalTally:
         known = self.intervals[self.model]
         return known.levels_L or (known.coverage,)
 
-    def add(self, window: WindowArrays, forecasts: Mapping[str, np.ndarray]) -> None:
-        """One window; `forecasts` are the y_KCHW of every forecaster whose intervals are known, others are passed over."""
-        days_K, target_KCHW, sums_of = window.target_days_K.numpy(), window.target_KCHW.numpy(), self._of_date
+    def draw(self, window: WindowArrays, names: Sequence[str]) -> None:
+        sample_pixels(window, self.pixels_per_frame, self.rng)
+
+    def measure(
+        self, window: WindowArrays, forecasts: Mapping[str, np.ndarray], rng: np.random.Generator | None
+    ) -> list[FrameScores]:
+        """Of every forecaster whose intervals are known; others are passed over."""
+        measured, days_K, target_KCHW = [], window.target_days_K.numpy(), window.target_KCHW.numpy()
         at = {name: intervals.at(days_K) for name, intervals in self.intervals.items()}
         probability_Q, nominal = probabilities(self.levels_L), self.intervals[self.model].coverage
-        for k, seconds, place_n, count in sample_pixels(window, self.pixels_per_frame, self._rng):
+        for k, seconds, place_n, count in sample_pixels(window, self.pixels_per_frame, rng):
             y_Cn = {name: values_at(forecasts[name][k], place_n) for name in at}
             found = {name: intervals.quantiles(k, y_Cn[name]) for name, intervals in at.items()}
             if self.constant is not None:
                 found[CONSTANT] = self.constant.quantiles(k, y_Cn[self.model])
             found[CLIMATOLOGICAL] = climatological_quantiles(window, place_n, k, probability_Q)
             truth_Cn = values_at(target_KCHW[k], place_n).astype(np.float64)
-            for name, quantile_QCn in found.items():
-                if np.isfinite(quantile_QCn).all():
-                    sums = quantile_sums(quantile_QCn, truth_Cn, self.levels_L, nominal)
-                    of_date = sums_of[name].setdefault(seconds, np.zeros((len(days_K), *sums.shape)))
-                    of_date[k] += sums * (count / len(place_n))
+            of_method = {
+                name: quantile_sums(quantile_QCn, truth_Cn, self.levels_L, nominal) * (count / len(place_n))
+                for name, quantile_QCn in found.items()
+                if np.isfinite(quantile_QCn).all()
+            }
+            measured.append(FrameScores(k, len(days_K), seconds, of_method))
+        return measured
+
+    def include(self, measured: list[FrameScores]) -> None:
+        for k, leads, seconds, of_method in measured:
+            for name, sums_CS in of_method.items():
+                self._of_date[name].setdefault(seconds, np.zeros((leads, *sums_CS.shape)))[k] += sums_CS
 
     def to_json(self, shipped: str) -> dict[str, Any]:
         """Figures in physical units: of the shipped intervals overall, by lead and date; of all overall, and reliability."""

@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import ndimage
 
+from pipelines.learning.window_work import WindowTally
 from pipelines.samples.sampling import WindowArrays
 
 WIDTHS_PX = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # standard deviations
 CARRIED = ("optical_flow", "translation", "persistence")  # the sharpest field that moves, of those that are forecast
 
 
-class Neighbourhood:
+class Neighbourhood(WindowTally):
     """Told of validation windows (`add`), then `exceedance` of others. limits_G: thresholds in the variable's own unit."""
 
     def __init__(self, limits_G: Sequence[float]):
@@ -27,22 +28,31 @@ class Neighbourhood:
         self._sums: np.ndarray | None = None  # (K, G, S) squared errors
         self._counts: np.ndarray | None = None  # (K, G, 2) events and pixels
 
-    def add(self, window: WindowArrays, forecasts: Mapping[str, np.ndarray]) -> None:
+    def measure(
+        self, window: WindowArrays, forecasts: Mapping[str, np.ndarray], rng: object = None
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """(squared errors (K, G, S), events and pixels (K, G, 2)); None where nothing is forecast that can be looked around."""
         field_KHW, valid_HW = carried(forecasts), known_at_issue(window)
         if field_KHW is None:
-            return
+            return None
         truth_KHW, seen_KHW = window.target_KCHW.numpy()[:, 0], window.target_valid_KHW.numpy()
         shape = len(truth_KHW), len(self.limits_G)
-        if self._sums is None or self._counts is None:
-            self._sums, self._counts = np.zeros((*shape, len(WIDTHS_PX))), np.zeros((*shape, 2))
+        sums_KGS, counts_KGN = np.zeros((*shape, len(WIDTHS_PX))), np.zeros((*shape, 2))
         for s, width in enumerate(WIDTHS_PX):
             near_HW = smooth(valid_HW, width)
             for k, g in np.ndindex(shape):
                 came_n = truth_KHW[k][seen_KHW[k]] >= self.limits_G[g]
                 share_n = shares(field_KHW[k] >= self.limits_G[g], valid_HW, near_HW, width)[seen_KHW[k]]
-                self._sums[k, g, s] += ((share_n - came_n) ** 2).sum()
+                sums_KGS[k, g, s] = ((share_n - came_n) ** 2).sum()
                 if s == 0:
-                    self._counts[k, g] += came_n.sum(), came_n.size
+                    counts_KGN[k, g] = came_n.sum(), came_n.size
+        return sums_KGS, counts_KGN
+
+    def include(self, measured: tuple[np.ndarray, np.ndarray] | None) -> None:
+        if measured is not None:
+            sums_KGS, counts_KGN = measured
+            self._sums = sums_KGS if self._sums is None else self._sums + sums_KGS
+            self._counts = counts_KGN if self._counts is None else self._counts + counts_KGN
 
     @property
     def width_K(self) -> tuple[float, ...]:

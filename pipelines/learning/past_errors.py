@@ -5,25 +5,22 @@ Axes as in `conformal`; n errors of single pixels.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import length_hint
 from typing import NamedTuple
 
 import numpy as np
 
 from pipelines.calendar import seconds_of
+from pipelines.compute import HERE, Compute
 from pipelines.errors import RequestError
-from pipelines.learning.conformal import forecast_by_all
-from pipelines.memory import TRIMMED_EVERY, give_back
+from pipelines.learning.window_work import Pass, WindowTally, tell_all
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.sampling import WindowArrays
 from pipelines.samples.variables import transformed
 
 ENOUGH_WINDOWS = 1000  # of the past
-Seen = Callable[[WindowArrays, Mapping[str, np.ndarray]], None]  # what is told of a window and the y_KCHW of every forecaster
 
 
 class Sampled(NamedTuple):
@@ -35,8 +32,17 @@ class Sampled(NamedTuple):
     valid: int
 
 
-def sample_pixels(window: WindowArrays, pixels_per_frame: int, rng: np.random.Generator) -> list[Sampled]:
+class SampledFrame(NamedTuple):
+    """A frame of which pixels were sampled, and how many valid ones it has."""
+
+    lead: int
+    seconds: float
+    valid: int
+
+
+def sample_pixels(window: WindowArrays, pixels_per_frame: int, rng: np.random.Generator | None) -> list[Sampled]:
     """At most `pixels_per_frame` random valid target pixels of each lead that has any."""
+    assert rng is not None, "a tally that samples has a generator"
     found = []
     for k, (day, valid_HW) in enumerate(zip(window.target_days_K.tolist(), window.target_valid_KHW.numpy(), strict=True)):
         (place_n,) = np.nonzero(valid_HW.reshape(-1))
@@ -62,11 +68,17 @@ class Errors:
     of_frame: dict[tuple[int, float], list[np.ndarray]] = field(default_factory=dict)  # (lead, seconds): [(2, C, n)]
     pixels: dict[tuple[int, float], int] = field(default_factory=dict)
 
-    def add(self, window: WindowArrays, y_KCHW: np.ndarray, sampled: list[Sampled]) -> None:
-        target_KCHW = window.target_KCHW.numpy()
-        for k, seconds, place_n, valid in sampled:
+    def measure(self, window: WindowArrays, y_KCHW: np.ndarray, sampled: list[Sampled]) -> list[np.ndarray]:
+        """(2, C, n) of each sampled frame: errors, and forecasts."""
+        target_KCHW, found = window.target_KCHW.numpy(), []
+        for k, _, place_n, _ in sampled:
             truth_Cn, y_Cn = (self._scaled(values_at(image_KCHW[k], place_n)) for image_KCHW in (target_KCHW, y_KCHW))
-            self.of_frame.setdefault((k, seconds), []).append(np.stack([truth_Cn - y_Cn, y_Cn]))
+            found.append(np.stack([truth_Cn - y_Cn, y_Cn]))
+        return found
+
+    def include(self, frames: list[np.ndarray], sampled: list[SampledFrame]) -> None:
+        for error_2Cn, (k, seconds, valid) in zip(frames, sampled, strict=True):
+            self.of_frame.setdefault((k, seconds), []).append(error_2Cn)
             self.pixels[k, seconds] = self.pixels.get((k, seconds), 0) + valid
 
     def _scaled(self, value_Cn: np.ndarray) -> np.ndarray:
@@ -99,40 +111,45 @@ class Errors:
         return mean_C
 
 
+class ErrorsTally(WindowTally):
+    """Collects the errors of several forecasters on the same pixels, some of each frame."""
+
+    def __init__(self, errors: Mapping[str, Errors], pixels_per_frame: int, rng: np.random.Generator):
+        self.errors, self.pixels_per_frame, self.rng = dict(errors), pixels_per_frame, rng
+
+    def draw(self, window: WindowArrays, names: Sequence[str]) -> None:
+        sample_pixels(window, self.pixels_per_frame, self.rng)
+
+    def measure(
+        self, window: WindowArrays, forecasts: Mapping[str, np.ndarray], rng: np.random.Generator | None
+    ) -> tuple[list[SampledFrame], dict[str, list[np.ndarray]]]:
+        sampled = sample_pixels(window, self.pixels_per_frame, rng)
+        frames = {name: errors.measure(window, forecasts[name], sampled) for name, errors in self.errors.items()}
+        return [SampledFrame(one.lead, one.seconds, one.valid) for one in sampled], frames
+
+    def include(self, measured: tuple[list[SampledFrame], dict[str, list[np.ndarray]]]) -> None:
+        sampled, frames = measured
+        for name, errors in self.errors.items():
+            errors.include(frames[name], sampled)
+
+
 def collect(
     forecasters: Mapping[str, Forecaster], past: Sequence[str], training: Iterable[WindowArrays],
     validation: Iterable[WindowArrays], progress: Progress | None, pixels_per_frame: int, seed: int,
-    transforms_C: tuple[str, ...] = (), seen: Seen | None = None,
+    transforms_C: tuple[str, ...] = (), others: Sequence[WindowTally] = (), compute: Compute = HERE,
 ) -> tuple[dict[str, Errors], dict[str, Errors]]:  # fmt: skip
-    """(errors of all on validation, errors of `past` on training), by name; of all on the same pixels. seen: of validation."""
-    rng, done = np.random.default_rng(seed), 0
-    total = length_hint(validation) + min(length_hint(training), ENOUGH_WINDOWS)
-    recent, former = {name: Errors(transforms_C) for name in forecasters}, {name: Errors(transforms_C) for name in past}
-    for windows, found in ((validation, recent), (spread_out(training, ENOUGH_WINDOWS) if past else (), former)):
-        for window in windows:
-            sampled = sample_pixels(window, pixels_per_frame, rng)
-            forecasts = forecast_by_all({name: forecasters[name] for name in found}, window)
-            for name, errors in found.items():
-                errors.add(window, forecasts[name], sampled)
-            if seen and found is recent:
-                seen(window, forecasts)
-            done += 1
-            if done % TRIMMED_EVERY == 0:
-                give_back()
-            if progress:
-                progress(done, max(done, total))
+    """(errors of all on validation, errors of `past` on training), by name; of all on the same pixels.
+
+    others: further tallies that are told of validation.
+    """
+    rng = np.random.default_rng(seed)  # of one pass after the other
+    recent, former = ({name: Errors(transforms_C) for name in names} for names in (forecasters, past))
+    passes = [Pass(forecasters, validation, [ErrorsTally(recent, pixels_per_frame, rng), *others])]
+    if past:
+        methods = {name: forecasters[name] for name in past}
+        passes.append(Pass(methods, training, [ErrorsTally(former, pixels_per_frame, rng)], ENOUGH_WINDOWS))
+    tell_all(passes, compute, progress)
     pixels = next(iter(recent.values())).pixels
     if not pixels or len({k for k, _ in pixels}) <= max(k for k, _ in pixels):
         raise RequestError("a lead has no valid pixel in the calibration windows; mend `split` or samples.min_valid_fraction")
     return recent, former
-
-
-def spread_out(windows: Iterable[WindowArrays], most: int) -> Iterator[WindowArrays]:
-    """About `most` of the windows, evenly over tiles and issue dates, in whatever order these alternate.
-
-    Which: i such that the fraction of i x golden ratio is small (Kronecker's sequence), which is in step with no period.
-    """
-    share = most / max(length_hint(windows), 1)
-    for number, window in enumerate(windows):
-        if number * (math.sqrt(5) - 1) / 2 % 1 < share:
-            yield window

@@ -15,8 +15,8 @@ of the field that moves. Axes: D dates, K leads, G thresholds, n pixels, Q quant
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from pipelines.learning.interval_scores import climatological_frequency, crps
 from pipelines.learning.neighbourhood import Neighbourhood
 from pipelines.learning.past_errors import sample_pixels, values_at
 from pipelines.learning.threshold_scores import DRAWS, LEAST_DATES, Thresholds
+from pipelines.learning.window_work import WindowTally
 from pipelines.samples.sampling import WindowArrays
 
 FREQUENCY, NEIGHBOURHOOD = "climatological frequency", "neighbourhood"
@@ -39,31 +40,50 @@ def as_certain(name: str) -> str:
     return f"{name}, yes or no"
 
 
-class ProbabilityTally:
+class FrameChances(NamedTuple):
+    """Of the frame of a lead, of `leads`: pixels and events (1 + G,); of every table its squared errors (G,) and bins
+    (G, BINS, 3); of every distribution its sums (S,) and ranks (BINS,)."""
+
+    k: int
+    leads: int
+    seconds: float
+    count_X: np.ndarray
+    said: dict[str, tuple[np.ndarray, np.ndarray]]
+    drawn: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+class ProbabilityTally(WindowTally):
     """Scores the distributions of several forecasters and their references, window by window."""
+
+    rng: np.random.Generator
 
     def __init__(
         self, distributions: Mapping[str, ErrorDistribution], thresholds: Thresholds, neighbourhood: Neighbourhood | None = None
     ):
         self.distributions, self.thresholds, self.neighbourhood = distributions, thresholds, neighbourhood
         self.limits_G = np.array(thresholds.values) / thresholds.scale
-        self._rng = np.random.default_rng(0)
+        self.rng = np.random.default_rng(0)
         self._brier: dict[str, dict[float, np.ndarray]] = {}  # name: date: (K, G) squared errors
         self._count: dict[float, np.ndarray] = {}  # date: (K, 1 + G) pixels, events
         self._bins: dict[str, np.ndarray] = {}  # name: (G, BINS, 3) pixels, sum of probabilities, events
         self._sums: dict[str, np.ndarray] = {}  # name: (K, SUMS)
         self._ranks: dict[str, np.ndarray] = {}  # name: (BINS,)
 
-    def add(self, window: WindowArrays, forecasts: Mapping[str, np.ndarray]) -> None:
-        """One window; `forecasts` are the y_KCHW of every forecaster."""
-        days_K, target_KCHW = window.target_days_K.numpy(), window.target_KCHW.numpy()
+    def draw(self, window: WindowArrays, names: Sequence[str]) -> None:
+        for _, _, place_n, _ in sample_pixels(window, PIXELS_PER_FRAME, self.rng):
+            for name in names:
+                if name in self.distributions:
+                    self.rng.random(len(place_n))
+
+    def measure(
+        self, window: WindowArrays, forecasts: Mapping[str, np.ndarray], rng: np.random.Generator | None
+    ) -> list[FrameChances]:
+        measured, days_K, target_KCHW = [], window.target_days_K.numpy(), window.target_KCHW.numpy()
         at = {name: one.at(days_K) for name, one in self.distributions.items() if name in forecasts}
         around_KGHW = self.neighbourhood.exceedance(window, forecasts) if self.neighbourhood else None
-        for k, seconds, place_n, valid in sample_pixels(window, PIXELS_PER_FRAME, self._rng):
-            truth_n, weight, leads = values_at(target_KCHW[k], place_n)[0].astype(np.float64), valid / len(place_n), len(days_K)
-            came_Gn = truth_n >= self.limits_G[:, None]
-            counts = self._count.setdefault(seconds, np.zeros((leads, 1 + len(self.limits_G))))
-            counts[k] += weight * np.array([len(place_n), *came_Gn.sum(axis=1)])
+        for k, seconds, place_n, valid in sample_pixels(window, PIXELS_PER_FRAME, rng):
+            truth_n, weight = values_at(target_KCHW[k], place_n)[0].astype(np.float64), valid / len(place_n)
+            came_Gn, drawn = truth_n >= self.limits_G[:, None], {}
             said = {FREQUENCY: climatological_frequency(window, place_n, k, self.limits_G)}
             if around_KGHW is not None:
                 said[NEIGHBOURHOOD] = values_at(around_KGHW[k], place_n)
@@ -71,36 +91,23 @@ class ProbabilityTally:
                 y_n = values_at(y_KCHW[k], place_n)[0].astype(np.float64)
                 said[as_certain(name)] = (y_n >= self.limits_G[:, None]).astype(np.float64)
                 if name in at:
+                    assert rng is not None, "a tally that draws has a generator"
                     said[name] = np.stack([at[name].exceedance(k, y_n, limit) for limit in self.limits_G])
-                    self._add_distribution(name, at[name], k, y_n, truth_n, weight, leads)
-            for name, p_Gn in said.items():
-                self._add_probabilities(name, p_Gn, came_Gn, k, seconds, weight, leads)
+                    drawn[name] = _of_distribution(at[name], k, y_n, truth_n, weight, rng)
+            of_table = {name: _of_probabilities(p_Gn, came_Gn, weight) for name, p_Gn in said.items()}
+            counts = weight * np.array([len(place_n), *came_Gn.sum(axis=1)])
+            measured.append(FrameChances(k, len(days_K), seconds, counts, of_table, drawn))
+        return measured
 
-    def _add_probabilities(
-        self, name: str, p_Gn: np.ndarray, came_Gn: np.ndarray, k: int, seconds: float, weight: float, leads: int
-    ) -> None:
-        of_date = self._brier.setdefault(name, {}).setdefault(seconds, np.zeros((leads, len(p_Gn))))
-        of_date[k] += weight * ((p_Gn - came_Gn) ** 2).sum(axis=1)
-        bins = self._bins.setdefault(name, np.zeros((len(p_Gn), BINS, 3)))
-        for g, (p_n, came_n) in enumerate(zip(p_Gn, came_Gn, strict=True)):
-            bin_n = np.minimum((p_n * BINS).astype(int), BINS - 1)
-            for number, part_n in enumerate((np.ones_like(p_n), p_n, came_n)):
-                bins[g, :, number] += weight * np.bincount(bin_n, part_n, BINS)
-
-    def _add_distribution(
-        self, name: str, known: ErrorDistribution, k: int, y_n: np.ndarray, truth_n: np.ndarray, weight: float, leads: int
-    ) -> None:
-        quantile_Qn = known.quantiles(k, y_n)
-        share_Q = np.diff(np.concatenate([[0.0], (PROBABILITIES[1:] + PROBABILITIES[:-1]) / 2, [1.0]]))
-        mean_n = share_Q @ quantile_Qn
-        variance_n = share_Q @ (quantile_Qn - mean_n) ** 2
-        crps_n = crps(quantile_Qn[:, None], truth_n[None], PROBABILITIES)[0]
-        parts = np.ones_like(y_n), crps_n, np.abs(y_n - truth_n), variance_n, (mean_n - truth_n) ** 2
-        self._sums.setdefault(name, np.zeros((leads, len(SUMS))))[k] += weight * np.array([part.sum() for part in parts])
-        low_n, high_n = known.below(k, y_n, truth_n)
-        place_n = low_n + self._rng.random(len(y_n)) * (high_n - low_n)
-        ranks = np.bincount(np.minimum((place_n * BINS).astype(int), BINS - 1), minlength=BINS)
-        self._ranks[name] = self._ranks.get(name, np.zeros(BINS)) + weight * ranks
+    def include(self, measured: list[FrameChances]) -> None:
+        for k, leads, seconds, count_X, said, drawn in measured:
+            self._count.setdefault(seconds, np.zeros((leads, len(count_X))))[k] += count_X
+            for name, (sums_S, ranks) in drawn.items():
+                self._sums.setdefault(name, np.zeros((leads, len(SUMS))))[k] += sums_S
+                self._ranks[name] = self._ranks.get(name, np.zeros(BINS)) + ranks
+            for name, (squared_G, bins) in said.items():
+                self._brier.setdefault(name, {}).setdefault(seconds, np.zeros((leads, len(squared_G))))[k] += squared_G
+                self._bins[name] = self._bins.get(name, np.zeros(bins.shape)) + bins
 
     def to_json(self, shipped: str, confidence: float) -> dict[str, Any]:
         """`methods[name]`: by threshold {threshold, overall, by_lead} of Brier score and skill over the climatological frequency.
@@ -132,6 +139,30 @@ class ProbabilityTally:
             "distributions": {name: _figures(sums_KS) for name, sums_KS in self._sums.items()},
             "ranks": {name: (ranks / ranks.sum()).tolist() for name, ranks in self._ranks.items()},
         }
+
+
+def _of_probabilities(p_Gn: np.ndarray, came_Gn: np.ndarray, weight: float) -> tuple[np.ndarray, np.ndarray]:
+    bins = np.zeros((len(p_Gn), BINS, 3))
+    for g, (p_n, came_n) in enumerate(zip(p_Gn, came_Gn, strict=True)):
+        bin_n = np.minimum((p_n * BINS).astype(int), BINS - 1)
+        for number, part_n in enumerate((np.ones_like(p_n), p_n, came_n)):
+            bins[g, :, number] = weight * np.bincount(bin_n, part_n, BINS)
+    return weight * ((p_Gn - came_Gn) ** 2).sum(axis=1), bins
+
+
+def _of_distribution(
+    known: ErrorDistribution, k: int, y_n: np.ndarray, truth_n: np.ndarray, weight: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    quantile_Qn = known.quantiles(k, y_n)
+    share_Q = np.diff(np.concatenate([[0.0], (PROBABILITIES[1:] + PROBABILITIES[:-1]) / 2, [1.0]]))
+    mean_n = share_Q @ quantile_Qn
+    variance_n = share_Q @ (quantile_Qn - mean_n) ** 2
+    crps_n = crps(quantile_Qn[:, None], truth_n[None], PROBABILITIES)[0]
+    parts = np.ones_like(y_n), crps_n, np.abs(y_n - truth_n), variance_n, (mean_n - truth_n) ** 2
+    low_n, high_n = known.below(k, y_n, truth_n)
+    place_n = low_n + rng.random(len(y_n)) * (high_n - low_n)
+    ranks = np.bincount(np.minimum((place_n * BINS).astype(int), BINS - 1), minlength=BINS)
+    return weight * np.array([part.sum() for part in parts]), weight * ranks
 
 
 def _brier(

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
 from pipelines.calendar import seconds_of
+from pipelines.learning.window_work import WindowTally
 from pipelines.samples.sampling import WindowArrays
 
 SUMS = ("hits", "misses", "false_alarms", "apart", "together")
@@ -38,27 +39,44 @@ class Thresholds:
     near_px: int = 5
 
 
-class ThresholdTally:
+class FrameEvents(NamedTuple):
+    """The sums (G, S) of every method on the frame of a lead, of `leads`."""
+
+    k: int
+    leads: int
+    seconds: float
+    of_method: dict[str, np.ndarray]
+
+
+class ThresholdTally(WindowTally):
     """Collects the counts of several methods, window by window, as sums per target date."""
 
     def __init__(self, thresholds: Thresholds):
         self.thresholds = thresholds
         self._of_date: dict[str, dict[float, np.ndarray]] = {}
 
-    def add(self, window: WindowArrays, forecasts: Mapping[str, np.ndarray]) -> None:
-        """One window; `forecasts` are the y_KCHW of every method."""
-        truth_KHW, valid_KHW = window.target_KCHW.numpy()[:, 0], window.target_valid_KHW.numpy()
-        limits_G = np.array(self.thresholds.values) / self.thresholds.scale
+    def measure(self, window: WindowArrays, forecasts: Mapping[str, np.ndarray], rng: object = None) -> list[FrameEvents]:
+        found, truth_KHW, valid_KHW = [], window.target_KCHW.numpy()[:, 0], window.target_valid_KHW.numpy()
+        limits_G = (np.array(self.thresholds.values) / self.thresholds.scale).tolist()
         for k, day in enumerate(window.target_days_K.tolist()):
             if not valid_KHW[k].any():
                 continue
             shown = tuple(slice(axis.min(), axis.max() + 1) for axis in np.nonzero(valid_KHW[k]))
             valid_HW, truth_HW = valid_KHW[k][shown], truth_KHW[k][shown]
-            for name, y_KCHW in forecasts.items():
+            of_method = {
+                name: np.stack(
+                    [event_sums(y_KCHW[k, 0][shown], truth_HW, valid_HW, limit, self.thresholds.near_px) for limit in limits_G]
+                )
+                for name, y_KCHW in forecasts.items()
+            }
+            found.append(FrameEvents(k, len(truth_KHW), float(seconds_of(day)), of_method))
+        return found
+
+    def include(self, measured: list[FrameEvents]) -> None:
+        for k, leads, seconds, of_method in measured:
+            for name, sums_GS in of_method.items():
                 of_date = self._of_date.setdefault(name, {})
-                sums = of_date.setdefault(float(seconds_of(day)), np.zeros((len(truth_KHW), len(limits_G), len(SUMS))))
-                for g, limit in enumerate(limits_G):
-                    sums[k, g] += event_sums(y_KCHW[k, 0][shown], truth_HW, valid_HW, float(limit), self.thresholds.near_px)
+                of_date.setdefault(seconds, np.zeros((leads, *sums_GS.shape)))[k] += sums_GS
 
     def to_json(self, confidence: float) -> dict[str, Any]:
         """`methods[name]`: a list by threshold of {threshold, overall, by_lead}; None where an event never came."""

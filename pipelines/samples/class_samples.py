@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import xarray as xr
 
 from pipelines.cube.store import bands_of, space_dims
 from pipelines.errors import RequestError
-from pipelines.files import making, map_file, replace_folder
+from pipelines.files import making, map_file, path_of, replace_folder
 from pipelines.progress import Progress
 from pipelines.samples.block_folds import assign_folds, blocks_of
 from pipelines.samples.decoded_sites import ABOUT, LabelledSite, about_site, write_images
@@ -45,6 +45,11 @@ class SpanImages:
     years_T: np.ndarray
     site: str = ""
 
+    def __reduce__(self) -> tuple[Callable[..., SpanImages], tuple[object, ...]]:
+        """Memory maps of whole files travel by their names."""
+        arrays = (path_of(array) or array for array in (self.x_TCHW, self.valid_THW))
+        return _reopened, (self.span, *arrays, self.years_T, self.site)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """(rows, columns), of volumes (slices, rows, columns)."""
@@ -54,6 +59,14 @@ class SpanImages:
         """The window of `box`, in memory."""
         x_TCHW, valid_THW = self.x_TCHW[:, :, *box.slices], self.valid_THW[:, *box.slices]
         return replace(self, x_TCHW=np.array(x_TCHW), valid_THW=np.array(valid_THW))
+
+
+def _reopened(span: Span, x: np.ndarray | Path, valid: np.ndarray | Path, years_T: np.ndarray, site: str) -> SpanImages:
+    """Raises RequestError where the files are not seen."""
+    if unseen := [path for path in (x, valid) if isinstance(path, Path) and not path.is_file()]:
+        raise RequestError(f"this worker does not see {unseen[0]}: keep the run's folder where all workers find it")
+    x_TCHW, valid_THW = (map_file(one) if isinstance(one, Path) else one for one in (x, valid))
+    return SpanImages(span, x_TCHW, valid_THW, years_T, site)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ Axes are in the names: an array whose name ends in `HW` is an image and is augme
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from pipelines.errors import ArtefactDamaged
 from pipelines.files import map_file
 from pipelines.samples.covariates import Covariates
 from pipelines.samples.plan import PARTS, Window, WindowPlan, check_part, from_json
+from pipelines.samples.variables import Variable
 from pipelines.tiles import Box
 
 FORMAT = 1
@@ -91,7 +93,8 @@ class Group:
     paths: dict[str, Path]
 
     def __getstate__(self) -> dict[str, object]:  # pickled as paths: worker processes map the files themselves
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        paths = {name: path.absolute() for name, path in self.paths.items()}
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"paths": paths}
 
     @cached_property
     def values(self) -> np.ndarray:
@@ -205,6 +208,14 @@ def turned_vectors(vectors: np.ndarray, symmetry: int, is_square: bool) -> np.nd
     return signed[..., ::-1, :, :] if symmetry & 4 and is_square else signed
 
 
+class StoredCube(NamedTuple):
+    """Where the blocks of a cache were decoded from: a worker that does not see the cache's files reads it there."""
+
+    uri: str
+    snapshot: str
+    variables: tuple[Variable, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class SampleCache:
     """A finished cache on disk: the plan's windows without those with too few valid targets."""
@@ -213,6 +224,7 @@ class SampleCache:
     plan: WindowPlan
     groups: list[Group]
     covariates: Covariates | None = None
+    cube: StoredCube | None = None
 
     def __len__(self) -> int:
         return sum(self.counts().values())
@@ -228,7 +240,7 @@ class SampleCache:
 
     def windows(self, part: str) -> "PartWindows":
         """The windows of a part, in the plan's order."""
-        return PartWindows(self.plan, self.groups_of(part), self.covariates)
+        return PartWindows(self.plan, self.groups_of(part), self.covariates, self.cube)
 
     def part(self, part: str, *, augment: bool = False, seed: int = 0) -> PartSamples:
         """The windows of a part as samples for training; see `PartSamples`."""
@@ -249,13 +261,24 @@ class PartWindows:
     plan: WindowPlan
     groups: list[Group]
     covariates: Covariates | None = None
+    cube: StoredCube | None = None
 
     def __len__(self) -> int:
         return sum(len(group.numbers) for group in self.groups)
 
+    @property
+    def numbers(self) -> list[int]:
+        """Of the windows in the plan, in its order."""
+        return sorted(number for group in self.groups for number in group.numbers)
+
     def __iter__(self) -> Iterator[WindowArrays]:
+        return self.at(range(len(self)))
+
+    def at(self, positions: Iterable[int]) -> Iterator[WindowArrays]:
+        """Those at these positions, from 0, of all."""
         found = [(number, slot, group) for group in self.groups for number, slot in zip(group.numbers, group.slots, strict=True)]
-        for number, slot, group in sorted(found, key=itemgetter(0)):
+        found.sort(key=itemgetter(0))
+        for number, slot, group in (found[position] for position in positions):
             arrays = group.values[slot], group.valid[slot]
             yield window_arrays(self.plan, self.plan.windows[number], *arrays, self.covariates)
 

@@ -10,7 +10,7 @@ from tiny_forecaster import Constant, truth_window
 
 from pipelines.errors import RequestError
 from pipelines.learning.forecast_intervals import calibrate
-from pipelines.learning.past_errors import spread_out
+from pipelines.learning.window_work import spread_out
 
 YEAR = 365.2422
 MINUTE = 1 / 1440
