@@ -229,11 +229,11 @@ class CubeWindows:
         if (span, box) not in self._parts:
             while len(self._parts) >= KEPT_PARTS:
                 self._parts.pop(next(iter(self._parts)))
-            self._parts[span, box] = self._read(span, box)
+            self._parts[span, box] = self.read_part(span, box)
         return self._parts[span, box]
 
-    def _read(self, span: Span, box: Box) -> Part:
-        """The box and, around it, what windows reach."""
+    def read_part(self, span: Span, box: Box) -> Part:
+        """`part`, of which nothing is kept."""
         times_D, reach = self.dataset["time"].values, self.settings.window_px // 2
         at_D, inside = np.flatnonzero(span.holds(times_D)), box.grown(reach, self.grid.shape_yx)
         step_D, seconds_T = frame_times(times_D[at_D], span, self.settings.steps)
