@@ -57,7 +57,10 @@ def ingest_run_samples(context: Invocation) -> Record:
 
     run, folder = context.run, context.folder
     source, cleaned = samples_to_read(run, context.steps)
-    settings = SampleIngest(config_samples.build_frames(run.frames), run.cube.memory_mb, refused_json=folder.refused)
+    settings = SampleIngest(
+        config_samples.build_frames(run.frames), run.cube.memory_mb, refused_json=folder.refused,
+        compute=run.compute.build(), staging=folder.staging / "windows",
+    )  # fmt: skip
     report = context.steps.do(
         "ingest", "write samples into the store", partial(ingest_samples, source, folder.cube_uri, settings)
     )
