@@ -31,7 +31,7 @@ def map_windows(
     """Rasters, STAC and picture of the source's span, else the latest one of the labels; from the version that was cut."""
     from dataclasses import replace
 
-    from pipelines.inference.window_maps import folds_of_blocks, predict_windows
+    from pipelines.inference.window_maps import WindowMapWork, folds_of_blocks, predict_windows
     from pipelines.products.cog import Lineage, iso
     from pipelines.products.window_map_products import MapSettings, write_window_map
 
@@ -41,10 +41,8 @@ def map_windows(
     span = build_span(run.source) or windows.spans[-1]
     own = task.labelled(context, "predict", model.outputs) if used_by(run) is None else None
     kept = kept_of(context, "map", MAPPED_BY, cut_from=cut_from, windows=repr(windows.settings), bands=windows.names)
-    work = partial(predict_windows, windows, span, model, folds_of_blocks(own) if own else {}, run.split.networks, kept)
-    if not run.compute.build().is_local:
-        context.steps.log("predict: prediction.map is computed in this process, whatever compute says")
-    found = do("map every pixel", work)
+    work = WindowMapWork(windows, span, model, folds_of_blocks(own) if own else {}, run.split.networks)
+    found = do("map every pixel", lambda show: predict_windows(work, kept, run.compute.build(), show))
     found = replace(found, answer_KHW=task.within(context, found.answer_KHW))
     inside_T = span.holds(windows.dataset["time"].values)
     dates = windows.dataset["time"].values[inside_T]

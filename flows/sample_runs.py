@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from flows.planning import Extent, PlannedStep
     from models.sequence_model import SequenceModel
-    from pipelines.inference.sample_labels import Kept
+    from pipelines.inference.sample_batches import Kept
     from pipelines.samples.sample_store import SampleLayout, SampleTable
     from pipelines.samples.sample_windows import SampleArrays
 
@@ -58,7 +58,10 @@ def ingest_run_samples(context: Invocation) -> Record:
 
     run, folder = context.run, context.folder
     source, cleaned = samples_to_read(run, context.steps)
-    settings = SampleIngest(config_samples.build_frames(run.frames), run.cube.memory_mb, refused_json=folder.refused)
+    settings = SampleIngest(
+        config_samples.build_frames(run.frames), run.cube.memory_mb, refused_json=folder.refused,
+        compute=run.compute.build(), staging=folder.staging / "windows",
+    )  # fmt: skip
     report = context.steps.do(
         "ingest", "write samples into the store", partial(ingest_samples, source, folder.cube_uri, settings)
     )
@@ -93,10 +96,19 @@ def load_samples(context: Invocation, stage: str) -> StoredSamples:
 
 def kept_of(context: Invocation, folder: str, made_by: tuple[str, ...], **asked: object) -> Kept:
     """Where answers are kept, named by the model, the samples of the last ingest, the code `made_by` and what is `asked`."""
-    from pipelines.inference.sample_labels import Kept
+    from pipelines.inference.sample_batches import Kept
 
     model, snapshot = (require(context.folder, stage)[name] for stage, name in (("train", "model_hash"), ("ingest", "snapshot")))
     return Kept(context.folder.staging / folder, code.key({"model": model, "snapshot": snapshot, **asked}, made_by))
+
+
+def weights_of(model: SequenceModel) -> str:
+    """SHA-256 of the tensors, hex: names networks that are not saved as a model, such as those of references."""
+    from hashlib import sha256
+
+    from safetensors.torch import save
+
+    return sha256(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})).hexdigest()
 
 
 def save_model(task: TrainedTask, context: Invocation, model: SequenceModel, snapshot: str, groups: dict[str, Any]) -> str:

@@ -314,9 +314,9 @@ def open_scores(context: Invocation, stage: str) -> SiteScores:
     from pipelines.change.sites import open_sites
 
     run, steps = context.run, context.steps
-    work = partial(open_sites, site_files(context), configs.build_site_settings(run), steps.log)
-    prepared, tile_px = steps.do(stage, "prepare the sites", work), run.prediction.tile_px
-    return SiteScores(prepared, context.folder.scores, tile_px, run.compute.build())
+    work, compute = partial(open_sites, site_files(context), configs.build_site_settings(run), steps.log), run.compute.build()
+    prepared = steps.do(stage, "prepare the sites", lambda show: work(show, compute))
+    return SiteScores(prepared, context.folder.scores, run.prediction.tile_px, compute)
 
 
 @dataclass(frozen=True)

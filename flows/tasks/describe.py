@@ -12,7 +12,7 @@ from configs.tasks import describe as config
 from configs.trained import used_by
 from flows import code
 from flows.folder import require
-from flows.sample_runs import StoredSamples, kept_of, load_samples
+from flows.sample_runs import StoredSamples, kept_of, load_samples, weights_of
 from flows.task import Building, Invocation, Record
 from flows.tasks.samples import ANSWERED_BY, SampleTask, lineage_of, load_model
 from pipelines.learning.result import Evaluation, NoTruth
@@ -40,7 +40,6 @@ class Describe(SampleTask):
     """Sentences about samples. See `flows.task.Task`."""
 
     name = "describe"
-    computed: tuple[str, ...] = ("ingest", "predict")
     table = "captions.csv"
     kept = ("uncertain",)
     code: Mapping[str, tuple[str, ...]] = {
@@ -97,11 +96,12 @@ class Describe(SampleTask):
         """Sentences about the tested samples; by all networks where the model was trained elsewhere."""
         from pipelines.inference.sample_captions import find_captions, held_out_captions
 
-        write = writing(context.run.prediction.beams)
+        beams, compute = context.run.prediction.beams, context.run.compute.build()
+        write, kept = writing(beams), kept_of(context, "captions", WRITTEN_BY, beams=beams)  # as `write_all`, which shares them
         if used_by(context.run) is None:
-            return held_out_captions(samples, model, write, progress=show)
+            return held_out_captions(samples, model, write, kept, compute, show)
         tested_N, every = samples.known_P[samples.tested_P], range(len(model.members))
-        return find_captions(model, every, write, samples.arrays, tested_N, None, show)
+        return find_captions(model, every, write, samples.arrays, tested_N, kept, show, compute)
 
     def reference(self, context: Invocation, samples: CaptionedSamples, name: str, show: Any) -> Sentences:
         """The sentences of a reference about the tested samples."""
@@ -214,12 +214,15 @@ def slot_networks(context: Invocation, show: Any, phrases: CaptionClasses, slot:
     run, known = context.run, code.key({"outputs": classes.outputs, "class_P": classes.class_P.tolist()}, ())
     key = f"{require(context.folder, 'train')['key']} {slot} {known}"
     model, layout, seed = config.classifier_of(run), classes.table.layout, run.training.seed * 100
-    folder = context.folder.networks / f"reference-{sorted(config.slots_of(run)).index(slot)}"
+    number = sorted(config.slots_of(run)).index(slot)
+    folder = context.folder.networks / f"reference-{number}"
     learners, _ = train_folds(
         classes, lambda number: build_learner(model, layout, classes.outputs, seed + number), config.classifier_recipe(run),
         folder, lambda _, work: work(show), key,
     )  # fmt: skip
-    answer_PK, _ = held_out(classes, join_members(learners))
+    joined = join_members(learners)
+    kept = kept_of(context, f"captions-reference-{number}", ANSWERED_BY, weights=weights_of(joined))
+    answer_PK, _ = held_out(classes, joined, show, kept=kept, compute=run.compute.build())
     said: np.ndarray = answer_PK.argmax(axis=1)
     return said
 

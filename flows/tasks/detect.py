@@ -12,7 +12,7 @@ from configs.sequences import MODEL, build_split
 from configs.tasks import detect as config
 from configs.trained import used_by
 from flows.folder import require
-from flows.sample_runs import StoredSamples, kept_of, load_samples
+from flows.sample_runs import StoredSamples, kept_of, load_samples, weights_of
 from flows.task import Building, Invocation, Record
 from flows.tasks.samples import ANSWERED_BY, SampleTask, build_one, lineage_of, load_model
 from pipelines.learning.result import Evaluation, NoTruth
@@ -39,7 +39,6 @@ class Detect(SampleTask):
     """Boxes in frames of samples. See `flows.task.Task`."""
 
     name = "detect"
-    computed: tuple[str, ...] = ("ingest", "predict")
     table = "boxes.csv"
     kept = ("boxes", "counts")
     code: Mapping[str, tuple[str, ...]] = {
@@ -75,12 +74,13 @@ class Detect(SampleTask):
         trained, model = require(context.folder, "train"), load_model(context, "evaluate")
         samples = self.labelled(context, "evaluate", model.outputs)
         decode = decoder(samples.table.layout.size, MOST_BOXES, LEAST_SCORE)
+        kept, compute = kept_of(context, "boxes-tested", FOUND_BY, most=MOST_BOXES, least=LEAST_SCORE), run.compute.build()
         if used_by(run) is None:
-            find = partial(held_out_boxes, samples, model, decode)
+            find = partial(held_out_boxes, samples, model, decode, kept, compute=compute)
         else:
-            tested_N = samples.known_P[samples.tested_P]
-            find = partial(find_boxes, model, range(len(model.members)), decode, samples.arrays, tested_N, None)
-        found = {MODEL: do("score the folds", find)}
+            tested_N, every = samples.known_P[samples.tested_P], range(len(model.members))
+            find = partial(find_boxes, model, every, decode, samples.arrays, tested_N, kept, compute=compute)
+        found = {MODEL: do("score the folds", lambda show: find(progress=show))}
         for name in run.evaluation.references:
             found[name] = do(f"score {name}", partial(self.reference, context, samples, decode, name))
         evaluation = do("compare", lambda _: conclude_boxes(samples, found, config.build_asked(run)))
@@ -95,7 +95,8 @@ class Detect(SampleTask):
             from pipelines.inference.box_references import found_parts
 
             forest = partial(RandomForest, len(samples.outputs), seed)
-            return found_parts(samples, bright_components, thumbnails, forest, run.evaluation.most_labels, seed, show)
+            most, compute = run.evaluation.most_labels, run.compute.build()
+            return found_parts(samples, bright_components, thumbnails, forest, most, seed, show, compute)
         from models.sequence_model import join_members
         from pipelines.inference.sample_boxes import held_out_boxes
         from pipelines.learning.sample_training import train_folds
@@ -104,7 +105,9 @@ class Detect(SampleTask):
         build = partial(build_one, run.model.model_copy(update={"kind": "centre_frame"}), samples, seed)
         folder, do = context.folder.networks / "reference", lambda _, work: work(show)
         learners, _ = train_folds(samples, build, self.recipe(context, samples), folder, do, key)
-        return held_out_boxes(samples, join_members(learners), decode)
+        model = join_members(learners)
+        kept = kept_of(context, "boxes-reference", FOUND_BY, most=MOST_BOXES, least=LEAST_SCORE, weights=weights_of(model))
+        return held_out_boxes(samples, model, decode, kept, show, run.compute.build())
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """The boxes of all samples: of those with known boxes by networks that have not seen their group."""
@@ -145,7 +148,8 @@ class Detect(SampleTask):
         found = do("find boxes", lambda show: find_boxes(model, every, decode, stored.arrays, others, kept, show, compute))
         if samples is None:
             return one_label(found, chosen.least_score), None, is_held_out_N
-        own = do("find boxes in held-out samples", partial(held_out_boxes, samples, model, decode))
+        held = partial(held_out_boxes, samples, model, decode, kept, compute=compute)
+        own = do("find boxes in held-out samples", lambda show: held(progress=show))
         joined = Boxes.of_table(np.concatenate([found.table(), own.table()]))
         return one_label(joined, chosen.least_score), samples.boxes, is_held_out_N
 

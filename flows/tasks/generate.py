@@ -36,7 +36,7 @@ class Generate(TrainedTask):
 
     name = "generate"
     describes: Mapping[str, tuple[str, ...]] = {"model": (), "frames": (), "binarise": ()}
-    computed: tuple[str, ...] = ("ingest",)
+    computed: tuple[str, ...] = ("ingest", "evaluate")
     code: Mapping[str, tuple[str, ...]] = {
         stage: tuple(f"flows.tasks.generate:Generate.{name}" for name in names)
         for stage, names in {"train": ("fit", "measure"), "evaluate": ("evaluate",), "predict": ("predict",)}.items()
@@ -152,7 +152,8 @@ class Generate(TrainedTask):
         require_size(model, x_NHW)
         config.check_size(run, x_NHW.shape[1:])
         tested_PHW = x_NHW[parts.test_P]
-        nats = {MODEL: do("score the test images", lambda show: score_images(model, tested_PHW, show))}
+        compute = run.compute.build()
+        nats = {MODEL: do("score the test images", lambda show: score_images(model, tested_PHW, show, compute))}
         for name in run.evaluation.references:
             nats[name] = do(f"score {name}", partial(self.reference, context, x_NHW, parts, name))
         group_P, asked, seen = parts.group_N[parts.test_P], config.build_asked(run), self.seen(context, x_NHW, parts)

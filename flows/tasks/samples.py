@@ -13,7 +13,7 @@ from configs.privacy import without_originals
 from configs.trained import used_by
 from flows.folder import RunFolder, code_version, load_checkpoint, require
 from flows.sample_maps import map_windows
-from flows.sample_runs import StoredSamples, ingest_run_samples, kept_of, load_samples, plan_samples, save_model
+from flows.sample_runs import StoredSamples, ingest_run_samples, kept_of, load_samples, plan_samples, save_model, weights_of
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from pipelines.learning.result import Evaluation
 from pipelines.wording import counted
@@ -211,18 +211,21 @@ def held_out_or_all(
     context: Invocation, samples: LabelledSamples, model: SequenceModel, is_own: bool, show: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Answers for the tested samples; by all networks where the model was trained elsewhere."""
-    from pipelines.inference.sample_labels import held_out, score_samples
+    from pipelines.inference.sample_labels import answer_members, held_out, score_samples
 
+    kept, compute = kept_of(context, "labels", ANSWERED_BY), context.run.compute.build()  # as of `answers_of`, which shares them
     if is_own:
-        kept = kept_of(context, "labels", ANSWERED_BY)  # as of `answers_of`, which shares them
-        return held_out(samples, model, show, kept=kept, compute=context.run.compute.build())
+        return held_out(samples, model, show, kept=kept, compute=compute)
     import numpy as np
 
     from pipelines.samples.stepped_samples import SteppedSamples
 
-    index_P, is_stepped = samples.known_P[samples.tested_P], isinstance(samples, SteppedSamples)
-    score = partial(score_samples, model, arrays=samples.arrays, index_P=index_P, each_step=is_stepped)
-    single = [model.calibrated(m, score(member=m)) for m in range(len(model.members))]
+    index_P, is_stepped, members = samples.known_P[samples.tested_P], isinstance(samples, SteppedSamples), len(model.members)
+    answer_members(
+        model, samples.arrays, dict.fromkeys(range(members), index_P), kept, compute, show, each_step=is_stepped
+    )  # fmt: skip
+    score = partial(score_samples, model, arrays=samples.arrays, index_P=index_P, kept=kept, each_step=is_stepped)
+    single = [model.calibrated(m, score(member=m)) for m in range(members)]
     return np.mean(single, axis=0), np.stack(single)
 
 
@@ -268,5 +271,6 @@ def single_frames(task: SampleTask, context: Invocation, samples: LabelledSample
     model = join_members(learners)
     if not samples.is_number:
         calibrate(samples, model)
-    answer_PK, _ = held_out(samples, model)
+    kept = kept_of(context, "labels-reference", ANSWERED_BY, weights=weights_of(model))
+    answer_PK, _ = held_out(samples, model, show, kept=kept, compute=run.compute.build())
     return answer_PK

@@ -8,9 +8,10 @@ import numpy as np
 
 from pipelines.change.evaluation import Truth
 from pipelines.change.windows import check_classes
+from pipelines.compute import HERE, Compute
 from pipelines.errors import RequestError
 from pipelines.progress import Progress
-from pipelines.samples.decoded_sites import LabelledSite, SiteFiles, decode_site, key_of
+from pipelines.samples.decoded_sites import LabelledSite, SiteFiles, decode_sites, key_of
 from pipelines.samples.pairs import PairSettings
 from pipelines.samples.site_groups import STRIP_GAP_PX, Grouping, group_sites
 
@@ -51,17 +52,15 @@ class Sites:
 
 
 def open_sites(
-    files: Mapping[str, SiteFiles], settings: SiteSettings, notify: Callable[[str], None], progress: Progress
-) -> Sites:
+    files: Mapping[str, SiteFiles], settings: SiteSettings, notify: Callable[[str], None], progress: Progress,
+    compute: Compute = HERE,
+) -> Sites:  # fmt: skip
     """The sites, decoded where they are not, and grouped. `notify` shows what had to be noted.
 
     Raises RequestError (dates that cannot be compared, too few sites, a group of one class), StateError (a label that does not
     fit), StorageFull.
     """
-    sites = {}
-    for done, (name, one) in enumerate(files.items()):
-        progress(done, len(files))
-        sites[name] = decode_site(name, one, settings.pair, notify)
+    sites = decode_sites(files, settings.pair, notify, progress, compute)
     longer = {name: len(site.days_T) for name, site in sites.items() if len(site.days_T) > 2}
     if longer and settings.pair_networks:
         name, dates = next(iter(longer.items()))

@@ -5,11 +5,14 @@ Shapes: B images, H rows, W columns.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from pipelines.compute import HERE, Compute, carry_out
 from pipelines.progress import Progress, ignore_progress
 
 BATCH = 256  # images at once
@@ -25,13 +28,40 @@ class PixelModel(Protocol):
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]: ...
 
 
-def score_images(model: PixelModel, x_NHW: np.ndarray, progress: Progress = ignore_progress) -> np.ndarray:
+@dataclass(frozen=True)
+class ScoreWork:
+    """The probability of images as work for `compute`, `BATCH` of them a piece; model and images travel once to each worker."""
+
+    model: PixelModel
+    x_NHW: np.ndarray
+    on_gpu: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"images {len(self.x_NHW)}"
+
+    def open(self) -> Callable[[int], tuple[int, np.ndarray]]:
+        return self.score
+
+    def score(self, start: int) -> tuple[int, np.ndarray]:
+        batch_BHW = self.x_NHW[start : start + BATCH].astype(np.float32)
+        return start, self.model.nats(torch.from_numpy(batch_BHW)).numpy()
+
+    def limit(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+
+
+def score_images(
+    model: PixelModel, x_NHW: np.ndarray, progress: Progress = ignore_progress, compute: Compute = HERE
+) -> np.ndarray:
     """nats_N float64: minus the natural logarithm of the probability of each image (0 and 1)."""
-    found = []
-    for start in range(0, len(x_NHW), BATCH):
-        found.append(model.nats(torch.from_numpy(x_NHW[start : start + BATCH].astype(np.float32))).numpy())
-        progress(min(start + BATCH, len(x_NHW)), len(x_NHW))
-    return np.concatenate(found) if found else np.zeros(0)
+    nats_N, done = np.zeros(len(x_NHW)), 0
+    starts = range(0, len(x_NHW), BATCH)
+    for start, nats_B in carry_out(ScoreWork(model, x_NHW), starts, compute) if starts else ():
+        nats_N[start : start + BATCH] = nats_B
+        done += len(nats_B)
+        progress(done, len(x_NHW))
+    return nats_N
 
 
 def draw_images(

@@ -5,6 +5,8 @@ Whoever answers samples afterwards finds the files, and combines them in the ord
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,10 @@ from pipelines.compute import Compute, carry_out
 from pipelines.files import replacing
 from pipelines.progress import Progress
 from pipelines.samples.decoded_sites import key_of
-from pipelines.samples.sample_windows import SampleArrays
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # maps of windows, which are read without torch, use this module
     from pipelines.inference.sample_labels import SampleModel
+    from pipelines.samples.sample_windows import SampleArrays
 
 Answered = tuple[Path, np.ndarray]
 
@@ -41,6 +43,32 @@ class Batch:
     def __str__(self) -> str:
         networks = ", ".join(str(member + 1) for member in self.members)
         return f"samples {self.index_P[0]} to {self.index_P[-1]}, network {networks}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where finished batches are kept; `key` names the model and the samples. Batches of another key are removed."""
+
+    folder: Path
+    key: str
+
+
+def place_of(kept: Kept, members: str, index_P: np.ndarray) -> Path:
+    """The folder of the batches of one member, or of several."""
+    name = hashlib.sha256(f"{kept.key}{members}".encode() + index_P.tobytes()).hexdigest()[:16]
+    place = kept.folder / kept.key[:16] / name
+    for other in kept.folder.iterdir() if kept.folder.is_dir() else ():
+        if other.name != kept.key[:16]:
+            shutil.rmtree(other, ignore_errors=True)
+    place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def batches_of(kept: Kept, members: Sequence[int], index_P: np.ndarray, stored: int) -> list[Batch]:
+    """The samples in their order, `stored` of them in a file, for networks that answer together."""
+    place = place_of(kept, str(list(members)), index_P)
+    starts = range(0, len(index_P), stored)
+    return [Batch(tuple(members), index_P[start : start + stored], place / f"{start:09d}.npy") for start in starts]
 
 
 @dataclass(frozen=True)

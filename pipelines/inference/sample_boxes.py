@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from pipelines.compute import HERE, Compute
-from pipelines.inference.sample_batches import Batch, BatchWork, answer_batches, save
-from pipelines.inference.sample_labels import BATCH_BYTES, Kept, SampleModel, place_of
+from pipelines.inference.sample_batches import BatchWork, Kept, answer_batches, batches_of, save
+from pipelines.inference.sample_labels import BATCH_BYTES, SampleModel
 from pipelines.progress import Progress, ignore_progress
 from pipelines.samples.boxed_samples import BoxedSamples
 from pipelines.samples.boxes import COLUMNS, Boxes
@@ -31,20 +31,16 @@ def find_boxes(
     kept: Kept | None = None, progress: Progress = ignore_progress, compute: Compute = HERE,
 ) -> Boxes:  # fmt: skip
     """Boxes in the samples `index_P`, by the mean of those members; none in frames that are not valid."""
-    place = None if kept is None else place_of(kept, str(list(members)), index_P)
+    batches = [] if kept is None else batches_of(kept, members, index_P, STORED_SAMPLES)
+    answer_batches(BatchWork(model, arrays, partial(_find, decode=decode)), batches, compute, progress)
     found = [np.zeros((0, COLUMNS))]
-    if place is not None:
-        parts = [(index_P[start : start + STORED_SAMPLES], start) for start in range(0, len(index_P), STORED_SAMPLES)]
-        batches = [Batch(tuple(members), part_P, place / f"{start:09d}.npy") for part_P, start in parts]
-        answer_batches(BatchWork(model, arrays, partial(_find, decode=decode)), batches, compute, progress)
-    for start in range(0, len(index_P), STORED_SAMPLES):
-        path = None if place is None else place / f"{start:09d}.npy"
-        if path is not None and path.is_file():
-            found.append(np.load(path))
+    for number, start in enumerate(range(0, len(index_P), STORED_SAMPLES)):
+        if kept is not None and batches[number].path.is_file():
+            found.append(np.load(batches[number].path))
         else:
             found.append(_find(model, members, arrays, index_P[start : start + STORED_SAMPLES], decode))
-            if path is not None:
-                save(path, found[-1])
+            if kept is not None:
+                save(batches[number].path, found[-1])
         progress(min(start + STORED_SAMPLES, len(index_P)), len(index_P))
     return Boxes.of_table(np.concatenate(found))
 
@@ -62,13 +58,20 @@ def _find(model: SampleModel, members: Sequence[int], arrays: SampleArrays, inde
     return np.concatenate(found)
 
 
-def held_out_boxes(samples: BoxedSamples, model: SampleModel, decode: Decode, progress: Progress = ignore_progress) -> Boxes:
-    """Boxes in the tested samples by the networks that have not seen their group."""
+def held_out_boxes(
+    samples: BoxedSamples, model: SampleModel, decode: Decode, kept: Kept | None = None, progress: Progress = ignore_progress,
+    compute: Compute = HERE,
+) -> Boxes:  # fmt: skip
+    """Boxes in the tested samples by the networks that have not seen their group; those of all folds are one work."""
     networks, tested_P = samples.split.networks, samples.tested_P
+    own_F = [samples.known_P[tested_P[samples.fold_P[tested_P] == fold]] for fold in range(samples.folds)]
+    members_F = [range(fold * networks, (fold + 1) * networks) for fold in range(samples.folds)]
+    if kept is not None:
+        asked = zip(members_F, own_F, strict=True)
+        batches = [batch for members, own_P in asked for batch in batches_of(kept, members, own_P, STORED_SAMPLES)]
+        answer_batches(BatchWork(model, samples.arrays, partial(_find, decode=decode)), batches, compute, progress)
     found = []
-    for fold in range(samples.folds):
-        own_P = samples.known_P[tested_P[samples.fold_P[tested_P] == fold]]
-        members = range(fold * networks, (fold + 1) * networks)
-        found.append(find_boxes(model, members, decode, samples.arrays, own_P).table())
+    for fold, (members, own_P) in enumerate(zip(members_F, own_F, strict=True)):
+        found.append(find_boxes(model, members, decode, samples.arrays, own_P, kept).table())
         progress(fold + 1, samples.folds)
     return Boxes.of_table(np.concatenate(found))

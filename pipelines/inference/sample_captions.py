@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from pipelines.compute import HERE, Compute
-from pipelines.inference.sample_batches import Batch, BatchWork, answer_batches, save
-from pipelines.inference.sample_labels import BATCH_BYTES, Kept, SampleModel, place_of
+from pipelines.inference.sample_batches import BatchWork, Kept, answer_batches, batches_of, save
+from pipelines.inference.sample_labels import BATCH_BYTES, SampleModel
 from pipelines.learning.caption_metrics import Captions
 from pipelines.learning.class_metrics import TEMPERATURES
 from pipelines.learning.sample_training import parts_of_fold
@@ -41,21 +41,17 @@ def find_captions(
     kept: Kept | None = None, progress: Progress = ignore_progress, compute: Compute = HERE,
 ) -> Captions:  # fmt: skip
     """Of the samples `index_P`, by those members together."""
-    place = None if kept is None else place_of(kept, str(list(members)), index_P)
-    starts = range(0, len(index_P), STORED_SAMPLES)
+    batches = [] if kept is None else batches_of(kept, members, index_P, STORED_SAMPLES)
     answer = partial(_find, write=write)
-    if place is not None:
-        batches = [Batch(tuple(members), index_P[k : k + STORED_SAMPLES], place / f"{k:09d}.npy") for k in starts]
-        answer_batches(BatchWork(model, arrays, answer), batches, compute, progress)
+    answer_batches(BatchWork(model, arrays, answer), batches, compute, progress)
     found = []
-    for start in starts:
-        path = None if place is None else place / f"{start:09d}.npy"
-        if path is not None and path.is_file():
-            found.append(np.load(path))
+    for number, start in enumerate(range(0, len(index_P), STORED_SAMPLES)):
+        if kept is not None and batches[number].path.is_file():
+            found.append(np.load(batches[number].path))
         else:
             found.append(answer(model, members, arrays, index_P[start : start + STORED_SAMPLES]))
-            if path is not None:
-                save(path, found[-1])
+            if kept is not None:
+                save(batches[number].path, found[-1])
         progress(min(start + STORED_SAMPLES, len(index_P)), len(index_P))
     table_PWX = np.concatenate(found) if found else np.zeros((0, 1, 1))
     words_PW = tuple(tuple(decode(one[:-1].astype(int), model.outputs) for one in rows) for rows in table_PWX)
@@ -78,14 +74,18 @@ def held_out_captions(
     samples: CaptionedSamples, model: SampleModel, write: Write, kept: Kept | None = None, compute: Compute = HERE,
     progress: Progress = ignore_progress,
 ) -> Captions:  # fmt: skip
-    """Of the tested samples, in their order, by the networks that have not seen their group."""
+    """Of the tested samples, in their order, by the networks that have not seen their group; all folds are one work."""
     networks, tested_P = samples.split.networks, samples.tested_P
+    own_F = [np.flatnonzero(samples.fold_P[tested_P] == fold) for fold in range(samples.folds)]
+    members_F = [range(fold * networks, (fold + 1) * networks) for fold in range(samples.folds)]
+    if kept is not None:
+        asked = [(members, samples.known_P[tested_P[own]]) for members, own in zip(members_F, own_F, strict=True)]
+        batches = [batch for members, own_P in asked for batch in batches_of(kept, members, own_P, STORED_SAMPLES)]
+        answer_batches(BatchWork(model, samples.arrays, partial(_find, write=write)), batches, compute, progress)
     words: list[tuple[tuple[str, ...], ...]] = [()] * len(tested_P)
     probability_P: list[np.ndarray] = [np.zeros(0)] * len(tested_P)
-    for fold in range(samples.folds):
-        own = np.flatnonzero(samples.fold_P[tested_P] == fold)
-        members = range(fold * networks, (fold + 1) * networks)
-        found = find_captions(model, members, write, samples.arrays, samples.known_P[tested_P[own]], kept, compute=compute)
+    for fold, (members, own) in enumerate(zip(members_F, own_F, strict=True)):
+        found = find_captions(model, members, write, samples.arrays, samples.known_P[tested_P[own]], kept)
         for k, at in enumerate(own.tolist()):
             words[at], probability_P[at] = found.words_PW[k], found.probability_PW[k]
         progress(fold + 1, samples.folds)

@@ -5,12 +5,8 @@ Shapes: N samples of the store, P some of them, K classes or numbers, T frames.
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +14,7 @@ import torch
 
 from pipelines.compute import HERE, Compute
 from pipelines.errors import RequestError
-from pipelines.inference.sample_batches import Batch, BatchWork, answer_batches, save
+from pipelines.inference.sample_batches import Batch, BatchWork, Kept, answer_batches, place_of, save
 from pipelines.learning.class_metrics import fit_temperature
 from pipelines.learning.sample_training import parts_of_fold
 from pipelines.learning.validation_scores import mean_of_steps
@@ -45,14 +41,6 @@ class SampleModel(Protocol):
     def set_calibration(self, i: int, temperature: float) -> None: ...
 
 
-@dataclass(frozen=True)
-class Kept:
-    """Where finished batches are kept; `key` names the model and the samples. Batches of another key are removed."""
-
-    folder: Path
-    key: str
-
-
 def score_samples(
     model: SampleModel, member: int, arrays: SampleArrays, index_P: np.ndarray, kept: Kept | None = None,
     progress: Progress = ignore_progress, *, each_step: bool = False,
@@ -73,7 +61,7 @@ def score_samples(
     return np.concatenate(found) if found else np.zeros((0, *steps, len(model.outputs)), np.float32)
 
 
-def batches_of(
+def answer_members(
     model: SampleModel, arrays: SampleArrays, asked: Mapping[int, np.ndarray], kept: Kept, compute: Compute,
     progress: Progress, *, each_step: bool = False,
 ) -> None:  # fmt: skip
@@ -90,17 +78,6 @@ def _score_batch(
     model: SampleModel, members: Sequence[int], arrays: SampleArrays, index_P: np.ndarray, *, each_step: bool
 ) -> np.ndarray:
     return _score(model, members[0], arrays, index_P, each_step=each_step)
-
-
-def place_of(kept: Kept, members: str, index_P: np.ndarray) -> Path:
-    """The folder of the batches of one member, or of several."""
-    name = hashlib.sha256(f"{kept.key}{members}".encode() + index_P.tobytes()).hexdigest()[:16]
-    place = kept.folder / kept.key[:16] / name
-    for other in kept.folder.iterdir() if kept.folder.is_dir() else ():
-        if other.name != kept.key[:16]:
-            shutil.rmtree(other, ignore_errors=True)
-    place.mkdir(parents=True, exist_ok=True)
-    return place
 
 
 def _score(model: SampleModel, member: int, arrays: SampleArrays, index_P: np.ndarray, *, each_step: bool) -> np.ndarray:
@@ -146,7 +123,7 @@ def held_out(
     if kept is not None:
         own_F = [samples.known_P[tested_P[samples.fold_P[tested_P] == fold]] for fold in range(samples.folds)]
         asked = {fold * networks + turn: own_P for fold, own_P in enumerate(own_F) for turn in range(networks)}
-        batches_of(model, samples.arrays, asked, kept, compute, progress, each_step=each_step)
+        answer_members(model, samples.arrays, asked, kept, compute, progress, each_step=each_step)
     for fold in range(samples.folds):
         own = np.flatnonzero(samples.fold_P[tested_P] == fold)
         for turn in range(networks):
@@ -163,7 +140,7 @@ def answer_all(
 ) -> np.ndarray:  # fmt: skip
     """answer_PK by the mean of all networks; with `each_step` answer_PTK."""
     steps = arrays.valid_NT.shape[1:] if each_step else ()
-    batches_of(model, arrays, dict.fromkeys(range(len(model.members)), index_P), kept, compute, progress, each_step=each_step)
+    answer_members(model, arrays, dict.fromkeys(range(len(model.members)), index_P), kept, compute, progress, each_step=each_step)
     total_PK = np.zeros((len(index_P), *steps, len(model.outputs)), np.float32)
     for member in range(len(model.members)):
         raw_PK = score_samples(model, member, arrays, index_P, kept, each_step=each_step)

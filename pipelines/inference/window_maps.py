@@ -6,21 +6,24 @@ Shapes: M members, K outputs, H rows, W columns.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.files import replacing
+from pipelines.compute import HERE, Compute, carry_out
+from pipelines.inference.sample_batches import Kept, save
 from pipelines.progress import Progress, ignore_progress
 from pipelines.samples.cube_windows import CubeWindows, block_name, cut
+from pipelines.samples.decoded_sites import key_of
 from pipelines.samples.labels import Span
+from pipelines.stored_files import absolute
 from pipelines.tiles import Box
 
 if TYPE_CHECKING:  # products, which need no torch, read this module
-    from pipelines.inference.sample_labels import Kept, SampleModel
+    from pipelines.inference.sample_labels import SampleModel
     from pipelines.samples.labelled import LabelledSamples
 
 AT_ONCE = 4096  # windows in memory
@@ -45,27 +48,52 @@ def folds_of_blocks(samples: LabelledSamples) -> dict[str, int]:
     return {str(names_P[p]): int(samples.fold_P[p]) for p in samples.tested_P}
 
 
-def predict_windows(
-    windows: CubeWindows, span: Span, model: SampleModel, folds: Mapping[str, int], networks: int, kept: Kept,
-    progress: Progress = ignore_progress,
-) -> WindowMap:  # fmt: skip
-    """The map of a span. Pixels of the blocks in `folds` (block -> fold) are answered by the `networks` that have not seen their
-    block, as the tested samples are, all others by the mean of all. Finished parts are kept, so that a killed call goes on.
+@dataclass(frozen=True)
+class WindowMapWork:
+    """The parts of a map as work for `compute`. Pixels of the blocks in `folds` (block -> fold) are answered by the `networks`
+    that have not seen their block, all others by the mean of all.
+
+    The model travels by value; the cube is opened by its URI and version, so labels stay behind.
     """
+
+    windows: CubeWindows
+    span: Span
+    model: SampleModel
+    folds: Mapping[str, int]
+    networks: int
+    on_gpu: bool = False
+
+    @property
+    def key(self) -> str:
+        return key_of(cube=self.windows.snapshot, span=self.span.text, networks=len(self.model.members))
+
+    def open(self) -> Callable[[Box], tuple[Box, np.ndarray]]:
+        _ = self.windows.dataset  # before threads ask for it at once
+        return lambda box: (box, answer_part(self, box))
+
+    def limit(self, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+    def __getstate__(self) -> dict[str, object]:
+        uri = absolute(self.windows.uri)
+        return {**self.__dict__, "windows": replace(self.windows, uri=uri, labels=None, span=None, _parts={})}
+
+
+def predict_windows(work: WindowMapWork, kept: Kept, compute: Compute = HERE, progress: Progress = ignore_progress) -> WindowMap:
+    """The map, from parts that are kept in files, so that a killed call goes on. Raises RequestError."""
+    windows, span = work.windows, work.span
     shape, boxes = windows.grid.shape_yx, windows.boxes()
-    answer_KHW = np.full((len(model.outputs), *shape), np.nan, np.float32)
+    missing = [box for box in boxes if not _place(kept, span, box).is_file()]
+    progress(len(boxes) - len(missing), len(boxes))
+    for done, (box, part_XHW) in enumerate(carry_out(work, missing, compute), start=1):
+        save(_place(kept, span, box), part_XHW)
+        progress(len(boxes) - len(missing) + done, len(boxes))
+    answer_KHW = np.full((len(work.model.outputs), *shape), np.nan, np.float32)
     held_out_HW = np.zeros(shape, bool)
-    for done, box in enumerate(boxes):
-        path = _place(kept, span, box)
-        if path.is_file():
-            answer_KHW[:, *box.slices], held_out_HW[box.slices] = (one := np.load(path))[:-1], one[-1] > 0
-        else:
-            answer_NK, is_held_out_N = _answer_box(windows, span, box, model, folds, networks)
-            answer_KHW[:, *box.slices] = answer_NK.T.reshape(-1, *box.shape)
-            held_out_HW[box.slices] = is_held_out_N.reshape(box.shape)
-            with replacing(path, flush=False, mark="partial.npy") as draft:
-                np.save(draft, np.concatenate([answer_KHW[:, *box.slices], held_out_HW[box.slices][None]]))
-        progress(done + 1, len(boxes))
+    for box in boxes:
+        answer_KHW[:, *box.slices], held_out_HW[box.slices] = (one := np.load(_place(kept, span, box)))[:-1], one[-1] > 0
     dates = int(span.holds(windows.dataset["time"].values).sum())
     return WindowMap(span, dates, answer_KHW, held_out_HW & np.isfinite(answer_KHW[0]))
 
@@ -76,18 +104,17 @@ def _place(kept: Kept, span: Span, box: Box) -> Path:
     return folder / f"{box.key}.npy"
 
 
-def _answer_box(
-    windows: CubeWindows, span: Span, box: Box, model: SampleModel, folds: Mapping[str, int], networks: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(answer_NK, whether held out) of the pixels of a box, row by row."""
+def answer_part(work: WindowMapWork, box: Box) -> np.ndarray:
+    """part_XHW float32 of the pixels of a box: the answers, and last 1 where they are of networks that did not see the block."""
     from pipelines.inference.sample_labels import score_samples
     from pipelines.samples.sample_windows import SampleArrays
 
-    part, members, least = windows.part(span, box), range(len(model.members)), windows.settings.min_frames
+    windows, model = work.windows, work.model
+    part, members, least = windows.read_part(work.span, box), range(len(model.members)), windows.settings.min_frames
     rows_N, columns_N = (one.ravel() for one in np.mgrid[box.rows, box.columns])
     block_px = windows.settings.block_px
     fold_N = np.array(
-        [folds.get(block_name(*place, block_px), -1) for place in zip(rows_N.tolist(), columns_N.tolist(), strict=True)]
+        [work.folds.get(block_name(*place, block_px), -1) for place in zip(rows_N.tolist(), columns_N.tolist(), strict=True)]
     )
     answer_NK = np.full((len(rows_N), len(model.outputs)), np.nan, np.float32)
     for start in range(0, len(rows_N), AT_ONCE):
@@ -100,7 +127,8 @@ def _answer_box(
         is_seen_N = found.valid_NT.sum(axis=1) >= least
         for fold in np.unique(fold_N[at_N[is_seen_N]]).tolist():
             own_N = np.flatnonzero(is_seen_N & (fold_N[at_N] == fold))
-            used = members if fold < 0 else range(fold * networks, (fold + 1) * networks)
+            used = members if fold < 0 else range(fold * work.networks, (fold + 1) * work.networks)
             single = [model.calibrated(m, score_samples(model, m, arrays, own_N)) for m in used]
             answer_NK[at_N[own_N]] = np.mean(single, axis=0)
-    return answer_NK, fold_N >= 0
+    both_NX = np.concatenate([answer_NK, fold_N[:, None] >= 0], axis=1, dtype=np.float32)
+    return both_NX.T.reshape(-1, *box.shape)

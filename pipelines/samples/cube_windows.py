@@ -166,16 +166,19 @@ class CubeWindows:
     def read(self, sample: Sample) -> Frames:
         """Raises SceneRefused(few-usable)."""
         place = self.places[sample.id]
-        part = self.part(place.span, self._box_of(place.row, place.column))
+        return self.frames_of(sample.id, place, self.part(place.span, self.box_of(place)))
+
+    def frames_of(self, name: str, place: Place, part: Part) -> Frames:
+        """The window around a place, of the part that holds it. Raises SceneRefused(few-usable)."""
         found = cut(part, np.array([place.row]), np.array([place.column]), self.settings.window_px)
         image_TCHW, valid_T = found.image_NTCHW[0], found.valid_NT[0]
         if (seen := int(valid_T.sum())) < self.settings.min_frames:
             detail = f"{seen} of {len(valid_T)} frames are valid; source.min_frames asks for {self.settings.min_frames}"
-            raise SceneRefused(sample.id, "few-usable", detail)
+            raise SceneRefused(name, "few-usable", detail)
         year = place.span.start.astype("datetime64[Y]").astype(int) + 1970
-        facts = {"row": place.row, "column": place.column, "year": year, "missing": 1 - seen / len(valid_T)}
+        known = {"row": place.row, "column": place.column, "year": year, "missing": 1 - seen / len(valid_T)}
         valid_THW = np.broadcast_to(valid_T[:, None, None], (len(valid_T), *image_TCHW.shape[2:]))
-        return Frames(image_TCHW, part.seconds_T, valid_THW, {name: float(value) for name, value in facts.items()})
+        return Frames(image_TCHW, part.seconds_T, valid_THW, {key: float(value) for key, value in known.items()})
 
     @cached_property
     def places(self) -> dict[str, Place]:
@@ -219,9 +222,9 @@ class CubeWindows:
         """The parts that hold all pixels, each once."""
         return Box.whole(self.grid.shape_yx).cut(TILE_PX)
 
-    def _box_of(self, row: int, column: int) -> Box:
-        """The part that holds a pixel."""
-        start, shape = (row // TILE_PX * TILE_PX, column // TILE_PX * TILE_PX), self.grid.shape_yx
+    def box_of(self, place: Place) -> Box:
+        """The part that holds a place."""
+        start, shape = (place.row // TILE_PX * TILE_PX, place.column // TILE_PX * TILE_PX), self.grid.shape_yx
         return Box(start, (min(start[0] + TILE_PX, shape[0]), min(start[1] + TILE_PX, shape[1])))
 
     def part(self, span: Span, box: Box) -> Part:
@@ -229,11 +232,11 @@ class CubeWindows:
         if (span, box) not in self._parts:
             while len(self._parts) >= KEPT_PARTS:
                 self._parts.pop(next(iter(self._parts)))
-            self._parts[span, box] = self._read(span, box)
+            self._parts[span, box] = self.read_part(span, box)
         return self._parts[span, box]
 
-    def _read(self, span: Span, box: Box) -> Part:
-        """The box and, around it, what windows reach."""
+    def read_part(self, span: Span, box: Box) -> Part:
+        """`part`, of which nothing is kept."""
         times_D, reach = self.dataset["time"].values, self.settings.window_px // 2
         at_D, inside = np.flatnonzero(span.holds(times_D)), box.grown(reach, self.grid.shape_yx)
         step_D, seconds_T = frame_times(times_D[at_D], span, self.settings.steps)

@@ -8,19 +8,22 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.compute import HERE, Compute, carry_out
 from pipelines.cube.store import open_cube
 from pipelines.errors import ArtefactDamaged, RequestError, StateError
 from pipelines.files import making, map_file, naming_full_disk, replace_folder
+from pipelines.progress import Progress
 from pipelines.samples import pairs
 from pipelines.samples.label_codes import UNKNOWN
 from pipelines.samples.pairs import ChangeFrame, Dates, PairSettings, Site, SiteFrame
+from pipelines.stored_files import absolute
 from pipelines.tiles import Box
 
 ABOUT = "site.json"
@@ -122,6 +125,68 @@ def decode_site(
         if about_site(files.decoded) == files.made_from:
             return open_site(files.decoded)[0]
         return _decode(name, files, settings, notify, images)
+
+
+@dataclass(frozen=True)
+class DecodeWork:
+    """Sites to be decoded, as work for `compute`: a piece is a site's name, its result that name and what had to be noted.
+
+    Cubes and folders go by name: a worker writes into the run's folder, which all of them must see.
+    """
+
+    files: Mapping[str, SiteFiles]
+    settings: PairSettings
+    on_gpu: bool = False
+
+    @property
+    def key(self) -> str:
+        return key_of(sites={name: dict(one.made_from) for name, one in self.files.items()})
+
+    def open(self) -> Callable[[str], tuple[str, list[str]]]:
+        for one in self.files.values():
+            if not (folder := one.decoded.parent).is_dir():
+                raise RequestError(f"this worker does not see {folder}: the run's folder must be one that all of them share")
+        return self.decode
+
+    def decode(self, name: str) -> tuple[str, list[str]]:
+        said = list[str]()
+        decode_site(name, self.files[name], self.settings, said.append)
+        return name, said
+
+    def limit(self, threads: int) -> None:
+        """NumPy and SciPy alone, which take one."""
+
+    def __getstate__(self) -> dict[str, object]:
+        files = {
+            name: replace(
+                one, cube_uri=absolute(one.cube_uri), decoded=one.decoded.absolute(), label=one.label and one.label.absolute()
+            )
+            for name, one in self.files.items()
+        }
+        return {**self.__dict__, "files": files}
+
+
+def decode_sites(
+    files: Mapping[str, SiteFiles], settings: PairSettings, notify: Callable[[str], None], progress: Progress,
+    compute: Compute = HERE,
+) -> dict[str, LabelledSite]:  # fmt: skip
+    """`decode_site` of all, in their order; several at once where `compute` has several workers."""
+    missing = [name for name, one in files.items() if about_site(one.decoded) != one.made_from]
+    if len(missing) > 1 and not (compute.is_local and compute.at_once == 1):
+        for one in files.values():
+            one.decoded.parent.mkdir(parents=True, exist_ok=True)
+        found = dict[str, list[str]]()
+        for name, said in carry_out(DecodeWork({name: files[name] for name in missing}, settings), missing, compute):
+            found[name] = said
+            progress(len(found), len(missing))
+        for name in missing:
+            for line in found[name]:
+                notify(line)
+    sites = {}
+    for done, (name, one) in enumerate(files.items()):
+        progress(done, len(files))
+        sites[name] = decode_site(name, one, settings, notify)
+    return sites
 
 
 def _decode(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from pipelines.compute import HERE, Compute
 from pipelines.cube.ingest import refusals_as_json
 from pipelines.cube.integrity import storage_errors
 from pipelines.cube.steps import array_of
@@ -23,6 +24,7 @@ from pipelines.cube.store import BRANCH, band_as_json, exclusive_writer, has_lay
 from pipelines.errors import RequestError, SceneRefused
 from pipelines.files import write_json
 from pipelines.progress import Progress, ignore_progress
+from pipelines.samples.cube_windows import CubeWindows
 from pipelines.samples.sample_frames import FrameSettings, shape_frames
 from pipelines.samples.sample_store import (
     CURRENT,
@@ -36,6 +38,7 @@ from pipelines.samples.sample_store import (
     read_layout,
     seal,
 )
+from pipelines.samples.window_reading import cut_pieces, read_pieces
 from pipelines.sources.isolation import Limits, isolated
 from pipelines.sources.samples import DescribesItself, Frames, Sample, SampleListing, SampleSource
 from pipelines.sources.source import DecodesFiles
@@ -45,12 +48,17 @@ MB = 1 << 20
 
 @dataclass(frozen=True)
 class SampleIngest:
-    """`memory_mb`: for decoding. `commit_mb`: of shaped frames; a kill loses no more. `refused_json`: where refusals go."""
+    """`memory_mb`: for decoding. `commit_mb`: of shaped frames; a kill loses no more. `refused_json`: where refusals go.
+
+    `compute`: who reads windows of a cube; several workers keep what they have read in `staging` until it is written.
+    """
 
     frames: FrameSettings = field(default_factory=FrameSettings)
     memory_mb: int = 512
     commit_mb: int = 64
     refused_json: Path | None = None
+    compute: Compute = HERE
+    staging: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,10 @@ class _Ingest:
 
     def _read(self, fresh: Sequence[tuple[Sample, str]]) -> Iterator[tuple[Sample, str, Frames | None]]:
         """In the given order; refusals are noted."""
+        if spread := self._read_by_workers(fresh):
+            for (sample, mark), found in zip(fresh, spread, strict=True):
+                yield sample, mark, self._accepted(sample, found)
+            return
         threads = os.cpu_count() or 1 if isinstance(self.source, DecodesFiles) else 1
         limits = Limits(memory_bytes=self.settings.memory_mb * MB, shared_by=threads)
 
@@ -212,6 +224,14 @@ class _Ingest:
                     yield first, known, self._accepted(first, future.result())
             for first, known, future in waiting:
                 yield first, known, self._accepted(first, future.result())
+
+    def _read_by_workers(self, fresh: Sequence[tuple[Sample, str]]) -> Iterator[Frames | SceneRefused] | None:
+        """Windows of several parts of a cube, where there are several workers; else None."""
+        compute, staging = self.settings.compute, self.settings.staging
+        if not isinstance(self.source, CubeWindows) or staging is None or (compute.is_local and compute.at_once == 1):
+            return None
+        pieces = cut_pieces(self.source, [sample.id for sample, _ in fresh])
+        return read_pieces(self.source, pieces, self.settings.frames, staging, compute) if len(pieces) > 1 else None
 
     def _accepted(self, sample: Sample, found: Frames | SceneRefused) -> Frames | None:
         """The frames if they fit the store's layout, which the first sample decides; otherwise the refusal is noted."""

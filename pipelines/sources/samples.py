@@ -64,7 +64,7 @@ class Frames:
         """Whether a frame has a valid pixel."""
         if self.valid_THW is None:
             return np.ones(len(self.image_TCHW), bool)
-        return np.array([bool(one.any()) for one in self.valid_THW])
+        return np.asarray(self.valid_THW.any(axis=tuple(range(1, self.valid_THW.ndim))))
 
 
 class SampleSource(Protocol):

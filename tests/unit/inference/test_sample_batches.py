@@ -9,7 +9,8 @@ import pytest
 
 from pipelines.compute import Compute
 from pipelines.inference import sample_labels
-from pipelines.inference.sample_labels import Kept, answer_all
+from pipelines.inference.sample_batches import Kept
+from pipelines.inference.sample_labels import answer_all
 from pipelines.samples.sample_windows import SampleArrays
 from pipelines.scene import Band
 

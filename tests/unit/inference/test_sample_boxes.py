@@ -9,8 +9,8 @@ import torch
 
 from models.blocks.centre_points import decode_boxes
 from pipelines.inference import sample_boxes
+from pipelines.inference.sample_batches import Kept
 from pipelines.inference.sample_boxes import find_boxes
-from pipelines.inference.sample_labels import Kept
 from pipelines.samples.sample_windows import SampleArrays
 from pipelines.scene import Band
 

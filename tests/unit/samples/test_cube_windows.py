@@ -8,6 +8,7 @@ import pytest
 import rasterio
 import xarray as xr
 
+from pipelines.compute import HERE, Compute
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import grid_of, head_snapshot, open_cube
 from pipelines.errors import RequestError, SceneRefused
@@ -208,3 +209,29 @@ def test_another_version_of_the_cube_is_cut_again(uri: str) -> None:
     later = replace(windows, snapshot="another")
     assert later.places == windows.places
     assert {one.state for one in windows.list_samples().samples} == {f"{windows.snapshot} 1"}
+
+
+@pytest.mark.parametrize(
+    "compute", [Compute(workers=3), pytest.param(Compute("processes", workers=2), marks=pytest.mark.exhaustive)]
+)
+def test_windows_read_by_workers_are_stored_as_those_of_one(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compute: Compute
+) -> None:
+    """Two spans of parts of 8 pixels, at most 25 windows in a file; some windows are refused."""
+    monkeypatch.setattr("pipelines.samples.cube_windows.TILE_PX", 8)
+    monkeypatch.setattr("pipelines.samples.window_reading.AT_ONCE", 25)
+    places = [(row, column, span, "ab"[row % 2]) for row in range(SIDE) for column in range(0, SIDE, 2) for span in (HALF, YEAR)]
+    stored = []
+    for who in (HERE, compute):
+        source = labelled(uri, WindowSettings(3, 4, steps=12, min_frames=7), *places)
+        folder, staging = tmp_path / str(who.workers), tmp_path / str(who.workers) / "staging"
+        report = ingest_samples(source, str(folder / "store"), SampleIngest(compute=who, staging=staging))
+        table = read_table(str(folder / "store"))
+        image = decode_images(str(folder / "store"), report.snapshot, table, folder / "decoded")
+        facts = {name: values.tolist() for name, values in table.facts.items()}
+        refused = [(one.scene_id, one.reason, one.detail) for one in report.refused]
+        known = [table.id_N, table.answer_N, table.group_N, table.row_N, table.valid_NT, table.seconds_NT]
+        stored.append((report.added, refused, image.tobytes(), facts, [values.tolist() for values in known]))
+        assert not staging.exists()
+    assert 0 < len(stored[0][1]) < len(places) / 2
+    assert stored[0] == stored[1]
