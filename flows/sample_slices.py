@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.trained import used_by
-from flows.sample_runs import StoredSamples, kept_of, load_samples
+from flows.sample_runs import StoredSamples, load_samples
 from flows.task import Invocation
 from pipelines.files import write_bytes
 from pipelines.slices import Slice, SliceDone
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from flows.tasks.samples import SampleTask
     from models.sequence_model import SequenceModel
     from pipelines.inference.sample_batches import Batch
+    from pipelines.inference.sample_labels import Kept
 
 
-def answer_slice(task: SampleTask, context: Invocation, share: Slice) -> SliceDone:
-    """Answers a share of the batches that `answers_of` asks for; those that are there stay."""
-    from flows.tasks.samples import load_model
+def answer_slice(task: SampleTask, context: Invocation, model: SequenceModel, kept: Kept, share: Slice) -> SliceDone:
+    """Answers a share of the batches that a prediction asks for; those that are there stay."""
     from pipelines.inference.sample_batches import answer_share
     from pipelines.inference.sample_labels import work_of
 
-    stored, model = load_samples(context, "predict"), load_model(context, "predict")
-    batches = list_all(task, context, stored, model)
+    stored = load_samples(context, "predict")
+    batches = list_all(task, context, stored, model, kept)
     shared = SharedAnswers.of(context)
     if shared is not None:
         shared.exchange(share.of(batches))
@@ -39,24 +39,25 @@ def answer_slice(task: SampleTask, context: Invocation, share: Slice) -> SliceDo
     return done
 
 
-def require_answers(task: SampleTask, context: Invocation, stored: StoredSamples, model: SequenceModel) -> None:
+def require_answers(task: SampleTask, context: Invocation, stored: StoredSamples, model: SequenceModel, kept: Kept) -> None:
     """Raises StateError that names the batches that no slice has answered."""
     from pipelines.inference.sample_batches import require_batches
 
-    batches, shared = list_all(task, context, stored, model), SharedAnswers.of(context)
+    batches, shared = list_all(task, context, stored, model, kept), SharedAnswers.of(context)
     if shared is not None:
         shared.exchange(batches)
     require_batches(batches, str(context.folder.staging))
 
 
-def list_all(task: SampleTask, context: Invocation, stored: StoredSamples, model: SequenceModel) -> list[Batch]:
-    """Every batch that `flows.tasks.samples.answers_of` asks for, each once."""
+def list_all(
+    task: SampleTask, context: Invocation, stored: StoredSamples, model: SequenceModel, kept: Kept
+) -> list[Batch]:  # fmt: skip
+    """Every batch that `flows.tasks.samples.answers_of` asks for, each once; `kept`: where it looks for them."""
     import numpy as np
 
-    from flows.tasks.samples import ANSWERED_BY
     from pipelines.inference.sample_labels import list_batches, tested_by
 
-    kept, each_step = kept_of(context, "labels", ANSWERED_BY), task.is_stepped(context.run)
+    each_step = task.is_stepped(context.run)
     every = dict.fromkeys(range(len(model.members)), np.arange(len(stored.table)))
     found = list_batches(every, kept, each_step=each_step)
     if used_by(context.run) is None:
@@ -85,12 +86,14 @@ class SharedAnswers:
         """Brings answers of other machines to this one, and those of this one to the bucket."""
         from pipelines.inference.sample_batches import is_whole
 
-        there = set(self.files.names("labels"))
+        there = {one.name: one.size for one in self.files.listing("labels")}
         for path in (batch.path for batch in batches):
-            if is_whole(path) and self.name_of(path) not in there:
+            name = self.name_of(path)
+            if not is_whole(path):
+                if name in there:
+                    write_bytes(path, self.files.read(name))
+            elif there.get(name) != path.stat().st_size:  # an upload that was cut off may leave a shorter object
                 self.send(path)
-            elif not is_whole(path) and self.name_of(path) in there:
-                write_bytes(path, self.files.read(self.name_of(path)))
 
     def send(self, path: Path) -> None:
         self.files.write(self.name_of(path), path.read_bytes())

@@ -150,9 +150,8 @@ class SampleTask(TrainedTask, Protocol):
         run, model, trained = context.run, load_model(context, "predict"), require(context.folder, "train")
         stored = load_samples(context, "predict")
         if context.is_finishing:
-            context.steps.do(
-                "predict", "check the batches of all slices", lambda _: require_answers(self, context, stored, model)
-            )
+            check = partial(require_answers, self, context, stored, model, kept_of(context, "labels", ANSWERED_BY))
+            context.steps.do("predict", "check the batches of all slices", lambda _: check())
         answer_NK, is_held_out_N = answers_of(self, context, stored, model)
         answer_NK = self.within(context, answer_NK)
         rows = self.tabulate(context, stored, answer_NK, is_held_out_N, model.outputs, evaluation)
@@ -167,7 +166,8 @@ class SampleTask(TrainedTask, Protocol):
 
     def predict_slice(self, context: Invocation, evaluation: Evaluation | None, share: Slice) -> SliceDone:
         """Answers a share of the batches of samples; of a `SlicedTask`."""
-        return answer_slice(self, context, share)
+        model, kept = load_model(context, "predict"), kept_of(context, "labels", ANSWERED_BY)
+        return answer_slice(self, context, model, kept, share)
 
     # ------------------------------------------------------------ summary and report
 

@@ -1,9 +1,11 @@
 """Slices of a prediction of samples through the command line: the table that an undivided one writes, whoever is killed."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -32,6 +34,11 @@ def forget() -> None:
 
 def published() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((FOLDER / "products").rglob("*.csv"))}
+
+
+def rows_of_file(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture
@@ -76,9 +83,55 @@ def test_samples_in_slices_are_answered_as_by_one_process(trained: None) -> None
         assert published() == expected
 
 
-def test_an_answer_that_is_cut_off_or_altered_is_not_whole(tmp_path: Path) -> None:
-    import numpy as np
+@pytest.mark.exhaustive
+def test_slices_of_a_run_in_a_bucket_are_those_of_one_machine(
+    trained: None, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def machine(name: str) -> None:
+        monkeypatch.setenv("DRIFTLINE_CACHE", str(Path(name).absolute()))
 
+    stored = ("--set", f"runs={bucket}/samples")
+    with one_thread():
+        machine("one")
+        for verb in ("ingest", "train", "evaluate"):
+            assert call(verb, "tiny.yaml", *stored)[0] == 0
+        for name, share in (("two", "1/2"), ("three", "2/2")):
+            machine(name)
+            code, text = call(*PREDICT, *stored, "--slice", share)
+            assert code == 0, text
+        machine("four")
+        code, text = call(*PREDICT, *stored, "--finish")
+        assert code == 0, text
+        (table,) = Path("four").rglob("products/labels.csv")
+        assert call(*PREDICT)[0] == 0
+        assert rows_of_file(table) == rows_of_file(FOLDER / "products/labels.csv")
+
+
+def test_machines_exchange_answers_through_a_bucket(tmp_path: Path) -> None:
+    from flows.sample_slices import SharedAnswers
+    from pipelines.inference.sample_batches import Batch, is_whole, save
+    from pipelines.stored_files import FolderFiles
+
+    bucket = FolderFiles(tmp_path / "bucket")
+    one, two = (SharedAnswers(bucket, tmp_path / name) for name in ("one", "two"))
+
+    def batches(machine: SharedAnswers) -> list[Batch]:
+        return [Batch((0,), np.arange(4), machine.here / "labels" / "key" / f"{number}.npy") for number in range(3)]
+
+    for machine, number in ((one, 0), (two, 1)):
+        save(batches(machine)[number].path, np.full((4, 2), number, np.float32))
+    one.exchange(batches(one))
+    two.exchange(batches(two))
+    bucket.write("labels/key/1.npy", b"cut off")
+    one.exchange(batches(one))
+    two.exchange(batches(two))
+    one.exchange(batches(one))
+    for machine in (one, two):
+        assert [is_whole(batch.path) for batch in batches(machine)] == [True, True, False]
+        assert [np.load(batch.path)[0, 0] for batch in batches(machine)[:2]] == [0, 1]
+
+
+def test_an_answer_that_is_cut_off_or_altered_is_not_whole(tmp_path: Path) -> None:
     from pipelines.inference.sample_batches import is_whole, save
 
     path = tmp_path / "a" / "0.npy"
