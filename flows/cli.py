@@ -114,6 +114,8 @@ def ingest(
 ) -> int | None:
     """Write the source's scenes into the cube. Doing it again changes nothing; new scenes are added at their dates.
 
+    A slice reads every N-th scene, or every N-th site of several; --finish writes the cubes.
+
     \b
     Examples:
       driftline ingest my-run.yaml
@@ -186,6 +188,7 @@ def predict(
 
     It replaces what the run had published. Another `name` keeps both; it is another run, which must be trained first, or given
     a model that was trained before: --model compares it with these images, scores it where there is truth, and predicts.
+    A slice predicts every N-th region, or batch of samples; --finish checks that all are there.
 
     \b
     Examples:

@@ -16,9 +16,11 @@ from configs.sites import build_sites
 from configs.trained import used_by
 from flows.copies import format_refusals
 from flows.folder import RunFolder, finished, require
-from flows.task import Invocation, Record, format_findings, format_report
+from flows.ingest_slices import require_sites, site_settings
+from flows.task import Invocation, Record, format_findings, format_report, staging_of_scenes
 from pipelines.errors import RequestError
 from pipelines.files import write_json
+from pipelines.stored_files import files_at
 from pipelines.wording import counted
 
 if TYPE_CHECKING:
@@ -79,6 +81,8 @@ def ingest_sites(context: Invocation, labels: SiteLabels, is_only_predicted: Cal
     from pipelines.samples.site_ingest import refuse_sites
 
     sources = context.steps.do("ingest", "list the sites", lambda progress: build_sites(context.run))
+    if context.is_finishing:
+        context.steps.do("ingest", "check the sites of all slices", lambda _: require_sites(context, sources))
     sites: dict[str, Record] = {}
     refused: list[Record] = []
     problems: dict[str, RequestError] = {}
@@ -102,6 +106,8 @@ def ingest_sites(context: Invocation, labels: SiteLabels, is_only_predicted: Cal
     message = f"{many}, {new} with new scenes or labels" if new else f"{many} (nothing new)"
     digest = hashlib.sha256("".join(f"{n}{p['snapshot']}{p['label_sha256']}" for n, p in sites.items()).encode())
     write_json(context.folder.refused, refused)
+    if context.is_finishing:
+        files_at(staging_of_scenes(context)).remove("")
     return {"snapshot": digest.hexdigest(), "sites": sites, "refused": refused, "message": message, "is_new": bool(new)}
 
 
@@ -111,8 +117,8 @@ def ingest_one_site(context: Invocation, name: str, source: SiteSource, labels: 
     from pipelines.samples.site_ingest import LabelFacts, ingest_label, ingest_site
 
     run, folder, steps = context.run, context.folder, context.steps
-    listed_in, uri = folder.labels / f"{name}-refused.json", folder.cube_of(name)
-    settings = build.build_ingest_settings(run, listed_in, retry_refused=context.retry_refused)
+    uri = folder.cube_of(name)
+    settings = site_settings(context, name, is_staged=context.is_finishing)
     if settings.quarantine is not None:
         settings = replace(settings, quarantine=str(Path(settings.quarantine) / name))
     work = partial(ingest_site, source, build.build_quality_mask(run), uri, settings, least=labels.least_dates)
@@ -125,7 +131,7 @@ def ingest_one_site(context: Invocation, name: str, source: SiteSource, labels: 
     label = steps.do("ingest", f"read the label of {name}", read)
     steps.log(f"ingest: {name}: {format_report(report)}; {label.sentence}")
     found = [*report.notes, *format_findings(report, run.cube.on_missing)]
-    for line in [*label.notes, *found, *format_refusals(report.refused, listed_in)]:
+    for line in [*label.notes, *found, *format_refusals(report.refused, settings.refused_json)]:
         steps.log(f"  {line.strip()}")
     before = (finished(folder, "ingest") or {}).get("sites", {}).get(name, {}).get("label_sha256")
     is_new = report.is_new or label.label_sha256 != before

@@ -34,6 +34,7 @@ class Classify(SampleTask):
     """Labels of samples. See `flows.task.Task`."""
 
     name = "classify"
+    sliced, pieces, made = ("predict",), "batches", "answered"
     kept = ("counts", "spans")
     code: Mapping[str, tuple[str, ...]] = {
         "train": ("flows.tasks.samples:SampleTask.fit", "flows.tasks.samples:SampleTask.measure", *OWN),

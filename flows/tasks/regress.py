@@ -32,6 +32,7 @@ class Regress(SampleTask):
     """Numbers of samples. See `flows.task.Task`."""
 
     name = "regress"
+    sliced, pieces, made = ("predict",), "batches", "answered"
     kept = ("number", "least", "mean", "most")
     describes: Mapping[str, tuple[str, ...]] = {**SampleTask.describes, "number": ()}
     code: Mapping[str, tuple[str, ...]] = {

@@ -14,8 +14,10 @@ from configs.trained import used_by
 from flows.folder import RunFolder, code_version, load_checkpoint, require
 from flows.sample_maps import map_windows
 from flows.sample_runs import StoredSamples, ingest_run_samples, kept_of, load_samples, plan_samples, save_model, weights_of
+from flows.sample_slices import answer_slice, require_answers
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from pipelines.learning.result import Evaluation
+from pipelines.slices import Slice, SliceDone
 from pipelines.wording import counted
 
 if TYPE_CHECKING:
@@ -147,6 +149,9 @@ class SampleTask(TrainedTask, Protocol):
 
         run, model, trained = context.run, load_model(context, "predict"), require(context.folder, "train")
         stored = load_samples(context, "predict")
+        if context.is_finishing:
+            check = partial(require_answers, self, context, stored, model, kept_of(context, "labels", ANSWERED_BY))
+            context.steps.do("predict", "check the batches of all slices", lambda _: check())
         answer_NK, is_held_out_N = answers_of(self, context, stored, model)
         answer_NK = self.within(context, answer_NK)
         rows = self.tabulate(context, stored, answer_NK, is_held_out_N, model.outputs, evaluation)
@@ -158,6 +163,11 @@ class SampleTask(TrainedTask, Protocol):
         known = {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], "answered": count}
         mapped = map_windows(self, context, model, evaluation, building) if run.prediction.map else {}
         return {**known, **self.summarise(rows), **mapped}
+
+    def predict_slice(self, context: Invocation, evaluation: Evaluation | None, share: Slice) -> SliceDone:
+        """Answers a share of the batches of samples; of a `SlicedTask`."""
+        model, kept = load_model(context, "predict"), kept_of(context, "labels", ANSWERED_BY)
+        return answer_slice(self, context, model, kept, share)
 
     # ------------------------------------------------------------ summary and report
 

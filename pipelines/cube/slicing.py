@@ -15,7 +15,7 @@ import zarr
 
 from pipelines.compute import results_of
 from pipelines.cube import store
-from pipelines.cube.comparison import compare, list_scenes, newest
+from pipelines.cube.comparison import Comparison, compare, list_scenes, newest
 from pipelines.cube.encoding import ChunkLayout
 from pipelines.cube.georeference import frame_attributes
 from pipelines.cube.plan import Work
@@ -28,7 +28,7 @@ from pipelines.progress import Progress
 from pipelines.slices import Slice, SliceDone
 from pipelines.sources.quality import QualityMask
 from pipelines.sources.reading import IsolatedReader, SceneReader
-from pipelines.sources.source import Source
+from pipelines.sources.source import Listing, Source
 
 if TYPE_CHECKING:
     from pipelines.cube.ingest import IngestSettings
@@ -54,10 +54,7 @@ def stage_slice(
     `settings.staging`: where. Scenes that are refused are staged as refusals, and read again with `retry_refused`.
     Raises what `ingest` raises before it reads pixels, and StorageFull.
     """
-    listing = list_scenes(source, settings)
-    root = newest(store.open_repository(uri), uri) if store.has_repository(uri) else None
-    now = np.datetime64("now", "ns")
-    found = compare(source, mask, uri, grid, settings, listing, root, now=now, reads_files=False)
+    listing, found, root = _compare(source, mask, uri, grid, settings)
     staged, layouts, cutting = prepare(source, found.reader, settings, root)
     own = share.of(found.plan.works)
     works = [work for work in own if work.fingerprint]
@@ -78,6 +75,39 @@ def stage_slice(
                 progress(done.size, len(works))
     notes = *listing.remarks(), *found.notes
     return SliceStaged(done, tuple(sorted(refused, key=lambda e: e.scene_id)), len(own) - len(works), notes)
+
+
+@dataclass(frozen=True)
+class Unstaged:
+    """What an ingest would read of `scenes` scenes, and ids of those that are in no slice; `has_others`: of slices with another
+    config or release something is there."""
+
+    scenes: int
+    missing: tuple[str, ...]
+    has_others: bool = False
+
+
+def find_unstaged(
+    source: Source, mask: QualityMask | None, uri: str, grid: Grid | None, settings: IngestSettings
+) -> Unstaged:  # fmt: skip
+    """What `ingest` with these arguments would find missing in `settings.staging`; nothing is read, nothing written.
+
+    Raises what `ingest` raises before it reads pixels.
+    """
+    _, found, root = _compare(source, mask, uri, grid, settings)
+    staged, *_ = prepare(source, found.reader, settings, root)
+    missing = tuple(staged.missing_of(found.plan.works))
+    return Unstaged(len(found.plan.works), missing, bool(missing) and staged.has_others)
+
+
+def _compare(
+    source: Source, mask: QualityMask | None, uri: str, grid: Grid | None, settings: IngestSettings
+) -> tuple[Listing, Comparison, zarr.Group | None]:
+    """The listed scenes beside those of the cube, if there is one."""
+    listing = list_scenes(source, settings)
+    root = newest(store.open_repository(uri), uri) if store.has_repository(uri) else None
+    now = np.datetime64("now", "ns")
+    return listing, compare(source, mask, uri, grid, settings, listing, root, now=now, reads_files=False), root
 
 
 def prepare(

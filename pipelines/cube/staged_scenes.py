@@ -28,6 +28,7 @@ SUFFIX, MARK = ".scene", b"DLS1"
 END = 32 + 4 + len(MARK)  # bytes after the record
 TAIL = 1 << 16  # bytes that are read to find the record
 MOST_NAMED = 5
+OTHER_JOBS = "; slices with another config (of large scenes: cube.memory_mb, cube.workers) or release do not count"
 CHANGED, NOT_WHOLE = "its files have changed since a slice read it", "what a slice has left of it is not whole"
 
 
@@ -65,17 +66,25 @@ class StagedScenes:
 
     # ------------------------------------------------------------ the end of all slices reads
 
-    def require(self, works: Sequence[Work]) -> None:
-        """Raises StateError that names scenes which no slice has staged; those that have changed since are read again."""
+    def missing_of(self, works: Sequence[Work]) -> list[str]:
+        """Ids of scenes that no slice has staged; those that have changed since are read again."""
         there = {name.rpartition("/")[2].partition("-")[0] for name in self.files.names(self.job)}
-        missing = [work.scene.id for work in works if work.fingerprint and _digest(work.scene.id) not in there]
+        return [work.scene.id for work in works if work.fingerprint and _digest(work.scene.id) not in there]
+
+    def require(self, works: Sequence[Work]) -> None:
+        """Raises StateError that names `missing_of`."""
+        missing = self.missing_of(works)
         if not missing:
             return
         named = ", ".join(missing[:MOST_NAMED]) + (f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else "")
         remedy = "do the slices again that were to read them, or read the rest without --finish; nothing was committed"
-        if any(not name.startswith(f"{self.job}/") for name in self.files.names("")):
-            named += "; slices with another config (of large scenes: cube.memory_mb, cube.workers) or release do not count"
+        named += OTHER_JOBS if self.has_others else ""
         raise StateError(f"{self.folder}: {len(missing)} of {len(works)} scenes are in no slice: {named}; {remedy}")
+
+    @property
+    def has_others(self) -> bool:
+        """Whether slices of another job have left something here, too."""
+        return any(not name.startswith(f"{self.job}/") for name in self.files.names(""))
 
     def take(self, work: Work, number: int) -> EncodedRows | None:
         """A strip of the scene as a slice has left it; None where its files must be read. Raises SceneRefused, as they did."""

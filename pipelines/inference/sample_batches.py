@@ -6,6 +6,7 @@ Whoever answers samples afterwards finds the files, and combines them in the ord
 from __future__ import annotations
 
 import hashlib
+import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,15 +16,18 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from pipelines.compute import Compute, carry_out
+from pipelines.errors import StateError
 from pipelines.files import replacing
 from pipelines.progress import Progress
 from pipelines.samples.decoded_sites import key_of
+from pipelines.slices import Slice, SliceDone
 
 if TYPE_CHECKING:  # maps of windows, which are read without torch, use this module
     from pipelines.inference.sample_labels import SampleModel
     from pipelines.samples.sample_windows import SampleArrays
 
 Answered = tuple[Path, np.ndarray]
+MOST_NAMED = 5
 
 
 class Answer(Protocol):
@@ -104,5 +108,50 @@ def answer_batches(work: BatchWork, batches: Sequence[Batch], compute: Compute, 
 
 
 def save(path: Path, answer: np.ndarray) -> None:
-    with replacing(path, flush=False, mark="partial.npy") as draft:
-        np.save(draft, answer)
+    """Keeps an answer, with a SHA-256 behind the array, which `np.load` does not read; two slices may write the same file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, flush=False, mark=secrets.token_hex(4)) as draft, draft.open("wb") as file:
+        np.save(file, answer)
+        file.write(digest_of(answer))
+
+
+def is_whole(path: Path) -> bool:
+    """Whether an answer is there, every byte as it was written."""
+    try:
+        with path.open("rb") as file:
+            answer = np.load(file, allow_pickle=False)
+            return file.read() == digest_of(answer)
+    except (OSError, ValueError, EOFError):
+        return False
+
+
+def digest_of(answer: np.ndarray) -> bytes:
+    return hashlib.sha256(f"{answer.dtype.str}{answer.shape}".encode() + answer.tobytes()).digest()
+
+
+# ---------------------------------------------------------------- slices (docs/design/048)
+
+
+def answer_share(
+    work: BatchWork, batches: Sequence[Batch], share: Slice, compute: Compute, progress: Progress,
+    then: Callable[[Path], None] | None = None,
+) -> SliceDone:  # fmt: skip
+    """Answers those of a slice that are not there as a whole; `then` is called with each file. Others may work beside it."""
+    own = share.of(batches)
+    missing = [batch for batch in own if not is_whole(batch.path)]
+    for done, (path, answer) in enumerate(carry_out(work, missing, compute) if missing else (), start=1):
+        save(path, answer)
+        if then is not None:
+            then(path)
+        progress(len(own) - len(missing) + done, len(own))
+    return SliceDone(len(missing), len(own))
+
+
+def require_batches(batches: Sequence[Batch], folder: str) -> None:
+    """Raises StateError that names batches that are missing, or are not as they were written."""
+    missing = [str(batch) for batch in batches if not is_whole(batch.path)]
+    if not missing:
+        return
+    named = "; ".join(missing[:MOST_NAMED]) + (f"; and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else "")
+    remedy = "do the slices again that were to answer them, or predict without --finish"
+    raise StateError(f"{folder}: {len(missing)} of {len(batches)} batches are missing or damaged: {named}; {remedy}")

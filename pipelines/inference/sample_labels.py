@@ -66,12 +66,30 @@ def answer_members(
     progress: Progress, *, each_step: bool = False,
 ) -> None:  # fmt: skip
     """Answers what `score_samples` is to find in files: `asked` is member -> index_P. Where `compute` has several workers."""
+    batches = list_batches(asked, kept, each_step=each_step)
+    answer_batches(work_of(model, arrays, each_step=each_step), batches, compute, progress)
+
+
+def list_batches(asked: Mapping[int, np.ndarray], kept: Kept, *, each_step: bool = False) -> list[Batch]:
+    """The files in which `score_samples` looks for what is `asked`: member -> index_P."""
     batches = []
     for member, index_P in asked.items():
         place = place_of(kept, f"{member}{' steps' if each_step else ''}", index_P)
         for start in range(0, len(index_P), STORED_SAMPLES):
             batches.append(Batch((member,), index_P[start : start + STORED_SAMPLES], place / f"{start:09d}.npy"))
-    answer_batches(BatchWork(model, arrays, partial(_score_batch, each_step=each_step)), batches, compute, progress)
+    return batches
+
+
+def work_of(model: SampleModel, arrays: SampleArrays, *, each_step: bool = False) -> BatchWork:
+    """What answers such batches."""
+    return BatchWork(model, arrays, partial(_score_batch, each_step=each_step))
+
+
+def tested_by(samples: LabelledSamples) -> dict[int, np.ndarray]:
+    """member -> index_P of the tested samples whose group it has not seen."""
+    tested_P, networks = samples.tested_P, samples.split.networks
+    own_F = [samples.known_P[tested_P[samples.fold_P[tested_P] == fold]] for fold in range(samples.folds)]
+    return {fold * networks + turn: own_P for fold, own_P in enumerate(own_F) for turn in range(networks)}
 
 
 def _score_batch(
@@ -121,9 +139,7 @@ def held_out(
     steps = samples.arrays.valid_NT.shape[1:] if each_step else ()
     single_MPK = np.zeros((networks, len(tested_P), *steps, len(model.outputs)), np.float32)
     if kept is not None:
-        own_F = [samples.known_P[tested_P[samples.fold_P[tested_P] == fold]] for fold in range(samples.folds)]
-        asked = {fold * networks + turn: own_P for fold, own_P in enumerate(own_F) for turn in range(networks)}
-        answer_members(model, samples.arrays, asked, kept, compute, progress, each_step=each_step)
+        answer_members(model, samples.arrays, tested_by(samples), kept, compute, progress, each_step=each_step)
     for fold in range(samples.folds):
         own = np.flatnonzero(samples.fold_P[tested_P] == fold)
         for turn in range(networks):

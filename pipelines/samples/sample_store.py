@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,8 +208,9 @@ def decode_images(uri: str, snapshot: str, table: SampleTable, folder: Path, pro
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("*.npy"):
-            old.unlink()
-        with replacing(path) as draft:
+            if old != path:  # which another slice has just decoded
+                old.unlink(missing_ok=True)
+        with replacing(path, mark=secrets.token_hex(4)) as draft:  # a slice on another machine may have our number
             _decode(uri, snapshot, table, draft, progress)
     image: np.ndarray = np.load(path, mmap_mode="r")
     if image.shape != (len(table), *table.layout.shape) or image.dtype != table.layout.dtype:

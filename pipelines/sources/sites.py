@@ -211,7 +211,8 @@ class SiteSource(LayeredSource):
         for scene in scenes:
             for part in scene.parts or (scene,):
                 with suppress(SceneRefused):
-                    grids.setdefault(scene.id, []).append(self.grid_of(part, self.requested.bands[0].name))
+                    grid = self.grid_of(part, self.requested.bands[0].name)
+                    grids.setdefault(scene.id, []).append(grid)
         if not grids:
             return
         (first_id, first), *others = grids.items()

@@ -73,8 +73,8 @@ def test_a_wrong_request_is_one_message(tiny_run: Path, arguments: list[str], me
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("oscd.yaml", "of a run with `task: change` over sites or samples has no slices; ingest it as a whole"),
-        ("lung-ultrasound.yaml", "over sites or samples has no slices"),
+        ("ms-follow-up.yaml", "of a run with `task: follow_up` over patients or samples has no slices; ingest it as a whole"),
+        ("lung-ultrasound.yaml", "over patients or samples has no slices"),
         ("demo-medical.yaml", "images of source.kind: dicom are de-identified first, which has no slices"),
     ],
 )
