@@ -20,7 +20,7 @@ from pydantic import BaseModel, TypeAdapter
 from configs.paths import models_in
 from configs.run import ModelConfig
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError, StateError
-from pipelines.stored_runs import StoredRun
+from pipelines.stored_runs import StoredRun, reaching
 
 if TYPE_CHECKING:
     from configs.tasks import AnyRun
@@ -186,15 +186,23 @@ def load_model(path: str | Path, checkpoint: Checkpoint[Model], task: str) -> tu
         raise ArtefactDamaged(f"the model of {path} cannot be used: {problem}; {REMEDY}") from e
 
 
-@cache
 def download(uri: str) -> TemporaryDirectory[str]:
+    """As `downloaded`. Raises MissingInput where the files cannot be read."""
+    try:
+        return downloaded(uri)
+    except StateError as e:
+        raise MissingInput(f"no model can be read at {uri}: {str(e).splitlines()[0]}") from e
+
+
+@cache
+def downloaded(uri: str) -> TemporaryDirectory[str]:
     """The files of a model below s3://bucket/prefix, or of the run that is stored there, until this process ends.
 
-    Region and keys come from the usual AWS_* variables. Raises MissingInput where they cannot be read.
+    Empty where there are none. Region and keys come from the usual AWS_* variables. Raises StateError.
     """
     folder = TemporaryDirectory(prefix="driftline-model-")
     stored = StoredRun.at(uri)
-    try:
+    with reaching(uri):
         run = stored.read()
         there = stored.files.names("") if run is None else []
         for name in (WEIGHTS, DESCRIPTION, SCORES):
@@ -202,8 +210,6 @@ def download(uri: str) -> TemporaryDirectory[str]:
                 stored.fetch(run.files[f"model/{name}"], Path(folder.name, name))
             elif found := {f"model/{name}", name}.intersection(there):
                 Path(folder.name, name).write_bytes(stored.files.read(max(found)))
-    except (OSError, StateError) as e:
-        raise MissingInput(f"no model can be read at {uri}: {str(e).splitlines()[0]}") from e
     return folder
 
 

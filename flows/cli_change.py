@@ -22,7 +22,9 @@ def change(
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="the later image, likewise")],
     model: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="a run of labelled change (runs/NAME) or its model; default: change vector analysis"),
+        typer.Option(
+            metavar="PATH", help="a run of labelled change (runs/NAME, s3://...) or its model; default: change vector analysis"
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="of the run; default: from the images' names, with a number if taken")] = None,
     dates: Annotated[
