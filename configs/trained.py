@@ -186,6 +186,14 @@ def load_model(path: str | Path, checkpoint: Checkpoint[Model], task: str) -> tu
         raise ArtefactDamaged(f"the model of {path} cannot be used: {problem}; {REMEDY}") from e
 
 
+def files_of_run(run: str) -> Path:
+    """Where the files of a run's model are, or would be; of a run in S3 those of the version that is published now.
+
+    Raises StateError where the store does not answer, which does not mean that there is no such run.
+    """
+    return Path(downloaded(run).name) if run.startswith("s3://") else Path(run) / "model"
+
+
 def download(uri: str) -> TemporaryDirectory[str]:
     """As `downloaded`. Raises MissingInput where the files cannot be read."""
     try:
@@ -201,16 +209,24 @@ def downloaded(uri: str) -> TemporaryDirectory[str]:
     Empty where there are none. Region and keys come from the usual AWS_* variables. Raises StateError.
     """
     folder = TemporaryDirectory(prefix="driftline-model-")
-    stored = StoredRun.at(uri)
-    with reaching(uri):
-        run = stored.read()
-        there = stored.files.names("") if run is None else []
-        for name in (WEIGHTS, DESCRIPTION, SCORES):
-            if run is not None and f"model/{name}" in run.files:
-                stored.fetch(run.files[f"model/{name}"], Path(folder.name, name))
-            elif found := {f"model/{name}", name}.intersection(there):
-                Path(folder.name, name).write_bytes(stored.files.read(max(found)))
+    try:
+        with reaching(uri):
+            _download_into(Path(folder.name), uri)
+    except BaseException:
+        folder.cleanup()
+        raise
     return folder
+
+
+def _download_into(folder: Path, uri: str) -> None:
+    stored = StoredRun.at(uri)
+    run = stored.read()
+    there = stored.files.names("") if run is None else []
+    for name in (WEIGHTS, DESCRIPTION, SCORES):
+        if run is not None and f"model/{name}" in run.files:
+            stored.fetch(run.files[f"model/{name}"], folder / name)
+        elif found := {f"model/{name}", name}.intersection(there):
+            (folder / name).write_bytes(stored.files.read(max(found)))
 
 
 # ---------------------------------------------------------------- the config of a run that uses one

@@ -76,11 +76,10 @@ def gc(
       driftline gc runs/my-run/config.yaml --json | jq .bytes
     """
     from flows.housekeeping import clean
-    from flows.stored_inputs import path_at_hand
+    from flows.stored_inputs import stored_config
 
-    if is_remote(config):
-        config = str(path_at_hand(config) / "config.yaml")
-    found = clean(config, overrides or [], keep_days=keep_days, is_removing=yes, with_cube=cube)
+    content = stored_config(config) if is_remote(config) else config
+    found = clean(content, overrides or [], keep_days=keep_days, is_removing=yes, with_cube=cube)
     return show(found, gc_lines(found), json_)
 
 

@@ -14,6 +14,11 @@ from pipelines.errors import RequestError
 Pattern = Annotated[
     str | None, typer.Option(help="where the date is in the names, e.g. {date:%Y%m%d}*.tif or {frame}.png; default: detected")
 ]
+Masks = Annotated[
+    list[str],
+    typer.Argument(metavar="MASKS...", help="mask files, a folder of them, or runs/NAME of a monitoring run; or s3://..."),
+]
+Out = Annotated[Path | None, typer.Option(help="folder of the tables and pictures; default: track/ of the run, else runs/track")]
 OfRun = Annotated[
     str | None,
     typer.Option(
@@ -30,15 +35,9 @@ EdgeError = Annotated[
 
 
 def track(
-    masks: Annotated[
-        list[str],
-        typer.Argument(metavar="MASKS...", help="mask files, a folder of them, or runs/NAME of a monitoring run; or s3://..."),
-    ],
+    masks: Masks,
     pattern: Pattern = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="folder of the tables and pictures; default: track/ of the run, else runs/track"),
-    ] = None,
+    out: Out = None,
     code: Annotated[int | None, typer.Option(help="the mask value of the objects; default: everything but 0 and nodata")] = None,
     min_size: Annotated[
         float | None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -58,7 +58,9 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
 
-def clean(config: str, overrides: Sequence[str], *, keep_days: float, is_removing: bool, with_cube: bool = False) -> Json:
+def clean(
+    config: str | Mapping[str, object], overrides: Sequence[str], *, keep_days: float, is_removing: bool, with_cube: bool = False
+) -> Json:
     """What was found, and removed if `is_removing`. Holds the run's folder.
 
     Raises RequestError, MissingInput (no such run), RunBusy, CubeBusy, ArtefactDamaged, StateError (the run in S3).

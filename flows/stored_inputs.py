@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 from flows import Json
 from flows.folder import RunFolder, exclusive_published
 from pipelines.errors import MissingInput, RequestError
@@ -70,6 +72,12 @@ def path_at_hand(text: str) -> Path:
     if not path.exists():
         raise MissingInput(f"{uri} has no {rest}; `driftline check {uri}` reads what it has")
     return path
+
+
+def stored_config(uri: str) -> dict[str, object]:
+    """The config of a run at `s3://bucket/prefix/NAME`, with inputs relative to the working folder. Raises MissingInput."""
+    path = path_at_hand(f"{uri.rstrip('/')}/config.yaml")
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def below_run(uri: str) -> tuple[str, str]:

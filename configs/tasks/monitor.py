@@ -64,9 +64,7 @@ class ForecasterModel(Strict):
     """The forecaster of a finished forecast run, asked for each new date from the dates before it."""
 
     kind: Literal["forecaster"]
-    run: Annotated[ModelPath, READ] = Field(
-        description="the forecast run: its folder, e.g. runs/demo, or s3://bucket/prefix/NAME"
-    )
+    run: Annotated[ModelPath, READ] = Field(description="the forecast run: a folder, e.g. runs/demo, or s3://bucket/prefix/NAME")
     harmonics: int = Field(2, ge=1, le=4, description="of the curve that says which values are too far off to forecast from")
 
 
@@ -301,19 +299,11 @@ def build_value_model(run: MonitorRun, cube: MonitoredCube, networks: Networks, 
 
 def fingerprint_model(run: MonitorRun) -> str:
     """SHA-256 (hex) of the description of the forecaster, which names its tensors; "" for other models, or if there is none."""
+    from configs.trained import files_of_run
+
     model = run.monitoring.model
-    path = folder_of_forecaster(model) / "model.json" if isinstance(model, ForecasterModel) else None
+    path = files_of_run(model.run) / "model.json" if isinstance(model, ForecasterModel) else None
     return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else ""
-
-
-def folder_of_forecaster(model: ForecasterModel) -> Path:
-    """Where the files of the forecaster are, or would be; those of a run in S3 are of the version that is published now.
-
-    Raises StateError where the store does not answer: a harmonic curve in its place would be another state of every tile.
-    """
-    from configs.trained import downloaded
-
-    return Path(downloaded(model.run).name) if is_remote(model.run) else Path(model.run) / "model"
 
 
 def build_curve(model: HarmonicModel | RecurrentModel) -> Curve:
@@ -383,13 +373,14 @@ def _train_recurrent(
 
 def _build_forecaster(run: MonitorRun, model: ForecasterModel) -> BuiltModel:
     """The forecaster of `model.run`, checked against what is monitored."""
+    from configs.trained import files_of_run
     from models.checkpoint import FORECASTER, CheckpointDamaged
     from pipelines.errors import ArtefactDamaged, MissingInput
     from pipelines.monitoring.forecaster_model import ForecasterModel as FromForecasts
     from pipelines.monitoring.forecaster_model import check_forecaster
     from pipelines.monitoring.harmonic_model import HarmonicModel as Curve
 
-    folder = folder_of_forecaster(model)
+    folder = files_of_run(model.run)
     try:
         forecaster, metadata = FORECASTER.load(folder)
         digest = FORECASTER.hash(folder)
