@@ -13,7 +13,7 @@ from configs import sites
 from configs.paths import BELOW_SOURCE
 from configs.privacy import OF_VOLUMES
 from configs.run import Run
-from configs.schema import Finding, InputPath, Name, Sections, Strict, UtcDate, check_crs, missing_file
+from configs.schema import Finding, InputPath, LocalPath, Name, Sections, Strict, UtcDate, check_crs, missing_file
 from configs.sites import SitesSource, check_label_path
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class SiteRasters(Strict):
     """A label raster of each site; all dates of a site are its span."""
 
     kind: Literal["site_rasters"] = Field(description="GeoTIFF of every site of `source: {kind: sites}`")
-    path: Annotated[str, BELOW_SOURCE] = Field(description="path below source.path, e.g. {site}/{site}-cm.tif")
+    path: Annotated[LocalPath, BELOW_SOURCE] = Field(description="path below source.path, e.g. {site}/{site}-cm.tif")
     codes: dict[int, Name] = Field(description="code -> class; other codes are unlabelled")
     band: int = Field(1, ge=1, description="number of the label's band in its file")
     grid_of: Literal["own", "first", "last"] = Field(
@@ -111,7 +111,7 @@ class SiteRasters(Strict):
 class LabelsConfig(Strict):
     """Label rasters: which pixels changed. Codes that are in neither list are unknown and left out."""
 
-    path: Annotated[str, BELOW_SOURCE] = Field(description="path below source.path, e.g. {site}/{site}-cm.tif")
+    path: Annotated[LocalPath, BELOW_SOURCE] = Field(description="path below source.path, e.g. {site}/{site}-cm.tif")
     band: int = Field(1, ge=1, description="number of the label's band in its file")
     changed: list[int] = Field([1], min_length=1, description="codes that mean changed")
     unchanged: list[int] = Field([0], min_length=1, description="codes that mean not changed")

@@ -79,7 +79,8 @@ def _as_path(text: str) -> str:
 def _as_local(text: str) -> str:
     if is_uri(text):
         raise ValueError(
-            "a path on this machine (of what a run names, only runs, the cube, staging and a trained model may be s3://bucket/prefix)"
+            "a path on this machine (of what a run names, only runs, the cube, staging, the state of monitoring and a trained "
+            "model may be s3://bucket/prefix)"
         )
     return text
 
@@ -92,24 +93,21 @@ def _without_secrets(text: str) -> str:
 
 
 def _as_cube(text: str) -> str:
-    if is_uri(text) and not text.startswith(("s3://", "file://")):
-        raise ValueError("a folder, or s3://bucket/prefix")
-    return text
+    return text if text.startswith("file://") else _as_model(text)
 
 
 def _as_model(text: str) -> str:
-    if is_uri(text) and not text.startswith("s3://"):
-        raise ValueError("a folder, or s3://bucket/prefix")
+    _as_runs(text)
     return text
 
 
 def _as_runs(text: str) -> str:
     if not is_uri(text):
         return text
-    bucket, _, prefix = text.removeprefix("s3://").strip("/").partition("/")
-    if not text.startswith("s3://") or not bucket or not prefix:
+    bucket, _, prefix = text.removeprefix("s3://").partition("/")
+    if not text.startswith("s3://") or not bucket or not prefix.strip("/"):
         raise ValueError("a folder, or s3://bucket/prefix")
-    return f"s3://{bucket}/{prefix}"
+    return f"s3://{bucket}/{prefix.strip('/')}"
 
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]

@@ -12,7 +12,7 @@ from pydantic import Field
 from configs.build import build_request
 from configs.paths import BELOW_SOURCE
 from configs.run import Run
-from configs.schema import Finding, InputPath, Name, Sections, Strict, missing_folder, suggest
+from configs.schema import Finding, InputPath, LocalPath, Name, Sections, Strict, missing_folder, suggest
 from configs.sources import SourceDefaults
 from configs.yaml_positions import Key
 
@@ -35,7 +35,7 @@ class SitesSource(SourceDefaults):
     kind: Literal["sites"]
     path: InputPath = Field(description="the folder of the sites")
     pattern: str = Field(description="where site, band and date or step are in the path, see above")
-    dates: Annotated[str | None, BELOW_SOURCE] = Field(
+    dates: Annotated[LocalPath | None, BELOW_SOURCE] = Field(
         None, description="path below `path` of the file that dates the steps, e.g. {site}/dates.txt"
     )
     sites: list[Name] | None = Field(

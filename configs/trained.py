@@ -20,7 +20,7 @@ from pydantic import BaseModel, TypeAdapter
 from configs.paths import models_in
 from configs.run import ModelConfig
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError, StateError
-from pipelines.stored_runs import StoredRun
+from pipelines.stored_runs import StoredRun, reaching
 
 if TYPE_CHECKING:
     from configs.tasks import AnyRun
@@ -186,25 +186,47 @@ def load_model(path: str | Path, checkpoint: Checkpoint[Model], task: str) -> tu
         raise ArtefactDamaged(f"the model of {path} cannot be used: {problem}; {REMEDY}") from e
 
 
-@cache
+def files_of_run(run: str) -> Path:
+    """Where the files of a run's model are, or would be; of a run in S3 those of the version that is published now.
+
+    Raises StateError where the store does not answer, which does not mean that there is no such run.
+    """
+    return Path(downloaded(run).name) if run.startswith("s3://") else Path(run) / "model"
+
+
 def download(uri: str) -> TemporaryDirectory[str]:
+    """As `downloaded`. Raises MissingInput where the files cannot be read."""
+    try:
+        return downloaded(uri)
+    except StateError as e:
+        raise MissingInput(f"no model can be read at {uri}: {str(e).splitlines()[0]}") from e
+
+
+@cache
+def downloaded(uri: str) -> TemporaryDirectory[str]:
     """The files of a model below s3://bucket/prefix, or of the run that is stored there, until this process ends.
 
-    Region and keys come from the usual AWS_* variables. Raises MissingInput where they cannot be read.
+    Empty where there are none. Region and keys come from the usual AWS_* variables. Raises StateError.
     """
     folder = TemporaryDirectory(prefix="driftline-model-")
-    stored = StoredRun.at(uri)
     try:
-        run = stored.read()
-        there = stored.files.names("") if run is None else []
-        for name in (WEIGHTS, DESCRIPTION, SCORES):
-            if run is not None and f"model/{name}" in run.files:
-                stored.fetch(run.files[f"model/{name}"], Path(folder.name, name))
-            elif found := {f"model/{name}", name}.intersection(there):
-                Path(folder.name, name).write_bytes(stored.files.read(max(found)))
-    except (OSError, StateError) as e:
-        raise MissingInput(f"no model can be read at {uri}: {str(e).splitlines()[0]}") from e
+        with reaching(uri):
+            _download_into(Path(folder.name), uri)
+    except BaseException:
+        folder.cleanup()
+        raise
     return folder
+
+
+def _download_into(folder: Path, uri: str) -> None:
+    stored = StoredRun.at(uri)
+    run = stored.read()
+    there = stored.files.names("") if run is None else []
+    for name in (WEIGHTS, DESCRIPTION, SCORES):
+        if run is not None and f"model/{name}" in run.files:
+            stored.fetch(run.files[f"model/{name}"], folder / name)
+        elif found := {f"model/{name}", name}.intersection(there):
+            (folder / name).write_bytes(stored.files.read(max(found)))
 
 
 # ---------------------------------------------------------------- the config of a run that uses one

@@ -14,16 +14,15 @@ from flows.cli_options import AsJson, DryRun, Force, Overrides
 from pipelines.errors import RequestError
 from pipelines.stored_files import is_remote
 
+OF_MODEL = "a run of labelled change (runs/NAME, s3://...) or its model; default: change vector analysis"
+OfModel = Annotated[str | None, typer.Option(metavar="PATH", help=OF_MODEL)]
 IMAGE = "a GeoTIFF or JPEG2000 file, or a folder with one per band"
 
 
 def change(
     before: Annotated[Path, typer.Argument(metavar="BEFORE", help=f"the earlier image: {IMAGE}")],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="the later image, likewise")],
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="a run of labelled change (runs/NAME) or its model; default: change vector analysis"),
-    ] = None,
+    model: OfModel = None,
     name: Annotated[str | None, typer.Option(help="of the run; default: from the images' names, with a number if taken")] = None,
     dates: Annotated[
         str | None, typer.Option(metavar="BEFORE,AFTER", help="e.g. 2018-06-05,2020-06-09; default: those in the names")

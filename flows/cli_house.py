@@ -11,7 +11,10 @@ import typer
 from flows import Json
 from flows.cli_options import AsJson, Overrides
 from flows.terminal import DONE, FAILED, Bars, show
+from pipelines.stored_files import is_remote
 from pipelines.wording import counted
+
+MOST_LISTED = 10
 
 Config = Annotated[str, typer.Argument(metavar="RUN.yaml", help="the run's config, or the one in its folder")]
 KeepDays = Annotated[float, typer.Option(metavar="DAYS", help="how old a version of the cube, or what is half done, may become")]
@@ -52,11 +55,15 @@ def doctor(
 
 
 def gc(
-    config: Config, overrides: Overrides = None, keep_days: KeepDays = 30, yes: Yes = False, cube: WithCube = False,
+    config: Annotated[str, typer.Argument(metavar="RUN", help="the run's config, the one in its folder, or s3://bucket/prefix/NAME")],
+    overrides: Overrides = None, keep_days: KeepDays = 30, yes: Yes = False, cube: WithCube = False,
     json_: AsJson = False,
 ) -> int | None:  # fmt: skip
     """List what nobody needs any more, and remove it with --yes: old versions of the cube, staged tiles of what is published,
-    samples of versions that no stage names, what killed programs left.
+    samples of versions that no stage names, trials, what killed programs left.
+
+    Of a run in S3 also objects of versions of the run that are older than --keep-days (at least a day) and that neither of the
+    newest two needs, and what was set aside on this machine when another one had published, once it is older than --keep-days.
 
     Versions stay that a record of any run in the same folder names: of a stage, model, product or archived forecast. Archived
     forecasts have their own limit, prediction.archive_keep.
@@ -65,11 +72,14 @@ def gc(
     Examples:
       driftline gc my-run.yaml
       driftline gc my-run.yaml --keep-days 7 --yes
+      driftline gc s3://fields/runs/my-run
       driftline gc runs/my-run/config.yaml --json | jq .bytes
     """
     from flows.housekeeping import clean
+    from flows.stored_inputs import stored_config
 
-    found = clean(config, overrides or [], keep_days=keep_days, is_removing=yes, with_cube=cube)
+    content = stored_config(config) if is_remote(config) else config
+    found = clean(content, overrides or [], keep_days=keep_days, is_removing=yes, with_cube=cube)
     return show(found, gc_lines(found), json_)
 
 
@@ -119,17 +129,33 @@ def restore(
 
 
 def gc_lines(found: Json) -> list[str]:
-    """What `driftline gc` found, a line for each kind."""
+    """What `driftline gc` found: a line for each kind; of a run in S3 also one for each version and folder that was set aside."""
+    from flows.housekeeping import LISTED
+
     lines = [f"{'removed from' if found['removed'] else 'not needed in'} {found['run']}:"]
     for kind, group in groupby(found["found"], lambda one: one["kind"]):
         ones = list(group)
         files, size = sum(one["files"] for one in ones), sum(one["bytes"] for one in ones)
-        lines.append(f"  {kind:<22}{counted(files, 'file'):>14}{size_text(size):>12}")
+        lines.append(f"  {kind:<22}{counted(files, 'file'):>14}{size_text(size):>12}{ages_text(ones):>22}".rstrip())
+        if kind in LISTED:
+            lines += [
+                f"    {one['name']}: {size_text(one['bytes'])}, {one['age_days']:.1f} days old" for one in ones[:MOST_LISTED]
+            ]
+            lines += [f"    and {len(ones) - MOST_LISTED} more (all: --json)"] * (len(ones) > MOST_LISTED)
     if not found["found"]:
         lines = [f"nothing in {found['run']} is without use"]
     end = f"{counted(found['files'], 'file')}, {size_text(found['bytes'])}"
     totals = [f"{end} in all; --yes removes them"] if found["found"] and not found["removed"] else []
     return [*lines, *(f"  note: {note}" for note in found["notes"]), *totals]
+
+
+def ages_text(found: list[Json]) -> str:
+    """The ages of what was found, "" where they are not known."""
+    ages = [one["age_days"] for one in found if one.get("age_days") is not None]
+    if not ages:
+        return ""
+    least, most = f"{min(ages):.1f}", f"{max(ages):.1f}"
+    return f"{least} days old" if least == most else f"{least} to {most} days old"
 
 
 def size_text(size: int) -> str:

@@ -21,10 +21,14 @@ MadeBy = Annotated[str, typer.Option(metavar="AUTOMATIC|SEMIAUTOMATIC|MANUAL", h
 
 def export_seg(
     masks: Annotated[
-        list[Path], typer.Argument(metavar="MASKS...", help="one NIfTI or .npy file, PNG files of all frames, or DICOM SEG files")
+        list[str],
+        typer.Argument(
+            metavar="MASKS...",
+            help="one NIfTI or .npy file, PNG files of all frames, or DICOM SEG files; of a run in S3 s3://...",
+        ),
     ],
     source: Annotated[
-        Path, typer.Option(metavar="DICOM", help="the series that the masks were drawn on: its de-identified copy")
+        str, typer.Option(metavar="DICOM", help="the series that the masks were drawn on: its de-identified copy, on a disk")
     ],
     out: Annotated[Path, typer.Option(help="folder of the SEG files")] = Path("runs/seg"),
     series: Annotated[str, typer.Option(help="of several series the number, the UID, or #2, as source.series in a config")] = "",
@@ -47,17 +51,20 @@ def export_seg(
     \b
     Examples:
       driftline export-seg lesions.nii.gz --source scans-deidentified/ --class 1=lesion --out seg/
+      driftline export-seg s3://scans/runs/head/products/labels.nii.gz --source scans-deidentified/ --out seg/
       driftline export-seg ventricle/ --source echo-deidentified/clip.dcm --class "1=left ventricle" --made-by MANUAL
     """
     from flows.seg import segments_of, write_seg
+    from flows.stored_inputs import path_at_hand, require_local
     from pipelines.scene import Band
     from pipelines.sources.dicom import DicomSource
     from pipelines.tracking.label_files import read_labels
 
     segments = segments_of(classes or (), made_by, algorithm)
-    if not source.exists():
-        raise MissingInput(f"no such folder or file: {source}; --source names the DICOM series")
-    images = DicomSource(source, Band("image"), series, frame_time)
-    record = write_seg(read_labels(masks), images, out, segments, identified=identified)
+    place = require_local(source, "--source", "the DICOM series")
+    if not place.exists():
+        raise MissingInput(f"no such folder or file: {place}; --source names the DICOM series")
+    images = DicomSource(place, Band("image"), series, frame_time)
+    record = write_seg(read_labels([path_at_hand(one) for one in masks]), images, out, segments, identified=identified)
     lines = [f"wrote {counted(len(record['files']), 'file')} to {out}: {', '.join(record['segments'])}"]
     return show(record, [*lines, *(f"note: {one}" for one in record["notes"])], json_)

@@ -14,10 +14,16 @@ from pipelines.errors import RequestError
 Pattern = Annotated[
     str | None, typer.Option(help="where the date is in the names, e.g. {date:%Y%m%d}*.tif or {frame}.png; default: detected")
 ]
+Masks = Annotated[
+    list[str],
+    typer.Argument(metavar="MASKS...", help="mask files, a folder of them, or runs/NAME of a monitoring run; or s3://..."),
+]
+Out = Annotated[Path | None, typer.Option(help="folder of the tables and pictures; default: track/ of the run, else runs/track")]
 OfRun = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        metavar="RUN", help="runs/NAME over the frames or volumes that the masks were drawn on: times, pixel size, DICOM SEG, SR"
+        metavar="RUN",
+        help="runs/NAME or s3://... over the frames or volumes that the masks were drawn on: times, pixel size, DICOM SEG, SR",
     ),
 ]
 Grow = Annotated[float, typer.Option(help="an object counts as grown or shrunk if its size changes by more than this share")]
@@ -29,14 +35,9 @@ EdgeError = Annotated[
 
 
 def track(
-    masks: Annotated[
-        list[Path], typer.Argument(metavar="MASKS...", help="mask files, a folder of them, or runs/NAME of a monitoring run")
-    ],
+    masks: Masks,
     pattern: Pattern = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="folder of the tables and pictures; default: track/ of the run, else runs/track"),
-    ] = None,
+    out: Out = None,
     code: Annotated[int | None, typer.Option(help="the mask value of the objects; default: everything but 0 and nodata")] = None,
     min_size: Annotated[
         float | None,
@@ -62,11 +63,13 @@ def track(
 
     Of visits also growth rates and the size at the next one; of frames motion, and the cycle of each region. Nodata pixels count
     as not observed: an object under cloud is reported as not seen, never as gone. With
-    --run, of a DICOM series, the masks also become DICOM SEG, and the measurements DICOM SR, in RUN/track.
+    --run, of a DICOM series, the masks also become DICOM SEG, and the measurements DICOM SR, in RUN/track. Of a run in S3, and of
+    files in one (s3://bucket/prefix/NAME/products/...), the published version is read; without --out the result is published too.
 
     \b
     Examples:
       driftline track runs/demo-change
+      driftline track s3://fields/runs/demo-change
       driftline track masks/ --pattern "lake_{date:%Y-%m-%d}.tif" --min-size 500
       driftline track frames/ --spacing-mm 0.5,0.5
       driftline track labels/ --pattern "label_{frame}.png"
@@ -74,6 +77,7 @@ def track(
       driftline track ventricle/ --run runs/echo --class "255=left ventricle" --made-by MANUAL
     """
     from flows.seg import segments_of
+    from flows.stored_inputs import at_hand
     from flows.track import track as track_masks
 
     if run is None and (classes or made_by != "AUTOMATIC"):
@@ -82,9 +86,10 @@ def track(
         )
     segments = segments_of(classes or (), made_by) if run is not None else None
     spacing = None if spacing_mm is None else verbs.parse_spacing(spacing_mm)
-    with Bars().step("track", "follow the objects") as progress:
+    with at_hand(masks, run, is_writing=out is None) as here, Bars().step("track", "follow the objects") as progress:
         record = track_masks(
-            masks, out, pattern=pattern, code=code, spacing_mm=spacing, outlines=outlines, min_size=min_size, grow=grow,
-            farthest=farthest, run=run, segments=segments, next_in=next_in, edge_error=edge_error, progress=progress,
+            here.paths, out, pattern=pattern, code=code, spacing_mm=spacing, outlines=outlines, min_size=min_size, grow=grow,
+            farthest=farthest, run=here.run, segments=segments, next_in=next_in, edge_error=edge_error, progress=progress,
         )  # fmt: skip
+    record = here.with_place(record, "track/track.json")
     return show(record, record["lines"], json_)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -31,7 +31,8 @@ from pipelines.wording import counted
 VERSION_ID = re.compile(rb"\b[0-9A-Z]{20}\b")
 WITHOUT_RECORDS = {"cube", "cubes", "samples", "staging", "fields.zarr"}  # folders below a run that need not be searched
 CUBE, STAGED, SAMPLES, TRIALS, DRAFTS = "versions of the cube", "staged tiles", "samples", "trials of a choice", "drafts"
-SUPERSEDED, KEPT_VERSIONS = "versions of the run", 2
+SUPERSEDED, KEPT_VERSIONS, ASIDE = "versions of the run", 2, "set aside"
+LISTED = (SUPERSEDED, ASIDE)  # kinds of which a person sees each one
 SEARCHED, TRIED = "trials of a search", "sweep/trials"  # folders that `flows.sweep` removes at the end of a trial
 LOCK, REMOVED, SCENES = "lock", ".removed", "scenes"
 NAMES_OF_STAGED = {"rival", "maps", "map", "scores", "labels", "boxes"}  # beside jobs, `SCENES` and a site's own
@@ -40,12 +41,13 @@ JOB_NAME = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class Unneeded:
-    """What nobody needs: a file, the files of a folder, or some files of a cube."""
+    """What nobody needs: a file, the files of a folder, or some files of a cube or a version. age_days: of the youngest."""
 
     kind: str
     name: str
     files: int
     bytes: int
+    age_days: float | None = None
 
 
 @dataclass
@@ -56,7 +58,9 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
 
-def clean(config: str, overrides: Sequence[str], *, keep_days: float, is_removing: bool, with_cube: bool = False) -> Json:
+def clean(
+    config: str | Mapping[str, object], overrides: Sequence[str], *, keep_days: float, is_removing: bool, with_cube: bool = False
+) -> Json:
     """What was found, and removed if `is_removing`. Holds the run's folder.
 
     Raises RequestError, MissingInput (no such run), RunBusy, CubeBusy, ArtefactDamaged, StateError (the run in S3).
@@ -71,6 +75,7 @@ def clean(config: str, overrides: Sequence[str], *, keep_days: float, is_removin
         clean_cubes(run, folder, before, found, is_removing=is_removing, with_cube=with_cube)
         clean_files(run, folder, before, found, is_removing=is_removing)
         clean_stored(folder, keep_days, found, is_removing=is_removing)
+        clean_set_aside(folder, before, found, is_removing=is_removing)
     files, size = sum(one.files for one in found.unneeded), sum(one.bytes for one in found.unneeded)
     return {
         "run": folder.stored or str(folder.path), "removed": is_removing, "keep_days": keep_days, "files": files, "bytes": size,
@@ -145,7 +150,7 @@ def _records(runs: Path) -> Iterator[Path]:
 
 
 def clean_files(run: AnyRun, folder: RunFolder, before: datetime, found: Found, *, is_removing: bool) -> None:
-    """Staged tiles and scenes, samples, trials and drafts. Trials of a choice are part of what a run in S3 publishes."""
+    """Staged tiles and scenes, samples, trials and drafts; of a run in S3 those of the working copy on this machine."""
     here, known = FolderFiles(folder.path), _snapshots(folder)
     staged = [
         (STAGED, last_stage(folder), files, entry)
@@ -153,7 +158,7 @@ def clean_files(run: AnyRun, folder: RunFolder, before: datetime, found: Found, 
         for entry in _staged(run, folder, files)
     ]
     samples = [(SAMPLES, "train", here, entry) for entry in _entries(here, folder.samples.name)]
-    trials = [(TRIALS, "choose", here, entry) for entry in _entries(here, folder.trials.name)] if not folder.stored else []
+    trials = [(TRIALS, "choose", here, entry) for entry in _entries(here, folder.trials.name)]
     for kind, stage, files, (name, listed) in (*staged, *samples, *trials):
         done, newest = _written(folder, stage), max(one.written_utc for one in listed)
         is_over = newest < before or (done is not None and newest < done)
@@ -162,7 +167,7 @@ def clean_files(run: AnyRun, folder: RunFolder, before: datetime, found: Found, 
         elif name.startswith(f"{SCENES}/") or (kind == SAMPLES and name.endswith(".npy")):  # of an ingest
             is_over = newest < before
         if (is_over and not name.endswith(LOCK)) or name.endswith(REMOVED):
-            found.unneeded.append(Unneeded(kind, f"{files.uri}/{name}", len(listed), sum(one.size for one in listed)))
+            found.unneeded.append(listed_as(kind, f"{files.uri}/{name}", listed))
             if is_removing:
                 remove(files, name)
     for path in drafts(folder):
@@ -171,20 +176,50 @@ def clean_files(run: AnyRun, folder: RunFolder, before: datetime, found: Found, 
         if is_removing:
             remove(here, path.relative_to(folder.path).as_posix())
     for name, listed in _entries(here, TRIED):  # of a killed search: one that is at work holds the run's folder
-        found.unneeded.append(Unneeded(SEARCHED, f"{here.uri}/{name}", len(listed), sum(one.size for one in listed)))
+        found.unneeded.append(listed_as(SEARCHED, f"{here.uri}/{name}", listed))
         if is_removing:
             remove(here, name)
 
 
 def clean_stored(folder: RunFolder, keep_days: float, found: Found, *, is_removing: bool) -> None:
-    """Of a run in S3: objects that only earlier versions need, and those of uploads that were stopped."""
+    """Of a run in S3: objects that only earlier versions need, and those of uploads that were stopped, version by version."""
     if not folder.stored:
         return
-    objects = superseded(folder.stored, KEPT_VERSIONS, timedelta(days=max(keep_days, 1)))
-    if objects:
-        found.unneeded.append(Unneeded(SUPERSEDED, f"{folder.stored}/{VERSIONS}", len(objects), sum(one.size for one in objects)))
-    if is_removing:
-        remove_objects(folder.stored, [one.name for one in objects])
+    days, now, young = max(keep_days, 1), datetime.now(UTC), list[Listed]()
+    objects = superseded(folder.stored, KEPT_VERSIONS, timedelta())
+    for version, group in groupby(sorted(objects, key=lambda one: one.name), lambda one: one.name.split("/")[1]):
+        listed, made = list(group), datetime.strptime(version[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+        if now - made < timedelta(days=days):
+            young += listed
+            continue
+        place = f"{folder.stored}/{VERSIONS}/{version}"
+        found.unneeded.append(listed_as(SUPERSEDED, place, listed, made))
+        if is_removing:
+            remove_objects(folder.stored, [one.name for one in listed])
+    if young:
+        size = f"{counted(len(young), 'file')}, {sum(one.size for one in young) / 1e6:.1f} MB"
+        found.notes.append(f"{size} of earlier versions of the run stay: they are younger than {days:g} days")
+
+
+def clean_set_aside(folder: RunFolder, before: datetime, found: Found, *, is_removing: bool) -> None:
+    """What commands on this machine had made of a run in S3 when another one was published, and nobody has fetched since."""
+    beside = FolderFiles(folder.path.parent)
+    for path in folder.copy.set_aside() if folder.copy is not None else ():
+        made = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        one = listed_as(ASIDE, str(path), beside.listing(path.name), made)
+        if made < before or path.name.endswith(REMOVED):
+            found.unneeded.append(one)
+            if is_removing:
+                remove(beside, path.name)
+        else:
+            about = f"{counted(one.files, 'file')}, {one.bytes / 1e6:.1f} MB, {one.age_days:.1f} days old"
+            found.notes.append(f"{path}, set aside after a conflict, stays: {about}")
+
+
+def listed_as(kind: str, name: str, listed: Sequence[Listed], made: datetime | None = None) -> Unneeded:
+    """made: when all of it was made; default: when its youngest file was written."""
+    age = datetime.now(UTC) - (made or max(one.written_utc for one in listed))
+    return Unneeded(kind, name, len(listed), sum(one.size for one in listed), round(age / timedelta(days=1), 2))
 
 
 def places_of_staging(run: AnyRun, folder: RunFolder) -> list[StoredFiles]:

@@ -144,12 +144,17 @@ class Extent:
         return self.dates * self.pixels * (self.bands * self.itemsize + 1)
 
 
-def make_plan(run: AnyRun, verb: str) -> Json:
-    """The plan as JSON values. Raises MissingInput where there is neither a source nor a cube."""
-    folder = RunFolder.of(run)
+def fetched(folder: RunFolder) -> RunFolder:
+    """The folder; of a run in S3 it is brought to what is published first."""
     if folder.copy is not None:
         with suppress(RunBusy), exclusive_run(folder):  # another command at work here has fetched it
             folder.copy.fetch()
+    return folder
+
+
+def make_plan(run: AnyRun, verb: str) -> Json:
+    """The plan as JSON values. Raises MissingInput where there is neither a source nor a cube."""
+    folder = fetched(RunFolder.of(run))
     task = task_of(run.task)
     stages_of(task, verb)  # a verb that the task has
     extent, steps = plan_steps(task, run, folder, verb)

@@ -49,7 +49,7 @@ def carry_out(context: Invocation, verb: str) -> Record:
 
         with storing(context):
             result = sweep(task, context, run_stage)
-        return with_place(context, result)
+        return with_place(context, result, "sweep/best.yaml")
     stages = stages_needed(task, context, verb)
     if context.is_finishing and verb != "ingest":  # a scene that came in now would put every slice behind
         stages = tuple(stage for stage in stages if stage != "ingest")
@@ -96,10 +96,10 @@ def store(context: Invocation) -> None:
         context.steps.log(f"stored {size}: {context.folder.stored}/versions/{version.version}")
 
 
-def with_place(context: Invocation, result: Record) -> Record:
-    """The result of a verb with where the report is stored in S3, `stored`, if it is."""
+def with_place(context: Invocation, result: Record, name: str = "report.html") -> Record:
+    """The result of a verb with where the report, or the file `name`, is stored in S3, `stored`, if it is."""
     copy = context.folder.copy
-    place = copy.place_of(context.folder.report.name) if copy is not None else ""
+    place = copy.place_of(name) if copy is not None else ""
     lines = {"lines": [*result["lines"], f"stored:  {place}"]} if "lines" in result else {}
     return {**result, **lines, "stored": place} if place else result
 

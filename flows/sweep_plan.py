@@ -9,7 +9,7 @@ from statistics import mean
 from configs.tasks import AnyRun
 from flows import Json
 from flows.folder import RunFolder, finished
-from flows.planning import make_plan, plan_lines, round_time
+from flows.planning import fetched, make_plan, plan_lines, round_time
 from flows.sweep import read_asked, sweep_folder
 from flows.tasks import task_of
 from pipelines.learning.sweep_study import require_optuna, search_rows
@@ -23,7 +23,7 @@ def make_sweep_plan(run: AnyRun, config: str | Path | Mapping[str, object], over
     """
     require_optuna()
     asked = read_asked(task_of(run.task), run, config, overrides)
-    folder = RunFolder.of(run)
+    folder = fetched(RunFolder.of(run))
     is_ingested = finished(folder, "ingest") is not None
     plan = {**make_plan(run, "train" if is_ingested else "sweep"), "verb": "sweep"}
     rows = [row for row in search_rows(sweep_folder(folder) / "journal.log", asked.search) if row.state != "killed"]

@@ -69,7 +69,7 @@ def frames_of(folder: Path) -> RunFrames:
             f"{folder} is a run over images of places, whose masks have dates and a grid of their own: leave --run out"
         )
     assert isinstance(run, CubeRun)
-    return RunFrames(folder, run, open_cube(run.cube.uri or str(folder / "cube")))
+    return RunFrames(folder, run, open_cube(RunFolder.at(folder, run).cube_uri))
 
 
 def masks_of_frames(paths: Sequence[Path], frames: RunFrames, code: int | None) -> tuple[LabelSeries, list[str]]:

@@ -5,6 +5,7 @@ What a killed command left is not lost: the next one on this machine goes on fro
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -30,8 +31,11 @@ from pipelines.wording import counted
 
 SEEN = ".stored.json"  # in a working copy: the version that it was made from
 LOG = "steps.jsonl"  # grows with each call: alone it makes no version
-NOT_STORED = {"cube", "cubes", "staging", "samples", "slices"}  # elsewhere in the bucket, or made anew where it is missing
-OPENED = re.compile(r"products/.*|report\.(html|md)|summary\.json|[^/]+\.(png|gif)")  # linked with each other: stored together
+# elsewhere in the bucket, or made anew where it is missing
+NOT_STORED = {"cube", "cubes", "staging", "samples", "slices", "choice", "sweep/trials"}
+ASIDE = re.compile(r"\.(.+)\.set-aside(-\d+)?(\.removed)?")  # beside working copies; the last while it is being removed
+# linked with each other: stored together
+OPENED = re.compile(r"(products|track)/.*|report\.(html|md)|summary\.json|[^/]+\.(png|gif)")
 UNUSED_DAYS = 7  # after which an opened version that no process uses is removed
 
 
@@ -121,8 +125,7 @@ class WorkingCopy:
         found = set()
         for parent, folders, names in os.walk(self.folder):
             here = Path(parent).relative_to(self.folder)
-            is_top = here == Path()
-            folders[:] = [name for name in folders if not name.startswith(".") and not (is_top and name in NOT_STORED)]
+            folders[:] = [name for name in folders if not name.startswith(".") and (here / name).as_posix() not in NOT_STORED]
             found |= {(here / name).as_posix() for name in names if not name.startswith(".")}
         return found
 
@@ -150,7 +153,8 @@ class WorkingCopy:
             else {}
         )
         is_same = seen is not None and seen.is_whole and seen.version.version == current.version
-        missing = [name for name, file in current.files.items() if not self._is(name, file, stamps.get(name))]
+        wanted = {name: file for name, file in current.files.items() if is_stored(name)}
+        missing = [name for name, file in wanted.items() if not self._is(name, file, stamps.get(name))]
         if is_same and (self.folder / LOG).is_file():
             missing = [name for name in missing if name != LOG]  # ours is longer
         others = self._names() - current.files.keys()
@@ -160,7 +164,14 @@ class WorkingCopy:
         for name in others:
             (self.folder / name).unlink()
         in_threads(lambda name: self.stored.fetch(current.files[name], self.folder / name), missing)
-        self._see(Seen(current, True, {name: (self.folder / name).stat().st_mtime_ns for name in current.files}))
+        self._see(Seen(current, True, {name: (self.folder / name).stat().st_mtime_ns for name in wanted}))
+
+    def set_aside(self) -> list[Path]:
+        """The folders that `fetch` has put beside this one, sorted; when each was is its time of change."""
+        found = (
+            (path, ASIDE.fullmatch(path.name)) for path in self.folder.parent.glob(f".{glob.escape(self.folder.name)}.set-aside*")
+        )
+        return sorted(path for path, match in found if match is not None and match[1] == self.folder.name)
 
     def _set_aside(self) -> Path:
         """Moves the files of the run beside the folder, into a folder with the next free number."""
@@ -181,6 +192,12 @@ class WorkingCopy:
 
     def _see(self, seen: Seen) -> None:
         write_json(self.folder / SEEN, asdict(seen))
+
+
+def is_stored(name: str) -> bool:
+    """Whether a file of that name is part of what is published; earlier releases stored trials of a choice, too."""
+    parts = name.split("/")
+    return parts[0] not in NOT_STORED and "/".join(parts[:2]) not in NOT_STORED
 
 
 def open_stored(uri: str) -> Path:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from configs.build import automatic_threshold, build_change_index, build_variables
-from configs.paths import WRITE
+from configs.paths import READ, WRITE
 from configs.run import CubeRun, VariableConfig
-from configs.schema import CubeUri, Finding, Fraction, InputPath, Sections, Strict, UtcDate
+from configs.schema import CubeUri, Finding, Fraction, ModelPath, Sections, Strict, UtcDate
 from pipelines.errors import RequestError
 from pipelines.stored_files import FolderFiles, files_at, is_remote
 
@@ -64,7 +64,7 @@ class ForecasterModel(Strict):
     """The forecaster of a finished forecast run, asked for each new date from the dates before it."""
 
     kind: Literal["forecaster"]
-    run: InputPath = Field(description="folder of the forecast run, e.g. runs/demo")
+    run: Annotated[ModelPath, READ] = Field(description="the forecast run: a folder, e.g. runs/demo, or s3://bucket/prefix/NAME")
     harmonics: int = Field(2, ge=1, le=4, description="of the curve that says which values are too far off to forecast from")
 
 
@@ -299,8 +299,10 @@ def build_value_model(run: MonitorRun, cube: MonitoredCube, networks: Networks, 
 
 def fingerprint_model(run: MonitorRun) -> str:
     """SHA-256 (hex) of the description of the forecaster, which names its tensors; "" for other models, or if there is none."""
+    from configs.trained import files_of_run
+
     model = run.monitoring.model
-    path = Path(model.run) / "model" / "model.json" if isinstance(model, ForecasterModel) else None
+    path = files_of_run(model.run) / "model.json" if isinstance(model, ForecasterModel) else None
     return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else ""
 
 
@@ -370,26 +372,28 @@ def _train_recurrent(
 
 
 def _build_forecaster(run: MonitorRun, model: ForecasterModel) -> BuiltModel:
-    """The forecaster in `model.run`/model, checked against what is monitored."""
+    """The forecaster of `model.run`, checked against what is monitored."""
+    from configs.trained import files_of_run
     from models.checkpoint import FORECASTER, CheckpointDamaged
     from pipelines.errors import ArtefactDamaged, MissingInput
     from pipelines.monitoring.forecaster_model import ForecasterModel as FromForecasts
     from pipelines.monitoring.forecaster_model import check_forecaster
     from pipelines.monitoring.harmonic_model import HarmonicModel as Curve
 
-    folder = Path(model.run) / "model"
+    folder = files_of_run(model.run)
     try:
         forecaster, metadata = FORECASTER.load(folder)
         digest = FORECASTER.hash(folder)
     except FileNotFoundError as error:
-        remedy = "Name the folder of a finished forecast run, or use {kind: harmonic}"
-        raise MissingInput(f"monitoring.model.run: {error}. {remedy}") from error
+        problem = f"{model.run} holds no model" if is_remote(model.run) else error
+        remedy = "Name a finished forecast run, or use {kind: harmonic}"
+        raise MissingInput(f"monitoring.model.run: {problem}. {remedy}") from error
     except CheckpointDamaged as error:
         raise ArtefactDamaged(f"monitoring.model.run: {error}, or use {{kind: harmonic}}") from error
     check_forecaster(metadata, build_variable(run), run.monitoring.start, model.run)
     halo_px = forecaster.halo_px(forecaster.context + 1)
     if halo_px is None:
-        problem = f"the network in {folder} has no finite halo, and the state of a tile must not depend on others"
+        problem = f"the network of {model.run} has no finite halo, and the state of a tile must not depend on others"
         raise RequestError(f"monitoring.model.run: {problem}: name a run whose model has one, or use {{kind: harmonic}}")
     step_days, curve = forecaster.scaling.step_days, Curve(model.harmonics)
     return FromForecasts(forecaster, forecaster.context, step_days, max(halo_px), digest[:16], curve)

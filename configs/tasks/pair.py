@@ -11,7 +11,7 @@ from pydantic import Field
 from configs.compute import ComputeConfig
 from configs.paths import READ
 from configs.run import CubeConfig
-from configs.schema import Finding, InputPath, LocalPath, Name, RunsUri, Sections, Strict, UtcDate
+from configs.schema import Finding, InputPath, ModelPath, Name, RunsUri, Sections, Strict, UtcDate
 from configs.sites import PairsConfig
 
 if TYPE_CHECKING:
@@ -43,8 +43,10 @@ class PairImages(Strict):
 class PairDetection(Strict):
     """How change is found."""
 
-    model: Annotated[LocalPath | None, READ] = Field(
-        None, description="a run of labelled change (runs/NAME), its model or a checkpoint file; default: change vector analysis"
+    model: Annotated[ModelPath | None, READ] = Field(
+        None,
+        description="a run of labelled change (runs/NAME or s3://...), its model or a checkpoint file; default: change vector "
+        "analysis",
     )
     threshold: float | None = Field(
         None, ge=0, description="least score of a changed pixel; default: 1.5 standard deviations of the site, or the model's own"
@@ -114,7 +116,7 @@ def build_change_vector(spread_C: Sequence[float]) -> ChangeVector:
     return ChangeVector(spread_C=tuple(spread_C))
 
 
-def load_detector(path: Path) -> tuple[ChangeDetector, dict[str, Any], str]:
+def load_detector(path: str | Path) -> tuple[ChangeDetector, dict[str, Any], str]:
     """(detector, metadata, hash). Raises MissingInput, ArtefactDamaged, RequestError (not a detector of labelled change)."""
     from configs.trained import load_model
     from models.checkpoint import DETECTOR

@@ -222,13 +222,13 @@ def source_of(run: PairRun) -> PairSource:
     """Both images; with a model in the bands of the model. Raises RequestError, which names the bands that it lacks."""
     if run.detection.model is None:
         return configs.build_pair_source(run)
-    _, metadata, _ = configs.load_detector(Path(run.detection.model))
+    _, metadata, _ = configs.load_detector(run.detection.model)
     return configs.build_pair_source(run, list(metadata["bands"]))
 
 
 def model_hash_of(run: PairRun) -> str:
     """The hash of the model, "" without one."""
-    return "" if run.detection.model is None else configs.load_detector(Path(run.detection.model))[2]
+    return "" if run.detection.model is None else configs.load_detector(run.detection.model)[2]
 
 
 def pair_settings(run: PairRun) -> PairSettings:
@@ -237,7 +237,7 @@ def pair_settings(run: PairRun) -> PairSettings:
 
     if run.detection.model is None:
         return configs.build_pair_settings(run)
-    return Settings(**configs.load_detector(Path(run.detection.model))[1]["pairs"])
+    return Settings(**configs.load_detector(run.detection.model)[1]["pairs"])
 
 
 def files_of(context: Invocation) -> SiteFiles:
@@ -278,7 +278,7 @@ def find_change(context: Invocation, scores: SiteScores) -> tuple[ScoreWork, flo
         threshold = configs.THRESHOLD if threshold is None else threshold
         wanted, work = index_work(scores, name, configs.build_change_vector, staging)
         return work, threshold, partial(map_index, scores, wanted, threshold)
-    detector, _, model_hash = configs.load_detector(Path(run.detection.model))
+    detector, _, model_hash = configs.load_detector(run.detection.model)
     if threshold is not None:
         detector.set_threshold(threshold)
     fused = build_fused_index(detector.fuse_with)

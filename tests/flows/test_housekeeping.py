@@ -15,6 +15,7 @@ from flows.folder import RunFolder
 from flows.housekeeping import named_versions
 from pipelines.stored_files import files_at
 from pipelines.stored_runs import StoredFile, StoredRun, Version
+from pipelines.working_copies import copy_folder
 
 RUN = Path("runs/tiny")
 
@@ -123,10 +124,24 @@ def test_a_run_in_a_bucket_is_fetched_first_and_loses_superseded_versions(
         "current.json", Version("20200101T000000-abcd", "", "", "", {"stages/a.json": StoredFile("a", 36, "")}).to_bytes()
     )
     monkeypatch.setenv("DRIFTLINE_CACHE", str(tiny_run.parent / "another"))
+    copies = copy_folder(runs)
+    old, new, of_another = (copies / name for name in (".tiny.set-aside", ".tiny.set-aside-2", ".tiny-2.set-aside"))
+    for aside, days in ((old, 31), (new, 3), (of_another, 99)):
+        write(aside / "model/weights", "w" * 10)
+        os.utime(aside, (time.time() - days * 86400,) * 2)
+    trial = write(copies / "tiny/choice/scores.json", days=31)
+    text = CliRunner().invoke(app, ["gc", "tiny.yaml", *where]).stdout
+    assert "note: fetched version" in text
+    assert f"    {runs}/tiny/versions/20200101T000000-abcd: 0.0 kB, 2" in text
+    assert f"    {old}: 0.0 kB, 31.0 days old" in text
+    assert f"{new}, set aside after a conflict, stays: 1 file, 0.0 MB, 3.0 days old" in text
+    assert all(path.exists() for path in (old, new, of_another, trial)), "nothing is removed without --yes"
     code, done = call("gc", "tiny.yaml", *where, "--yes")
     assert code == 0
-    assert [(one["kind"], one["files"]) for one in done["found"]] == [("versions of the run", 1)]
-    assert any("fetched version" in note for note in done["notes"])
+    found = [(one["kind"], one["files"]) for one in done["found"]]
+    assert found == [("trials of a choice", 1), ("versions of the run", 1), ("set aside", 1)]
+    assert [path.exists() for path in (old, new, of_another, trial)] == [False, True, True, False]
+    assert call("gc", "tiny.yaml", *where)[1]["found"] == []
     assert not any("others may use it" in note for note in done["notes"]), "the cube is in the run"
     assert {name.split("/")[1] for name in files.names("versions")} == {published.version}
     named = named_versions(RunFolder.of(load_run("tiny.yaml", [where[1]])))

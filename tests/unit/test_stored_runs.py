@@ -238,6 +238,24 @@ def test_a_writer_that_sleeps_after_its_turn_does_not_put_the_marker_back(copy: 
         one.publish()
 
 
+def test_trials_stay_on_the_machine_that_made_them(copy: Copy, stored: StoredRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = {"choice/scores.json": "{}", "sweep/trials/0001/stages/ingest.json": "{}"}
+    put(copy("one"), {**FIRST, **trials, "sweep/journal.log": "j", "model/choice/a": "no trial"})
+    published = {**FIRST, "sweep/journal.log": "j", "model/choice/a": "no trial"}
+    copy("one").publish()
+    assert as_read(stored) == published
+    assert copy("one").fetch() == []
+    assert content(copy("one").folder).keys() > trials.keys(), "the search goes on"
+    with monkeypatch.context() as patched:  # as an earlier release did
+        patched.setattr("pipelines.working_copies.NOT_STORED", set())
+        copy("one").publish()
+    assert as_read(stored).keys() > trials.keys()
+    copy("two").fetch()
+    assert content(copy("two").folder) == published
+    assert copy("two").publish() is not None
+    assert as_read(stored) == published
+
+
 def test_opened_versions_are_removed_once_nothing_uses_them(
     copy: Copy, stored: StoredRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

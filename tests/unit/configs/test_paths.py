@@ -1,12 +1,15 @@
 """Inputs are found relative to the config, `data` and `runs` relative to the working folder; a run holds one or the other."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from configs.load import config_hash, load_run, write_resolved
-from configs.paths import input_keys, text_beside
+from configs.paths import Named, input_keys, models_in, text_beside
 from configs.tasks import TASKS, AnyRun
 from pipelines.errors import ConfigError
 
@@ -205,3 +208,39 @@ def test_a_config_names_what_lies_elsewhere(here: Path) -> None:
     }  # fmt: skip
     assert text_beside("scenes", Path()) == "scenes"
     assert text_beside(os.sep + "scenes", Path("configs")) == "/scenes"
+
+
+IN_S3 = {  # every other key that names a path is on a disk
+    "runs", "cube.uri", "cube.staging", "prediction.staging", "source.cube", "model.use", "training.start_from",
+    "monitoring.state", "monitoring.model.run", "detection.model",
+}  # fmt: skip
+NOWHERE = [
+    "s3://",
+    "s3://bucket",
+    "s3://bucket/",
+    "s3:///prefix",
+    "s3:/bucket/prefix",
+    "gs://bucket/a",
+    "s3://me:secret@bucket/a",
+]
+
+
+def named_keys(tree: type[BaseModel], above: str = "") -> Iterator[tuple[str, TypeAdapter[object]]]:
+    """(key, what reads it) of everything that a config names by a path or a URI, but addresses that are connected to."""
+    for name, info in tree.model_fields.items():
+        mark = next((one for one in info.metadata if isinstance(one, Named)), None)
+        if mark is not None and mark.access != "connect":
+            yield f"{above}{name}", TypeAdapter(Annotated[info.annotation, *info.metadata])
+        for model in models_in(info.rebuild_annotation()):
+            yield from named_keys(model, f"{above}{name}.")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_path_works_in_s3_or_is_refused_when_the_config_is_read(task: str) -> None:
+    for key, reader in named_keys(TASKS[task]):
+        is_refused = NOWHERE if key in IN_S3 else ["s3://bucket/prefix/a", *NOWHERE]
+        for value in is_refused:
+            with pytest.raises(ValidationError, match=r"s3://bucket/prefix|AWS_\*"):
+                reader.validate_python({"red": value} if key == "source.files" else value)
+        if key in IN_S3:
+            assert reader.validate_python("s3://bucket/prefix/a") == "s3://bucket/prefix/a"
