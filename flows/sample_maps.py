@@ -39,7 +39,7 @@ def map_windows(
     trained, cut_from = require(folder, "train"), require(folder, "ingest")["cut_from"]
     windows = build_windows(run.source, run.labels, cut_from)
     span = build_span(run.source) or windows.spans[-1]
-    own = task.labelled(context, "predict", model.outputs) if used_by(run) is None else None
+    own = task.tested(context, "predict", model.outputs) if used_by(run) is None else None
     kept = kept_of(context, "map", MAPPED_BY, cut_from=cut_from, windows=repr(windows.settings), bands=windows.names)
     work = partial(predict_windows, windows, span, model, folds_of_blocks(own) if own else {}, run.split.networks, kept)
     if not run.compute.build().is_local:

@@ -80,6 +80,20 @@ def drop_steps(folder: RunFolder) -> None:
         shutil.rmtree(folder.model / path, ignore_errors=True)
 
 
+def require_folds(folder: RunFolder, digest: str) -> None:
+    """Raises RequestError where the folds of the last ingest are not those that the run's networks were trained on.
+
+    digest: `folds_digest` of the samples or labels of that ingest.
+    """
+    trained, now = require(folder, "train"), require(folder, "ingest")["snapshot"]
+    is_known = "folds" in trained or trained["snapshot"] == now  # a training of an earlier version does not say
+    if not is_known or trained.get("folds", digest) != digest:
+        raise RequestError(
+            f"what {folder.path} has ingested has changed since the model was trained, and its folds with it: networks would be "
+            "tested on places or groups that they have learnt from; run `driftline train CONFIG`"
+        )
+
+
 # ---------------------------------------------------------------- a run that uses a model
 
 
