@@ -282,8 +282,9 @@ class Forecaster:
             how = (Path(folder) / "tiles", chosen.tile_px, self.run.split.margin_px, HERE, model_hash)
             steps = Steps(Path(folder) / "steps.jsonl")  # of this call, not of the run
             method, evaluation = self._method(evaluation, wanted)
-            ready = ready_method(Invocation(self.run, self.folder, steps), evaluation, request, forecaster, method)
-            staged = predict_fields(request, *ready, *how)
+            context = Invocation(self.run, self.folder, steps)
+            ready, intervals = ready_method(context, evaluation, request, forecaster, method)
+            staged = predict_fields(request, ready, intervals, *how)
             check_seam(staged, chosen.max_seam)
             attributes = {
                 "issued_utc": request.issued_utc,

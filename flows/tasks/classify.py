@@ -15,6 +15,7 @@ from flows.folder import made_from
 from flows.sample_runs import StoredSamples, load_samples
 from flows.task import Invocation, Record
 from flows.tasks.samples import SampleTask, held_out_or_all, load_model, single_frames
+from flows.trained import same_folds
 from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.learning.validation_figures import LOSS, Figure
 from pipelines.products.section import Section
@@ -86,7 +87,7 @@ class Classify(SampleTask):
         if run.labels is None:
             raise NoTruth("the config has no labels")
         model = load_model(context, "evaluate")
-        samples, asked = self.tested(context, "evaluate", model.outputs), config.build_asked(run)
+        samples, asked = same_folds(context, self.labelled(context, "evaluate", model.outputs)), config.build_asked(run)
         answer_PK, single_MPK = do("score the folds", partial(held_out_or_all, context, samples, model, is_own))
         items = samples
         if isinstance(samples, SteppedSamples):

@@ -15,6 +15,7 @@ from flows.folder import made_from, require
 from flows.sample_runs import StoredSamples, kept_of, load_samples
 from flows.task import Building, Invocation, Record
 from flows.tasks.samples import ANSWERED_BY, SampleTask, lineage_of, load_model
+from flows.trained import same_folds
 from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.learning.validation_figures import LOSS, Figure
 from pipelines.products.section import Section
@@ -84,7 +85,7 @@ class Describe(SampleTask):
         if run.labels is None:
             raise NoTruth("the config has no labels")
         model = load_model(context, "evaluate")
-        samples = self.tested(context, "evaluate", model.outputs)
+        samples = same_folds(context, self.labelled(context, "evaluate", model.outputs))
         ours = do("score the folds", partial(self.score, context, samples, model))
         said = {}
         for name in run.evaluation.references:
@@ -157,7 +158,7 @@ class Describe(SampleTask):
         every, is_held_out_N = range(len(model.members)), np.zeros(len(stored.table), bool)
         samples = None
         if used_by(context.run) is None:
-            samples = self.tested(context, "predict", model.outputs)
+            samples = same_folds(context, self.labelled(context, "predict", model.outputs))
             is_held_out_N[samples.known_P[samples.tested_P]] = True
         others = np.flatnonzero(~is_held_out_N)
         find = partial(find_captions, model, every, write, stored.arrays, others, kept, compute=compute)

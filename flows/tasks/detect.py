@@ -15,6 +15,7 @@ from flows.folder import made_from, require
 from flows.sample_runs import StoredSamples, kept_of, load_samples
 from flows.task import Building, Invocation, Record
 from flows.tasks.samples import ANSWERED_BY, SampleTask, build_one, lineage_of, load_model
+from flows.trained import same_folds
 from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.learning.validation_figures import LOSS, Figure
 from pipelines.products.section import Section
@@ -73,7 +74,7 @@ class Detect(SampleTask):
         if run.labels is None:
             raise NoTruth("the config has no labels")
         model = load_model(context, "evaluate")
-        samples = self.tested(context, "evaluate", model.outputs)
+        samples = same_folds(context, self.labelled(context, "evaluate", model.outputs))
         decode = decoder(samples.table.layout.size, MOST_BOXES, LEAST_SCORE)
         if used_by(run) is None:
             find = partial(held_out_boxes, samples, model, decode)
@@ -138,7 +139,7 @@ class Detect(SampleTask):
         is_held_out_N = np.zeros(len(stored.table), bool)
         samples, compute = None, context.run.compute.build()
         if used_by(context.run) is None:
-            samples = self.tested(context, "predict", model.outputs)
+            samples = same_folds(context, self.labelled(context, "predict", model.outputs))
             is_held_out_N[samples.known_P[samples.tested_P]] = True
         others, every = np.flatnonzero(~is_held_out_N), range(len(model.members))
         found = do("find boxes", lambda show: find_boxes(model, every, decode, stored.arrays, others, kept, show, compute))

@@ -14,6 +14,7 @@ from flows.folder import made_from
 from flows.sample_runs import load_samples
 from flows.task import Invocation, Record
 from flows.tasks.samples import SampleTask, held_out_or_all, load_model, single_frames
+from flows.trained import same_folds
 from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.learning.validation_figures import LOSS, Figure
 from pipelines.products.section import Section
@@ -62,7 +63,7 @@ class Regress(SampleTask):
         if run.labels is None:
             raise NoTruth("the config has no labels")
         model = load_model(context, "evaluate")
-        samples, chosen, seed = self.tested(context, "evaluate"), run.evaluation, run.training.seed
+        samples, chosen, seed = same_folds(context, self.labelled(context, "evaluate")), run.evaluation, run.training.seed
         answer_PK, single_MPK = do("score the folds", partial(held_out_or_all, context, samples, model, is_own))
         answers = {MODEL: self.within(context, answer_PK[:, 0])}
         for name in chosen.references:

@@ -15,7 +15,7 @@ from flows.folder import RunFolder, code_version, load_checkpoint, made_from, re
 from flows.sample_maps import map_windows
 from flows.sample_runs import StoredSamples, ingest_run_samples, kept_of, load_samples, plan_samples, save_model
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
-from flows.trained import require_folds
+from flows.trained import same_folds
 from pipelines.learning.result import Evaluation
 from pipelines.wording import counted
 
@@ -44,13 +44,6 @@ class SampleTask(TrainedTask, Protocol):
 
     def labelled(self, context: Invocation, stage: str, outputs: tuple[str, ...] = ()) -> LabelledSamples:
         """The samples with their answers and folds; `outputs`: of a trained model. Raises RequestError."""
-
-    def tested(self, context: Invocation, stage: str, outputs: tuple[str, ...] = ()) -> LabelledSamples:
-        """As `labelled`. Raises RequestError where networks of this run may have learnt from groups that they would test."""
-        samples = self.labelled(context, stage, outputs)
-        if used_by(context.run) is None:
-            require_folds(context.folder, samples.folds_digest())
-        return samples
 
     def recipe(self, context: Invocation, samples: LabelledSamples) -> SampleRecipe:
         """How each network is trained."""
@@ -253,7 +246,7 @@ def answers_of(
     answer = partial(answer_all, model, stored.arrays, every_N, kept, each_step=each_step, compute=compute)
     answer_NK, is_held_out_N = do("answer all samples", answer), np.zeros(len(every_N), bool)
     if used_by(context.run) is None:
-        samples = task.tested(context, "predict", model.outputs)
+        samples = same_folds(context, task.labelled(context, "predict", model.outputs))
         own_P = samples.known_P[samples.tested_P]
         own = partial(held_out, samples, model, each_step=each_step, kept=kept, compute=compute)
         answer_NK[own_P], _ = do("answer held-out samples", own)

@@ -33,7 +33,7 @@ from flows.tasks.segment_cubes import (
     save,
     side_of_tiles,
 )
-from flows.trained import check_start, require_folds
+from flows.trained import check_start, same_folds
 from pipelines.errors import RequestError
 from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.learning.validation_figures import LOSS, Figure
@@ -218,9 +218,8 @@ class Segment(TrainedTask):
         if run.labels is None:
             raise NoTruth("the config has no labels")
         model = load_model(context, "evaluate")
-        samples, asked, seed = open_samples(context, "evaluate", model.classes), config.build_asked(run), run.training.seed
-        if is_own:
-            require_folds(context.folder, samples.folds_digest())
+        samples = same_folds(context, open_samples(context, "evaluate", model.classes))
+        asked, seed = config.build_asked(run), run.training.seed
         references = build.build_class_references(run.evaluation.references, len(model.classes), seed)
         known, tile_px = (samples, model, references, asked.most_labels, seed), side_of_tiles(run, samples)
         methods = ClassComparison(config.MODEL, *known, tile_px, is_own)
