@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from pipelines.notebook import html_table
 if TYPE_CHECKING:
     import xarray as xr
 
-    from configs.tasks.forecast import ForecastRun
+    from configs.tasks.forecast import ForecastRun, Method
     from flows.folder import RunFolder
     from pipelines.inference.job import Request
     from pipelines.inference.staging import Staged
@@ -136,10 +136,11 @@ def predict(
     *,
     crs: str | int | None = None,
     as_is: bool = False,
+    method: Literal["chosen", "network"] = "chosen",
 ) -> xr.Dataset:
     """The forecast of `model` (a forecaster, a saved one, or runs/NAME) from `dataset`; see `Forecaster.predict`."""
     forecaster = model if isinstance(model, Forecaster) else load_model(model)
-    return forecaster.predict(dataset, dates, crs=crs, as_is=as_is)
+    return forecaster.predict(dataset, dates, crs=crs, as_is=as_is, method=method)
 
 
 class Forecaster:
@@ -168,6 +169,7 @@ class Forecaster:
         issue: Date | None = None,
         crs: str | int | None = None,
         as_is: bool = False,
+        method: Literal["chosen", "network"] = "chosen",
     ) -> xr.Dataset:
         """`forecast`, `lower` and `upper` (time, [variable,] y, x), float32, NaN where no date shows the pixel.
 
@@ -177,13 +179,17 @@ class Forecaster:
         units or steps are unlike those of training, unless `as_is`; other pixels, a context that is not whole and last dates
         without data are noted (attribute `notes`).
 
+        method: `chosen` is what the evaluation chose, as `driftline predict` publishes it: the network, a baseline (fitted anew
+        on these data up to the issue date) or the combination; `network` is the network whatever was chosen. The attribute
+        `method` says which one it was.
+
         lower and upper hold the nominal share of the observations (attribute `interval`); `verdict` says how good the model is.
         Raises RequestError, and NotPublished where tiles of a network without a finite halo do not agree.
         """
         from driftline.cubes import write
 
         if dataset is None:
-            return self._predict_cube(self.folder.cube_uri, self._source, dates, issue)
+            return self._predict_cube(self.folder.cube_uri, self._source, dates, issue, method)
         from pipelines.sources.memory import memory_source
 
         variables = [variable.model_dump() for variable in self.run.samples.variables]
@@ -191,7 +197,7 @@ class Forecaster:
         with TemporaryDirectory(prefix="driftline-") as folder:
             write(source, Path(folder) / "cube")
             notes = self._compare(str(Path(folder) / "cube"), as_is)
-            return self._predict_cube(str(Path(folder) / "cube"), source, dates, issue, (*source.notes, *notes))
+            return self._predict_cube(str(Path(folder) / "cube"), source, dates, issue, method, (*source.notes, *notes))
 
     def save(self, folder: str | Path) -> Path:
         """The folder, with weights, config and scores (no pickle, and not the data of training), for `load_model`.
@@ -238,15 +244,18 @@ class Forecaster:
 
     def _predict_cube(
         self, uri: str, source: MemorySource | None, dates: Date | Sequence[Date] | None, issue: Date | None,
-        known: Sequence[str] = (),
+        wanted: Literal["chosen", "network"], known: Sequence[str] = (),
     ) -> xr.Dataset:  # fmt: skip
+        from configs.tasks.forecast import MODEL
         from configs.trained import find_model
         from flows.covariates import samples_of
+        from flows.steps import Steps
+        from flows.task import Invocation
+        from flows.tasks.forecast_methods import name_of, ready_method
         from models.checkpoint import FORECASTER, CheckpointDamaged
         from pipelines.cube.store import head_snapshot, open_cube
         from pipelines.inference.job import choose_dates
         from pipelines.inference.predict import check_seam, predict_fields
-        from pipelines.learning.conformal import Intervals
 
         chosen, evaluation = self.run.prediction, self.evaluation
         if isinstance(dates, str | datetime | np.datetime64):
@@ -268,23 +277,38 @@ class Forecaster:
             forecaster, _ = FORECASTER.load(self.folder.model)
         except (CheckpointDamaged, FileNotFoundError) as e:
             raise ArtefactDamaged(f"{e} ({self.folder.model})") from e
-        calibrated = evaluation.details.get("calibrations", {}).get("model", evaluation.details["calibration"])  # of the network
-        model_hash, intervals = FORECASTER.hash(self.folder.model), Intervals.from_json(calibrated)
-        if (lead_K := request.steps.lead_K) is not None:
-            forecaster, intervals = forecaster.of_leads(lead_K), intervals.of_leads(lead_K)
-        intervals = intervals.at(request.steps.target_days_K)
+        model_hash = FORECASTER.hash(self.folder.model)
         with TemporaryDirectory(prefix="driftline-") as folder:
-            how = (Path(folder), chosen.tile_px, self.run.split.margin_px, HERE, model_hash)
-            staged = predict_fields(request, forecaster, intervals, *how)
+            how = (Path(folder) / "tiles", chosen.tile_px, self.run.split.margin_px, HERE, model_hash)
+            steps = Steps(Path(folder) / "steps.jsonl")  # of this call, not of the run
+            method, evaluation = self._method(evaluation, wanted)
+            context = Invocation(self.run, self.folder, steps)
+            ready, intervals = ready_method(context, evaluation, request, forecaster, method)
+            staged = predict_fields(request, ready, intervals, *how)
             check_seam(staged, chosen.max_seam)
             attributes = {
                 "issued_utc": request.issued_utc,
                 "interval": self.run.evaluation.interval,
+                "method": "network" if method == MODEL else name_of(evaluation, method),
                 "model_hash": model_hash,
                 "verdict": evaluation.verdict.sentence,
                 **({"notes": "; ".join(notes)} if notes else {}),
             }
             return as_dataset(request, staged, self.variables, source).assign_attrs(attributes)
+
+    @staticmethod
+    def _method(evaluation: Evaluation, wanted: Literal["chosen", "network"]) -> tuple[Method, Evaluation]:
+        """(what predicts, the evaluation with the verdict on it). Raises RequestError."""
+        from configs.tasks.forecast import MODEL
+        from flows.tasks.forecast_methods import as_published
+        from pipelines.learning.result import named
+
+        if wanted not in ("chosen", "network"):
+            raise RequestError(f"method: {wanted!r} is neither 'chosen' nor 'network'")
+        if wanted == "chosen" or evaluation.shipped == MODEL:
+            return cast("Method", evaluation.shipped), evaluation
+        said = f"Predicted by the network, as `method` asks, not by {named(evaluation.shipped)}."
+        return MODEL, as_published(evaluation, {"insisted": said, "method": MODEL})
 
     def _repr_html_(self) -> str:
         samples, model = self.run.samples, self.run.network

@@ -15,7 +15,7 @@ from flows.cli_models import models
 from flows.cli_options import AsJson, DryRun, Finish, Force, Model, ModelAsIs, Overrides, Share, require_alone, with_model
 from flows.cli_sweep import sweep
 from flows.cli_track import track
-from flows.terminal import DONE, Bars, guard, show
+from flows.terminal import DONE, TERMINATED, Bars, exit_soon, guard, show
 from pipelines.errors import RequestError
 
 Work = Callable[..., int | None]
@@ -388,7 +388,12 @@ def demo_medical(overrides: list[str], dry_run: bool, as_json: bool, even_if_wor
 
 def main() -> None:
     """The entry point of the command `driftline`."""
-    app()
+    try:
+        app()
+    except SystemExit as e:
+        if e.code == TERMINATED:
+            exit_soon()
+        raise
 
 
 if __name__ == "__main__":

@@ -209,6 +209,14 @@ def require(folder: RunFolder, stage: str) -> Json:
     return record
 
 
+def made_from(folder: RunFolder) -> Json:
+    """What evaluation and products of a trained model belong to: the version of the cube that was ingested last, and the model.
+
+    Raises MissingInput.
+    """
+    return {"snapshot": require(folder, "ingest")["snapshot"], "model_hash": require(folder, "train")["model_hash"]}
+
+
 def require_model(folder: RunFolder, trained: Json, hash_of: Callable[[Path], str]) -> None:
     """Whether the run's folder holds the model that was trained here; another would be published under this one's verdict.
 

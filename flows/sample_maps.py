@@ -12,6 +12,7 @@ from configs.trained import used_by
 from flows.folder import code_version, require
 from flows.sample_runs import kept_of
 from flows.task import Building, Invocation, Record
+from flows.trained import same_folds
 from pipelines.learning.result import Evaluation
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def map_windows(
     trained, cut_from = require(folder, "train"), require(folder, "ingest")["cut_from"]
     windows = build_windows(run.source, run.labels, cut_from)
     span = build_span(run.source) or windows.spans[-1]
-    own = task.labelled(context, "predict", model.outputs) if used_by(run) is None else None
+    own = same_folds(context, task.labelled(context, "predict", model.outputs)) if used_by(run) is None else None
     kept = kept_of(context, "map", MAPPED_BY, cut_from=cut_from, windows=repr(windows.settings), bands=windows.names)
     work = WindowMapWork(windows, span, model, folds_of_blocks(own) if own else {}, run.split.networks)
     found = do("map every pixel", lambda show: predict_windows(work, kept, run.compute.build(), show))

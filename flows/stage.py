@@ -16,7 +16,7 @@ from typing import Any
 from configs.trained import used_by
 from flows import publish, trained
 from flows.costs import Costs
-from flows.folder import fingerprints, finished, first_altered, require
+from flows.folder import fingerprints, finished, first_altered, made_from, require
 from flows.ingest_slices import require_slices
 from flows.staged import note_on_compute
 from flows.task import Invocation, Record, SlicedTask, Task, TrainedTask, key_of, stages_of
@@ -207,8 +207,7 @@ def leave_unscored(context: Invocation, key: str, reason: NoTruth) -> Record:
     message = f"not evaluated here: {reason}"
     context.steps.log(f"evaluate: {message}")
     folder.evaluation.unlink(missing_ok=True)
-    made_from = {"snapshot": train["snapshot"], "model_hash": train["model_hash"]}
-    record = {"key": key, **made_from, "is_publishable": True, "message": message, "files": {}}
+    record = {"key": key, **made_from(folder), "is_publishable": True, "message": message, "files": {}}
     return {**context.finish("evaluate", record), "skipped": False}
 
 

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipelines.progress import Progress
 from pipelines.wording import printable, without_secrets
 
 DONE, FAILED, WRONG_REQUEST, SOME_REFUSED, BUSY, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
+GRACE_S = 5.0  # from SIGTERM until a process ends that could not unwind
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_PLACE = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 REMEDIES = (  # for errors of the machine
@@ -125,8 +127,12 @@ def guard(action: Callable[[], object], as_json: bool) -> int:
 
 
 @contextmanager
-def sigterm_unwinds() -> Iterator[None]:
-    """SIGTERM (a scheduler, `timeout`, a shutdown) raises SystemExit(143), so that a message can be shown; a second one kills."""
+def sigterm_unwinds(late: Callable[[], object]) -> Iterator[None]:
+    """SIGTERM (a scheduler, `timeout`, a shutdown) raises SystemExit(143), so that a message can be shown; a second one kills.
+
+    Python raises it between two of its instructions: a batch of a large network may be one of them for a minute. Where nothing
+    has come of it after `GRACE_S`, `late()` is called in another thread and the process ends, as by a kill, with that exit code.
+    """
     is_ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if not is_ours:
         yield
@@ -141,9 +147,61 @@ def sigterm_unwinds() -> Iterator[None]:
 
     signal.signal(signal.SIGTERM, unwind)
     try:
-        yield
+        with ending_after_sigterm(late):
+            yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def ending_after_sigterm(late: Callable[[], object]) -> Iterator[None]:
+    """Ends this process, after `late()`, `GRACE_S` after a SIGTERM, unless the block has been left by then."""
+    before = signal.set_wakeup_fd(-1)
+    if before != -1:  # an event loop's
+        signal.set_wakeup_fd(before)
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    is_left = threading.Event()
+
+    def watch() -> None:
+        while number := os.read(reader, 1):  # written by C code at once, whatever Python waits for
+            if number[0] == signal.SIGTERM and not is_left.wait(GRACE_S):
+                late()
+                exit_now()
+        os.close(reader)
+
+    threading.Thread(target=watch, name="end after SIGTERM", daemon=True).start()
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=partial(forget_wakeup, writer))
+    try:
+        yield
+    finally:
+        is_left.set()
+        signal.set_wakeup_fd(-1)
+        os.close(writer)
+
+
+def forget_wakeup(writer: int) -> None:
+    """In a forked process: signals that it gets are not those of the process that it was forked from."""
+    if (there := signal.set_wakeup_fd(-1)) not in (writer, -1):
+        signal.set_wakeup_fd(there)
+
+
+def exit_now() -> None:
+    """Ends the process without waiting for threads; what it has said is shown."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(TERMINATED)
+
+
+def exit_soon() -> None:
+    """As `exit_now` after `GRACE_S`, if threads that go on working keep the process until then."""
+    timer = threading.Timer(GRACE_S, exit_now)
+    timer.daemon = True
+    timer.start()
 
 
 @contextmanager
@@ -172,8 +230,9 @@ def only_results_on_stdout() -> Iterator[None]:
 
 
 def run_action(action: Callable[[], object], as_json: bool) -> int:
+    stopped = partial(_report_error, "stopped by SIGTERM; finished steps are kept, the same command resumes", TERMINATED, as_json)
     try:
-        with sigterm_unwinds():
+        with sigterm_unwinds(late=stopped):
             code = action()
         return code if isinstance(code, int) else DONE
     except KeyboardInterrupt:
@@ -181,7 +240,7 @@ def run_action(action: Callable[[], object], as_json: bool) -> int:
     except SystemExit as e:
         if e.code != TERMINATED:
             raise
-        return _report_error("stopped by SIGTERM; finished steps are kept, the same command resumes", TERMINATED, as_json)
+        return stopped()
     except ConfigError as e:
         mistakes = [{"place": m.position, "key": m.key, "problem": m.problem, "remedy": m.remedy} for m in e.mistakes]
         return _report_error(str(e), WRONG_REQUEST, as_json, mistakes=mistakes)

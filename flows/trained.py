@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from configs.load import config_hash
 from configs.trained import (
@@ -31,6 +31,15 @@ from pipelines.files import write_bytes, write_json
 if TYPE_CHECKING:
     from models.contract import Ensemble
 
+
+class HasFolds(Protocol):
+    """Samples or labels that are divided into folds."""
+
+    def folds_digest(self) -> str:
+        """Equal where no network has seen what its fold tests."""
+
+
+Folded = TypeVar("Folded", bound=HasFolds)
 STEPS = ("choosing", "earlier/resume")  # of `flows.tasks.forecast_training`
 
 # ---------------------------------------------------------------- what a checkpoint says
@@ -78,6 +87,25 @@ def drop_steps(folder: RunFolder) -> None:
     """Removes what only an interrupted training of a forecaster goes on from, once its record is written: another one's steps."""
     for path in STEPS:
         shutil.rmtree(folder.model / path, ignore_errors=True)
+
+
+def same_folds(context: Invocation, samples: Folded) -> Folded:
+    """The samples or labels of the last ingest, to test the run's networks on.
+
+    Raises RequestError where their folds are not those that the networks were trained on. A model that was trained elsewhere has
+    none here.
+    """
+    if used_by(context.run) is not None:
+        return samples
+    folder, digest = context.folder, samples.folds_digest()
+    trained, now = require(folder, "train"), require(folder, "ingest")["snapshot"]
+    is_known = "folds" in trained or trained["snapshot"] == now  # a training of an earlier version does not say
+    if not is_known or trained.get("folds", digest) != digest:
+        raise RequestError(
+            f"what {folder.path} has ingested has changed since the model was trained, and its folds with it: networks would be "
+            "tested on places or groups that they have learnt from; run `driftline train CONFIG`"
+        )
+    return samples
 
 
 # ---------------------------------------------------------------- a run that uses a model

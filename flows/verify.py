@@ -14,7 +14,7 @@ from configs.tasks import forecast as config
 from flows import Json, publish
 from flows.folder import finished, require
 from flows.task import Invocation, Record, Task
-from flows.tasks.forecast_methods import LEARNT, read_scores, standing_of
+from flows.tasks.forecast_methods import LEARNT, compared_of, read_scores, standing_of
 from pipelines.calendar import date_text
 from pipelines.errors import MissingInput
 from pipelines.files import write_json
@@ -53,8 +53,10 @@ def verify(task: Task, context: Invocation) -> Record:
     problems += more
     leave(context, snapshot, found)
     evaluation = publish.current_evaluation(task, context)
-    standing = standing_of(context)
-    sentence = conclude(context, evaluation, found, standing)
+    compared = config.MODEL if is_insisted(context) else compared_of(context)
+    standing = standing_of(context, compared)
+    ours = {name: one for name, one in found.items() if compared in (one.method, one.rival)}
+    sentence = conclude(context, evaluation, ours, standing)
     content = leave(context, snapshot, found, sentence, standing, problems)
     removed = remove_old(context, archived, found)
     if folder.report.exists() and (evaluation is not None or publish.is_unscored(task, context)):
@@ -71,6 +73,11 @@ def verify(task: Task, context: Invocation) -> Record:
         "lines": [*table_lines(content["by_issue"]), *notes, sentence],
         "skipped": new == 0,
     }
+
+
+def is_insisted(context: Invocation) -> bool:
+    """Whether `--even-if-worse` has published the network in place of what the evaluation chose."""
+    return "insisted" in (finished(context.folder, "predict") or {})
 
 
 def leave(
@@ -99,7 +106,10 @@ def leave(
 
 
 def conclude(context: Invocation, evaluation: Evaluation | None, found: Mapping[str, Scored], standing: Standing | None) -> str:
-    """How the network did against its baseline, and what that means for the next forecast."""
+    """How what is published did against its baseline, and what that means for the next forecast.
+
+    found: the scores of forecasts by what is compared, or by its baseline.
+    """
     from pipelines.learning.verification import LEAST_DATES, rows_by_date
     from pipelines.samples.plan import as_utc
 
@@ -111,6 +121,8 @@ def conclude(context: Invocation, evaluation: Evaluation | None, found: Mapping[
             f"rival are compared from {LEAST_DATES} on."
         )
     said, ours = standing.sentence(chosen.confidence), standing.ours
+    if is_insisted(context):
+        return f"{said}: {ours} is published, as --even-if-worse asked."
     shipped = evaluation.shipped if evaluation else config.MODEL
     if shipped not in LEARNT:
         return f"{said}: {shipped} is published, as the evaluation chose."

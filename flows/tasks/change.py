@@ -16,7 +16,7 @@ from configs.tasks.change import ChangeRun
 from configs.trained import used_by
 from flows import code, sites
 from flows.begun import notes_of
-from flows.folder import RunFolder, code_version, load_checkpoint, require
+from flows.folder import RunFolder, code_version, load_checkpoint, made_from, require
 from flows.sites import SiteLabels, extent_of, ingest_sites, labels_of
 from flows.staged import make, make_share, staging_of, without_staging
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
@@ -112,7 +112,8 @@ class Change(TrainedTask):
             return {"snapshot": snapshot, **settings, "evaluation": {"groups": run["evaluation"]["groups"]}}
         trained = require(folder, "train")
         if stage == "evaluate":
-            return {"trained": trained["key"], "model": trained["model_hash"], "evaluation": run["evaluation"]}
+            known = {"trained": trained["key"], "model": trained["model_hash"], "evaluation": run["evaluation"]}
+            return {"snapshot": snapshot, **known}
         evaluated = require(folder, "evaluate")["key"]
         model, prediction = trained["model_hash"], without_staging(run)
         return {"snapshot": snapshot, "model": model, "evaluated": evaluated, "prediction": prediction}
@@ -190,7 +191,7 @@ class Change(TrainedTask):
         from pipelines.change.method_comparison import conclude, markdown_table, score_detectors, score_indices
 
         run, folder, do = context.run, context.folder, partial(context.steps.do, "evaluate")
-        trained, scores = require(folder, "train"), open_scores(context, "evaluate")
+        scores = open_scores(context, "evaluate")
         if used_by(run) is None:
             methods = begun_without_labels(self, context, build_methods(run))
             detectors = score_detectors(scores, methods, folder.networks, do)
@@ -205,7 +206,7 @@ class Change(TrainedTask):
             evaluation = replace(evaluation, protocol=TRAINED_ELSEWHERE)
         table = markdown_table(evaluation.details["methods"], evaluation.shipped)
         write_text(folder.evaluation_table, "\n".join(table) + "\n")
-        return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
+        return evaluation, made_from(folder)
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """Probability, mask, patches and a picture of every site that is asked for."""

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from configs.sequences import MODEL, SampleRun, build_split
 from configs.tasks import classify as config
 from configs.trained import used_by
-from flows.folder import require
+from flows.folder import made_from
 from flows.sample_runs import StoredSamples, load_samples
 from flows.task import Invocation, Record
 from flows.tasks.samples import SampleTask, held_out_or_all, load_model, single_frames
+from flows.trained import same_folds
 from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.learning.validation_figures import LOSS, Figure
 from pipelines.products.section import Section
@@ -86,8 +87,8 @@ class Classify(SampleTask):
         run, do, is_own = context.run, partial(context.steps.do, "evaluate"), used_by(context.run) is None
         if run.labels is None:
             raise NoTruth("the config has no labels")
-        trained, model = require(context.folder, "train"), load_model(context, "evaluate")
-        samples, asked = self.labelled(context, "evaluate", model.outputs), config.build_asked(run)
+        model = load_model(context, "evaluate")
+        samples, asked = same_folds(context, self.labelled(context, "evaluate", model.outputs)), config.build_asked(run)
         answer_PK, single_MPK = do("score the folds", partial(held_out_or_all, context, samples, model, is_own))
         items = samples
         if isinstance(samples, SteppedSamples):
@@ -102,7 +103,7 @@ class Classify(SampleTask):
             audit = do("audit shortcuts", lambda _: work(near=run.evaluation.near, confidence=asked.confidence))
         single = [Predicted(one.argmax(axis=1)) for one in single_MPK]
         evaluation = do("compare", lambda _: conclude_classes(items, predicted, single, audit, asked))
-        return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
+        return evaluation, made_from(context.folder)
 
     def reference(self, context: Invocation, samples: LabelledSamples, items: LabelledSamples, name: str, show: Any) -> Predicted:
         """What a reference says of the tested items: samples, or labelled steps of them."""

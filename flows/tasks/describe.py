@@ -11,10 +11,11 @@ from configs.sequences import build_learner, build_split
 from configs.tasks import describe as config
 from configs.trained import used_by
 from flows import code
-from flows.folder import require
+from flows.folder import made_from, require
 from flows.sample_runs import StoredSamples, kept_of, load_samples, weights_of
 from flows.task import Building, Invocation, Record
 from flows.tasks.samples import ANSWERED_BY, SampleTask, lineage_of, load_model
+from flows.trained import same_folds
 from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.learning.validation_figures import LOSS, Figure
 from pipelines.products.section import Section
@@ -82,15 +83,15 @@ class Describe(SampleTask):
         run, do = context.run, partial(context.steps.do, "evaluate")
         if run.labels is None:
             raise NoTruth("the config has no labels")
-        trained, model = require(context.folder, "train"), load_model(context, "evaluate")
-        samples = self.labelled(context, "evaluate", model.outputs)
+        model = load_model(context, "evaluate")
+        samples = same_folds(context, self.labelled(context, "evaluate", model.outputs))
         ours = do("score the folds", partial(self.score, context, samples, model))
         said = {}
         for name in run.evaluation.references:
             said[name] = do(f"score {name}", partial(self.reference, context, samples, name))
         strange = int(unsayable(samples, model, run.model.longest, by_all=used_by(run) is not None).sum())
         evaluation = do("compare", lambda _: conclude_captions(samples, ours, said, config.build_asked(run), strange))
-        return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
+        return evaluation, made_from(context.folder)
 
     def score(self, context: Invocation, samples: CaptionedSamples, model: SequenceModel, show: Any) -> Captions:
         """Sentences about the tested samples; by all networks where the model was trained elsewhere."""
@@ -128,7 +129,7 @@ class Describe(SampleTask):
         from pipelines.products.caption_products import caption_rows, write_captions
 
         model, chosen, do = load_model(context, "predict"), context.run.prediction, partial(context.steps.do, "predict")
-        trained, stored = require(context.folder, "train"), load_samples(context, "predict")
+        stored = load_samples(context, "predict")
         captions, is_held_out_N = self.write_all(context, stored, model)
         rows = caption_rows(stored.table, captions, is_held_out_N, chosen.least_probability)
         lineage: LabelLineage = lineage_of(context)
@@ -137,8 +138,7 @@ class Describe(SampleTask):
         shown = do("draw samples", lambda _: draw(stored, rows, chosen.shown, building))
         uncertain = sum(row["certainty"] == "uncertain" for row in rows)
         return {
-            "snapshot": trained["snapshot"],
-            "model_hash": trained["model_hash"],
+            **made_from(context.folder),
             "answered": len(rows),
             "uncertain": uncertain,
             "least_probability": chosen.least_probability,
@@ -158,7 +158,7 @@ class Describe(SampleTask):
         every, is_held_out_N = range(len(model.members)), np.zeros(len(stored.table), bool)
         samples = None
         if used_by(context.run) is None:
-            samples = self.labelled(context, "predict", model.outputs)
+            samples = same_folds(context, self.labelled(context, "predict", model.outputs))
             is_held_out_N[samples.known_P[samples.tested_P]] = True
         others = np.flatnonzero(~is_held_out_N)
         find = partial(find_captions, model, every, write, stored.arrays, others, kept, compute=compute)

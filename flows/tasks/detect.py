@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from configs.sequences import MODEL, build_split
 from configs.tasks import detect as config
 from configs.trained import used_by
-from flows.folder import require
+from flows.folder import made_from, require
 from flows.sample_runs import StoredSamples, kept_of, load_samples, weights_of
 from flows.task import Building, Invocation, Record
 from flows.tasks.samples import ANSWERED_BY, SampleTask, build_one, lineage_of, load_model
+from flows.trained import same_folds
 from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.learning.validation_figures import LOSS, Figure
 from pipelines.products.section import Section
@@ -71,8 +72,8 @@ class Detect(SampleTask):
         run, do = context.run, partial(context.steps.do, "evaluate")
         if run.labels is None:
             raise NoTruth("the config has no labels")
-        trained, model = require(context.folder, "train"), load_model(context, "evaluate")
-        samples = self.labelled(context, "evaluate", model.outputs)
+        model = load_model(context, "evaluate")
+        samples = same_folds(context, self.labelled(context, "evaluate", model.outputs))
         decode = decoder(samples.table.layout.size, MOST_BOXES, LEAST_SCORE)
         kept, compute = kept_of(context, "boxes-tested", FOUND_BY, most=MOST_BOXES, least=LEAST_SCORE), run.compute.build()
         if used_by(run) is None:
@@ -84,7 +85,7 @@ class Detect(SampleTask):
         for name in run.evaluation.references:
             found[name] = do(f"score {name}", partial(self.reference, context, samples, decode, name))
         evaluation = do("compare", lambda _: conclude_boxes(samples, found, config.build_asked(run)))
-        return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
+        return evaluation, made_from(context.folder)
 
     def reference(self, context: Invocation, samples: BoxedSamples, decode: Decode, name: str, show: Any) -> Boxes:
         """What a reference finds in the tested samples."""
@@ -114,7 +115,7 @@ class Detect(SampleTask):
         from pipelines.products.box_products import box_rows, write_boxes
 
         model, chosen, do = load_model(context, "predict"), context.run.prediction, partial(context.steps.do, "predict")
-        trained, stored = require(context.folder, "train"), load_samples(context, "predict")
+        stored = load_samples(context, "predict")
         boxes, known, is_held_out_N = self.find_all(context, stored, model)
         rows = box_rows(stored.table, model.outputs, boxes, is_held_out_N)
         count, lineage = len(stored.table), lineage_of(context)
@@ -124,8 +125,7 @@ class Detect(SampleTask):
         counts = dict(sorted(Counter(row["label"] for row in rows if "label" in row).items()))
         shown = ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
         message = f"{counted(len(boxes), 'box', 'boxes')} in {counted(count, 'sample')}: {shown}"
-        known_to_all = {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], "answered": count}
-        return {**known_to_all, "boxes": len(boxes), "counts": counts, "message": message}
+        return {**made_from(context.folder), "answered": count, "boxes": len(boxes), "counts": counts, "message": message}
 
     def find_all(
         self, context: Invocation, stored: StoredSamples, model: SequenceModel
@@ -142,7 +142,7 @@ class Detect(SampleTask):
         is_held_out_N = np.zeros(len(stored.table), bool)
         samples, compute = None, context.run.compute.build()
         if used_by(context.run) is None:
-            samples = self.labelled(context, "predict", model.outputs)
+            samples = same_folds(context, self.labelled(context, "predict", model.outputs))
             is_held_out_N[samples.known_P[samples.tested_P]] = True
         others, every = np.flatnonzero(~is_held_out_N), range(len(model.members))
         found = do("find boxes", lambda show: find_boxes(model, every, decode, stored.arrays, others, kept, show, compute))

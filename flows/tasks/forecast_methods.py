@@ -90,8 +90,13 @@ def fallback_of(context: Invocation) -> Standing | None:
     return found if found is not None and found.loses else None
 
 
-def standing_of(context: Invocation) -> Standing | None:
-    """How the run's network, or the combination that was chosen, did on dates that arrived after its forecasts.
+def compared_of(context: Invocation) -> str:
+    """The method that `driftline verify` compares with its baseline: the network, unless the evaluation chose a combination."""
+    return str((finished(context.folder, "evaluate") or {}).get("challenger", config.MODEL))
+
+
+def standing_of(context: Invocation, compared: str | None = None) -> Standing | None:
+    """How the run's network, or the combination that was chosen (or `compared`), did on dates that arrived after its forecasts.
 
     As `driftline verify` left it; None: not known.
     """
@@ -102,7 +107,7 @@ def standing_of(context: Invocation) -> Standing | None:
 
     run, model_hash = context.run, require(context.folder, "train")["model_hash"]
     chosen = run.evaluation
-    challenger = (finished(context.folder, "evaluate") or {}).get("challenger", config.MODEL)
+    challenger = compared_of(context) if compared is None else compared
     rules = Rules(challenger, as_utc(run.split.test_from), chosen.verify_dates, chosen.confidence, chosen.margin)
     return standing(read_scores(context.folder).values(), model_hash, rules)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from configs.sequences import MODEL
 from configs.tasks import generate as config
 from configs.trained import find_model, reading, used_by
-from flows.folder import RunFolder, load_checkpoint, require
+from flows.folder import RunFolder, load_checkpoint, made_from, require
 from flows.sample_runs import ingest_run_samples, load_samples, plan_samples
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from flows.tasks.samples import lineage_of
@@ -66,7 +66,10 @@ class Generate(TrainedTask):
         if stage == "train":
             return {"snapshot": require(folder, "ingest")["snapshot"], **{name: content[name] for name in TRAINED_FROM}}
         trained = require(folder, "train")
-        known = {"model": trained["model_hash"], "trained": trained["key"], "evaluation": content["evaluation"]}
+        snapshot = require(folder, "ingest")["snapshot"]
+        known = {
+            "snapshot": snapshot, "model": trained["model_hash"], "trained": trained["key"], "evaluation": content["evaluation"]
+        }  # fmt: skip
         if stage == "evaluate":
             return known
         evaluated = require(folder, "evaluate")["key"]
@@ -147,7 +150,7 @@ class Generate(TrainedTask):
         from pipelines.learning.image_evaluation import conclude_images
 
         run, do = context.run, partial(context.steps.do, "evaluate")
-        trained, model = require(context.folder, "train"), self.load(context, "evaluate")
+        model = self.load(context, "evaluate")
         x_NHW, parts = self.images(context, "evaluate")
         require_size(model, x_NHW)
         config.check_size(run, x_NHW.shape[1:])
@@ -159,13 +162,15 @@ class Generate(TrainedTask):
         group_P, asked, seen = parts.group_N[parts.test_P], config.build_asked(run), self.seen(context, x_NHW, parts)
         pixels = tested_PHW[0].size
         evaluation = do("compare", lambda _: conclude_images(nats, group_P, pixels, parts.counts, asked, seen))
-        return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
+        return evaluation, made_from(context.folder)
 
     def seen(self, context: Invocation, x_NHW: np.ndarray, parts: ImageParts) -> Seen:
-        """Whether the model has learnt from the test images: that of the run has not, one that was trained elsewhere may have."""
+        """Whether the model has learnt from the test images: it may have from those of other images than it was trained on here,
+        and where it was trained elsewhere."""
         from pipelines.samples.binary_images import seen_of
 
-        if used_by(context.run) is None:
+        ingested, learnt = (require(context.folder, stage)["snapshot"] for stage in ("ingest", "train"))
+        if used_by(context.run) is None and ingested == learnt:
             return "no"
         trained = find_model(context.folder.model)
         with reading(trained.folder):
@@ -189,7 +194,7 @@ class Generate(TrainedTask):
         from pipelines.inference.pixel_drawing import draw_images, nearest_images
         from pipelines.products.image_products import Completed, Drawn, write_images
 
-        run, do, trained = context.run, partial(context.steps.do, "predict"), require(context.folder, "train")
+        run, do = context.run, partial(context.steps.do, "predict")
         chosen, model = run.prediction, self.load(context, "predict")
         x_NHW, parts = self.images(context, "predict")
         require_size(model, x_NHW)
@@ -214,7 +219,7 @@ class Generate(TrainedTask):
         do("write images", lambda _: write())
         figures = {"images": len(new_BHW), "completed": len(own_P), "nearest_px": drawn.median_apart, "usual_px": drawn.usual}
         message = f"{counted(len(new_BHW), 'new image')}, {counted(len(own_P), 'image')} completed"
-        return {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], **figures, "message": message}
+        return {**made_from(context.folder), **figures, "message": message}
 
     # ------------------------------------------------------------ summary and report
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from configs.sequences import MODEL, build_split
 from configs.tasks import regress as config
 from configs.trained import used_by
-from flows.folder import require
+from flows.folder import made_from
 from flows.sample_runs import load_samples
 from flows.task import Invocation, Record
 from flows.tasks.samples import SampleTask, held_out_or_all, load_model, single_frames
+from flows.trained import same_folds
 from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.learning.validation_figures import LOSS, Figure
 from pipelines.products.section import Section
@@ -62,8 +63,8 @@ class Regress(SampleTask):
         run, do, is_own = context.run, partial(context.steps.do, "evaluate"), used_by(context.run) is None
         if run.labels is None:
             raise NoTruth("the config has no labels")
-        trained, model = require(context.folder, "train"), load_model(context, "evaluate")
-        samples, chosen, seed = self.labelled(context, "evaluate"), run.evaluation, run.training.seed
+        model = load_model(context, "evaluate")
+        samples, chosen, seed = same_folds(context, self.labelled(context, "evaluate")), run.evaluation, run.training.seed
         answer_PK, single_MPK = do("score the folds", partial(held_out_or_all, context, samples, model, is_own))
         answers = {MODEL: self.within(context, answer_PK[:, 0])}
         for name in chosen.references:
@@ -79,7 +80,7 @@ class Regress(SampleTask):
             **chosen.model_dump(include={"min_r2", "margin", "confidence", "interval", "most_labels"}),
         )  # fmt: skip
         evaluation = do("compare", lambda _: conclude_numbers(samples, answers, single_MPK[:, :, 0], audit, asked))
-        return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
+        return evaluation, made_from(context.folder)
 
     def reference(self, context: Invocation, samples: LabelledSamples, name: str, show: Any) -> np.ndarray:
         """What a reference says of the tested samples."""

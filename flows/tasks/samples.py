@@ -11,11 +11,12 @@ from configs.cube_windows import groups_of
 from configs.load import config_hash
 from configs.privacy import without_originals
 from configs.trained import used_by
-from flows.folder import RunFolder, code_version, load_checkpoint, require
+from flows.folder import RunFolder, code_version, load_checkpoint, made_from, require
 from flows.sample_maps import map_windows
 from flows.sample_runs import StoredSamples, ingest_run_samples, kept_of, load_samples, plan_samples, save_model, weights_of
 from flows.sample_slices import answer_slice, require_answers
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
+from flows.trained import same_folds
 from pipelines.learning.result import Evaluation
 from pipelines.slices import Slice, SliceDone
 from pipelines.wording import counted
@@ -107,7 +108,10 @@ class SampleTask(TrainedTask, Protocol):
         if stage == "train":
             return {"snapshot": require(folder, "ingest")["snapshot"], **{name: content[name] for name in TRAINED_FROM}}
         trained = require(folder, "train")
-        known = {"model": trained["model_hash"], "trained": trained["key"], "evaluation": content["evaluation"]}
+        snapshot = require(folder, "ingest")["snapshot"]
+        known = {
+            "snapshot": snapshot, "model": trained["model_hash"], "trained": trained["key"], "evaluation": content["evaluation"]
+        }  # fmt: skip
         if stage == "evaluate":
             return known
         insisted = {name: getattr(context, name) for name in ("even_if_worse", "even_if_confounded")}
@@ -138,6 +142,7 @@ class SampleTask(TrainedTask, Protocol):
             "snapshot": snapshot,
             "model_hash": model_hash,
             "labels": {"sentence": samples.sentence, "dropped": dict(samples.dropped), **samples.counts()},
+            "folds": samples.folds_digest(),
             "training": {"members": [{**one, "temperature": found[n]} if found else one for n, one in enumerate(reports)]},
             "message": f"trained {counted(len(learners), 'network')} from {samples.learnt}",
         }
@@ -147,7 +152,7 @@ class SampleTask(TrainedTask, Protocol):
         from flows.sample_pictures import draw, draw_answered_steps
         from pipelines.products.label_products import write_labels
 
-        run, model, trained = context.run, load_model(context, "predict"), require(context.folder, "train")
+        run, model = context.run, load_model(context, "predict")
         stored = load_samples(context, "predict")
         if context.is_finishing:
             check = partial(require_answers, self, context, stored, model, kept_of(context, "labels", ANSWERED_BY))
@@ -160,7 +165,7 @@ class SampleTask(TrainedTask, Protocol):
         do("write the table", lambda _: work())
         show: Callable[..., None] = partial(draw_answered_steps, run.clock) if self.is_stepped(run) else draw
         do("draw samples", lambda _: show(stored, model, answer_NK, run.prediction.explain, building))
-        known = {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], "answered": count}
+        known = {**made_from(context.folder), "answered": count}
         mapped = map_windows(self, context, model, evaluation, building) if run.prediction.map else {}
         return {**known, **self.summarise(rows), **mapped}
 
@@ -213,8 +218,8 @@ def lineage_of(context: Invocation) -> LabelLineage:
     """What a table of answers of this run was made from."""
     from pipelines.products.label_products import LabelLineage
 
-    run, trained = context.run, require(context.folder, "train")
-    return LabelLineage(run.name, run.task, trained["snapshot"], trained["model_hash"], config_hash(run), code_version())
+    run, known = context.run, made_from(context.folder)
+    return LabelLineage(run.name, run.task, known["snapshot"], known["model_hash"], config_hash(run), code_version())
 
 
 def held_out_or_all(
@@ -254,7 +259,7 @@ def answers_of(
     answer = partial(answer_all, model, stored.arrays, every_N, kept, each_step=each_step, compute=compute)
     answer_NK, is_held_out_N = do("answer all samples", answer), np.zeros(len(every_N), bool)
     if used_by(context.run) is None:
-        samples = task.labelled(context, "predict", model.outputs)
+        samples = same_folds(context, task.labelled(context, "predict", model.outputs))
         own_P = samples.known_P[samples.tested_P]
         own = partial(held_out, samples, model, each_step=each_step, kept=kept, compute=compute)
         answer_NK[own_P], _ = do("answer held-out samples", own)

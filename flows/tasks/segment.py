@@ -16,7 +16,7 @@ from configs.tasks.segment import SegmentRun
 from configs.trained import used_by
 from flows import sites
 from flows.begun import notes_of
-from flows.folder import RunFolder, code_version, require
+from flows.folder import RunFolder, code_version, made_from, require
 from flows.staged import make_share, without_staging
 from flows.task import Building, Findings, Invocation, Record, TrainedTask, ingest_scenes
 from flows.tasks.segment_cubes import (
@@ -34,7 +34,7 @@ from flows.tasks.segment_cubes import (
     save,
     side_of_tiles,
 )
-from flows.trained import check_start
+from flows.trained import check_start, same_folds
 from pipelines.errors import RequestError
 from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.learning.validation_figures import LOSS, Figure
@@ -133,7 +133,10 @@ class Segment(TrainedTask):
             sections = {section: content[section] for section in TRAINED_FROM}
             return {"snapshot": require(folder, "ingest")["snapshot"], **sections, "label files": label_digests(context)}
         trained = require(folder, "train")
-        known = {"model": trained["model_hash"], "trained": trained["key"], "evaluation": content["evaluation"]}
+        snapshot = require(folder, "ingest")["snapshot"]
+        known = {
+            "snapshot": snapshot, "model": trained["model_hash"], "trained": trained["key"], "evaluation": content["evaluation"]
+        }  # fmt: skip
         if stage == "evaluate":
             return known
         insisted = {name: getattr(context, name) for name in ("even_if_worse", "even_if_confounded")}
@@ -183,6 +186,7 @@ class Segment(TrainedTask):
         return {
             "snapshot": snapshot,
             "model_hash": model_hash,
+            "folds": folds,
             "labels": {"sentence": samples.labels.sentence, "notes": list(samples.labels.notes), **samples.labels.counts()},
             "training": {"members": [{**one, "temperature": t} for one, t in zip(reports, found, strict=True)]},
             **({"begun": begun.write(context)} if begun else {}),
@@ -217,8 +221,9 @@ class Segment(TrainedTask):
         run, do, is_own = context.run, partial(context.steps.do, "evaluate"), used_by(context.run) is None
         if run.labels is None:
             raise NoTruth("the config has no labels")
-        trained, model = require(context.folder, "train"), load_model(context, "evaluate")
-        samples, asked, seed = open_samples(context, "evaluate", model.classes), config.build_asked(run), run.training.seed
+        model = load_model(context, "evaluate")
+        samples = same_folds(context, open_samples(context, "evaluate", model.classes))
+        asked, seed = config.build_asked(run), run.training.seed
         references = build.build_class_references(run.evaluation.references, len(model.classes), seed)
         known, tile_px = (samples, model, references, asked.most_labels, seed), side_of_tiles(run, samples)
         methods = ClassComparison(config.MODEL, *known, tile_px, is_own)
@@ -233,7 +238,7 @@ class Segment(TrainedTask):
         block_px = 0 if has_sites(run) else run.split.block_px
         split = {"block_px": block_px, "networks": run.split.networks, "folds": describe_parts(samples, seed)}
         evaluation = do("compare", lambda _: conclude(samples, predicted, by_dates, audit, asked, split))
-        return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
+        return evaluation, made_from(context.folder)
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """The maps of the span, or of the sites, that are asked for, by the mean of all networks."""
@@ -263,7 +268,7 @@ class Segment(TrainedTask):
         about = context.steps.do("predict", "write products and pictures", lambda _: write())
         patches = f": {counted(about['patches'], 'patch', 'patches')}" if "patches" in about else ""
         message = f"{counted(len(maps), 'class map')}{patches}"
-        return {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], "message": message, **about}
+        return {**made_from(folder), "message": message, **about}
 
     def predict_slice(self, context: Invocation, evaluation: Evaluation | None, share: Slice) -> SliceDone:
         model = load_model(context, "predict")

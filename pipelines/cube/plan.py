@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelines.errors import SceneRefused
 from pipelines.scene import Scene
+from pipelines.sources.metadata_files import product_paths
 
 COMMIT_SHARE = 1 / 8  # of the dates of a cube: the largest batch
 
@@ -112,13 +113,16 @@ def _is_since(step: Step, changed: np.datetime64) -> bool:
 
 
 def changed_at(scene: Scene) -> np.datetime64:
-    """When the status of a file of the scene last changed (ctime), which no copy and no tool sets back; 0 for what is no file."""
-    latest = 0
-    for part in scene.parts or (scene,):
-        for asset in part.assets.values():
-            for path in (asset.path, f"{asset.path}.msk"):
-                with contextlib.suppress(OSError):
-                    latest = max(latest, os.stat(path).st_ctime_ns)  # noqa: PTH116  # a Path takes longer than its stat
+    """When the status of a file of the scene last changed (ctime), which no copy and no tool sets back; 0 for what is no file.
+
+    Also of the metadata of its product, which scale, offset and missing values come from: they are in no fingerprint, so that
+    those of cubes that are there still hold.
+    """
+    bands = [asset.path for part in scene.parts or (scene,) for asset in part.assets.values()]
+    latest, beside = 0, {path for band in bands for path in product_paths(band)}
+    for path in (*bands, *(f"{band}.msk" for band in bands), *beside):
+        with contextlib.suppress(OSError):
+            latest = max(latest, os.stat(path).st_ctime_ns)  # noqa: PTH116  # a Path takes longer than its stat
     return np.datetime64(latest, "ns")
 
 

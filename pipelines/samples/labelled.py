@@ -5,6 +5,8 @@ Shapes: N samples of the store, P of them with an answer, K classes or numbers.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -107,6 +109,12 @@ class LabelledSamples:
     def unit(self) -> Literal["groups", "blocks"]:
         """What stays together: blocks of pixels where the samples are windows of a cube."""
         return "blocks" if self.table.layout.is_cut else "groups"
+
+    def folds_digest(self) -> str:
+        """SHA-256 (hex) of the groups, each with the fold that tests it: equal where no network has seen what its fold tests."""
+        names = self.table.group_N[self.known_P].astype(str)
+        pairs = sorted({*zip(names.tolist(), self.fold_P.tolist(), strict=True)})
+        return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
     @property
     def sentence(self) -> str:

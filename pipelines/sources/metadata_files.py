@@ -34,7 +34,7 @@ def product_metadata(path: Path) -> ProductMetadata | None:
     """What the product that a band's file is of says: in its .SAFE, or beside the file if its path has the product's date."""
     if OTHER_LAYERS.search(path.name):
         return None
-    safe = next((one for one in [*path.parents][:FOLDERS_UP] if one.suffix == ".SAFE"), None)
+    safe = safe_of(path)
     for name in PRODUCT_FILES:
         beside = (safe or path.parent) / name
         text = _text_of(beside)
@@ -49,6 +49,19 @@ def product_metadata(path: Path) -> ProductMetadata | None:
         scale, nodata = 1 / float(quantity[1]), tuple(map(float, missing))
         return ProductMetadata(name, baseline[1] if baseline else "", scale, float(offsets.pop()) * scale, nodata)
     return None
+
+
+def safe_of(path: Path) -> Path | None:
+    """The .SAFE that a file lies in."""
+    return next((one for one in [*path.parents][:FOLDERS_UP] if one.suffix == ".SAFE"), None)
+
+
+def product_paths(band: str) -> tuple[str, ...]:
+    """Where the metadata of the product may lie that a band as the agency delivers it (JPEG 2000) is of; () for other files."""
+    if not band.lower().endswith(".jp2"):
+        return ()
+    path = Path(band)
+    return tuple(str((safe_of(path) or path.parent) / name) for name in PRODUCT_FILES)
 
 
 def product_files(paths: Iterable[str], used: Iterable[str]) -> set[str]:

@@ -63,3 +63,12 @@ def test_reading_writing_and_products_do_not_need_torch() -> None:
     code = f"import sys, importlib; sys.modules['torch'] = None; [importlib.import_module(m) for m in {modules!r}]"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_pytest_reads_before_it_can_skip_does_not_need_torch() -> None:
+    """pytest imports the conftest files above a path that it is given at once: `pytest tests/unit/models` would end there."""
+    files = sorted((ROOT / "tests").rglob("conftest.py"))
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
+    code = f"import sys, importlib; sys.modules['torch'] = None; [importlib.import_module(m) for m in {modules!r}]"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

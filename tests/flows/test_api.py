@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -65,6 +66,23 @@ def test_a_forecast_is_on_the_coordinates_of_the_series(trained: driftline.Forec
     assert (forecast["forecast"] <= forecast["upper"]).all()
     assert forecast.rio.crs.to_epsg() == 32635
     assert forecast.attrs["verdict"] == trained.evaluation.verdict.sentence
+
+
+def test_what_predicts_is_what_the_evaluation_chose_or_the_network_where_that_is_asked_for(
+    trained: driftline.Forecaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation, (before, last) = trained.evaluation, make_series()["ndvi"].values[-2:]
+    last = np.where(np.isnan(last), before, last)
+    monkeypatch.setattr(driftline.Forecaster, "evaluation", replace(evaluation, shipped="persistence"))
+    chosen = trained.predict()
+    assert chosen.attrs["method"] == "persistence"
+    np.testing.assert_allclose(chosen["forecast"], np.stack([last, last]), atol=1e-6)
+    network = trained.predict(method="network")
+    assert network.attrs["method"] == "network"
+    assert network.attrs["verdict"].startswith("Predicted by the network, as `method` asks, not by persistence.")
+    assert not np.allclose(network["forecast"], chosen["forecast"], atol=1e-6)
+    with pytest.raises(RequestError, match="neither 'chosen' nor 'network'"):
+        trained.predict(method="best")  # type: ignore[arg-type]
 
 
 def test_a_saved_forecaster_predicts_the_same_from_the_same_data(trained: driftline.Forecaster, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from flows.planning import make_plan
 from flows.task import open_invocation
 from pipelines.errors import ConfigError, NotPublished, RequestError
-from tests.flows.small_runs import LEAVES, assert_the_curve_is_shown, carry_out, read_json, rows_of
+from tests.flows.small_runs import LEAVES, assert_the_curve_is_shown, carry_out, perform, read_json, rows_of
 
 FRAMES, SIDE = 6, 8
 TINY: dict[str, Any] = {
@@ -104,21 +104,35 @@ def test_answers_are_of_the_frames_that_were_ingested_last_and_of_this_code(here
         run("evaluate", **quick)
         return read_json("evaluation.json")["methods"]["model"]
 
+    def predict() -> dict[str, Any]:
+        return perform(open_invocation("tiny.yaml", even_if_worse=True, even_if_confounded=True), "predict")
+
     write_clips(here, 24)
     for verb in ("ingest", "train"):
         run(verb, **quick)
     before = evaluate()
     for path in (here / "clips").rglob("*.png"):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
-    run("ingest", **quick)
-    corrected = evaluate()
+    ingested = run("ingest", **quick)["snapshot"]
+    assert predict()["snapshot"] == ingested  # the evaluation counts: frames may come
+    assert run("evaluate", **quick)["skipped"] is False
+    corrected = read_json("evaluation.json")["methods"]["model"]
     assert corrected != before
+    assert read_json("evaluation.json")["snapshot"] == ingested
+    assert run("evaluate", **quick)["skipped"] is True
     (own,) = kept.iterdir()  # batches of other frames are removed
     shutil.rmtree(kept)
     assert evaluate() == corrected
     monkeypatch.setattr("flows.code.digest", lambda code: "another release")
     evaluate()
     assert [path for path in kept.iterdir() if path != own]
+    for n in range(24):
+        with Path("labels.csv").open("a") as file:  # as many groups again: folds are others
+            file.write(f"\nd{n:02d},{('left', 'right')[n % 2]},h{n % 12}")
+        shutil.copytree(here / "clips" / f"c{n:02d}", here / "clips" / f"d{n:02d}")
+    run("ingest", **quick)
+    with pytest.raises(RequestError, match="its folds with it: networks would be tested on"):
+        run("evaluate", **quick)
 
 
 def test_the_label_of_every_step_is_learnt_from_spans_and_published_as_spans(here: Path) -> None:

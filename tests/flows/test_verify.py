@@ -16,7 +16,9 @@ from flows.cli import app
 from flows.stage import carry_out as carry_out_verb
 from flows.steps import read_records
 from flows.task import open_invocation, remembering_folder
+from flows.verify import leave
 from pipelines.errors import ArtefactDamaged, MissingInput
+from pipelines.learning.verification import Scored, Target
 
 RUN = Path("runs/tiny")
 BEST = (
@@ -231,3 +233,35 @@ def test_a_network_that_became_worse_gives_way_to_its_baseline_and_comes_back(ti
     assert "maps of 3 scored forecasts removed (prediction.archive_keep)" in thinned["lines"]
     assert [path.name[:8] for path in (RUN / "archive").iterdir()] == ["20191221"] * 2
     assert carry_out("verify", tiny_run, *BEST)["standing"] == thinned["standing"], "scores stay"
+
+
+@pytest.mark.torch
+def test_what_even_if_worse_published_is_what_is_compared(tiny_run: Path) -> None:
+    """By made scores: over eight dates the network loses to climatology, the combination of both beats it."""
+    carry_out("ingest", tiny_run)
+    context = open_invocation(tiny_run)
+    combination, made = "combination of network and climatology", {"key": "k", "snapshot": "s", "model_hash": "m"}
+    for stage, record in (
+        ("train", {}),
+        ("evaluate", {"challenger": combination, "is_publishable": True, "message": "", "files": {}}),
+    ):
+        context.finish(stage, {**made, **record})
+    scored = {
+        f"{method}-{n}": made_score(n, method, error) for method, error in (("model", 3.0), (combination, 1.0)) for n in range(8)
+    }
+    leave(context, "", scored)
+    chosen = carry_out("verify", tiny_run)
+    assert "the combination's error was" in chosen["message"]
+    context.finish("predict", {**made, "products": [], "files": {}, "insisted": "Published is the network, ..."})
+    insisted = carry_out("verify", tiny_run)
+    assert insisted["standing"]["outcome"] == "loses"
+    assert "the network's error was" in insisted["message"]
+    assert insisted["message"].endswith("the network is published, as --even-if-worse asked.")
+
+
+def made_score(n: int, method: str, error: float) -> Scored:
+    """Of one target that was seen at 100 pixels; the baseline's error is 2 with a little that differs by date."""
+    day, other = f"2019-{n // 2 + 9:02d}-{1 + 14 * (n % 2):02d}T00:00:00Z", 2 + 0.01 * n
+    sums = {name: {"red": [100, 100 * value, 0, 90, 100, 200]} for name, value in ((method, error), ("climatology", other))}
+    target = Target(1, day, day, "c", sums)
+    return Scored("2019-08-01T00:00:00Z", f"2019-08-01T00:00:{n:02d}Z", method, "climatology", "m", 0.9, ("red",), (target,))

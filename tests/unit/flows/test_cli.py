@@ -156,6 +156,21 @@ def test_sigterm_is_reported_and_the_handler_restored(capsys: pytest.CaptureFixt
     assert "stopped by SIGTERM; finished steps are kept" in shown.err
 
 
+def test_a_step_that_python_cannot_interrupt_ends_soon_after_sigterm() -> None:
+    lines = (
+        "import hashlib, os, signal, threading",
+        "import flows.terminal as terminal",
+        "terminal.GRACE_S = 0.3",
+        "work = lambda: hashlib.pbkdf2_hmac('sha256', b'a', b'b', 2**31 - 1)",  # half an hour, which no handler interrupts
+        "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()",
+        "terminal.guard(work, as_json=True)",
+    )
+    ended = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 143, ended.stderr
+    assert json.loads(ended.stdout)["status"] == "interrupted"
+    assert "the same command resumes" in ended.stderr
+
+
 @pytest.mark.parametrize(("task", "reasons", "code"), [
     (task, reasons, code)
     for task in ("forecast", "monitor", "change")

@@ -1,10 +1,18 @@
-"""A small seeded series of images with clouds, a season and a level per pixel: the arguments of `forecast`."""
+"""A small seeded series of images with clouds, a season and a level per pixel: the arguments of `forecast`.
+
+torch is imported as a window is made: pytest reads this file before it can skip what needs torch.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 ARGUMENTS = ("x_NCHW", "valid_NHW", "days_N", "context_T", "usable_N", "target_days_K")
 
@@ -33,6 +41,8 @@ def series_window(
     seed: int = 0,
 ) -> Window:
     """One window (context 6, horizon 3) with its truth, as attributes."""
+    import torch
+
     generator = torch.Generator().manual_seed(seed)
     height, width = shape_yx
     days_N = 17000 + step_days * torch.arange(dates, dtype=torch.float64)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from source_rasters import UTM, ramp, write_tiff
 
+from pipelines.cube.ingest import IngestSettings, ingest
+from pipelines.cube.store import open_cube
 from pipelines.scene import Band
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.layers import BandRequest
@@ -35,6 +37,10 @@ def products(folder: Path, suffix: str) -> FolderSource:
         plane = ramp() + np.uint16(2000 if day >= "2022" else 1000)
         write_tiff(root / "GRANULE" / "L2A" / "IMG_DATA" / f"T32TQM_{day}_B04.{suffix}", plane, **jpeg)
         (root / "MTD_MSIL2A.xml").write_text(metadata(day))
+    return source_in(folder, suffix)
+
+
+def source_in(folder: Path, suffix: str) -> FolderSource:
     return FolderSource(folder, BandRequest((Band("v"),)), "*/*/*/*/T32TQM_{date:%Y%m%d}_B04." + suffix)
 
 
@@ -104,3 +110,17 @@ def test_an_assumed_crs_and_pixels_without_an_echo_are_noted(tmp_path):
     assert "state undetect 0 (no echo): these pixels are not missing, they have the value -32" in line
     stated = FolderSource(tmp_path, BandRequest((Band("v"),), crs="EPSG:4258"), "{date:%Y%m%d}.h5", "dataset1/data1/data")
     assert "assumed" not in str(stated.remarks(stated.list_scenes().scenes)[0])
+
+
+def test_metadata_that_alone_changed_is_read_again(tmp_path):
+    source, settings = products(tmp_path / "in", "jp2"), IngestSettings(chunk_px=16, workers=1)
+    uri = str(tmp_path / "cube")
+    ingest(source, None, uri, None, settings)
+    assert not ingest(source, None, uri, None, settings).is_new
+    (said,) = (tmp_path / "in").glob(f"*{DAYS[-1]}*/MTD_MSIL2A.xml")
+    said.write_text(said.read_text().replace(">-1000<", ">-900<"))
+    report = ingest(source_in(tmp_path / "in", "jp2"), None, uri, None, settings)
+    assert [DAYS[-1] in name for name in report.replaced] == [True]
+    cube = open_cube(uri)
+    difference = cube["image"].values[-1].astype(int) - cube["image"].values[0].astype(int)
+    assert (difference == 100).all()  # stored: 2000 - 900 in place of 2000 - 1000
