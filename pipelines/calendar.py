@@ -99,7 +99,8 @@ def count_before(dates: Iterable[np.datetime64], until: datetime) -> int:
     >>> count_before([np.datetime64("2020-06-05T10:00:00"), np.datetime64("2020-06-05T10:00:01")], datetime(1800, 1, 1, 0, 0, 1))
     1
     """
-    known, moment = list(dates), np.datetime64(until, "ns")
+    known = list(dates)
+    moment: np.datetime64 = np.datetime64(until, "ns")
     if known and is_elapsed(moment) and not is_elapsed(min(known)):
         moment = min(known) + (moment - UNKNOWN_ORIGIN)
     return sum(bool(date < moment) for date in known)
