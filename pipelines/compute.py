@@ -163,6 +163,7 @@ def _in_processes(work: Work[Result], pieces: Sequence[Any], workers: int) -> It
                     del left[futures[future]]
                     yield result
             except BrokenProcessPool as e:
+                futures = {}  # the pool fails them itself, and stumbles over those that are cancelled meanwhile
                 breaks = breaks + 1 if len(left) == count else 0
                 if breaks >= BREAKS_IN_A_ROW:
                     raise StateError(
