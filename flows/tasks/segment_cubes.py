@@ -227,12 +227,15 @@ def save(task: TrainedTask, context: Invocation, model: Segmenter, snapshot: str
 
 
 def require_untested(context: Invocation, known: Sequence[str], folds: str) -> None:
-    """Raises RequestError where the model to begin from has learnt from labels of the areas `known`, and in other folds."""
+    """Raises RequestError where the model to begin from has learnt from labels of the areas `known`, and in other folds.
+
+    A change detector has no such folds; a model of `task: pretrain` has learnt from no label.
+    """
     path = context.run.training.start_from
     trained = find_model(path)
     with reading(trained.folder):
         there = trained.metadata.get(FOLDS), trained.metadata.get("split", {}).get("networks")
-    if not known or trained.task not in ("", context.run.task) or there == (folds, context.run.split.networks):
+    if not known or trained.task == "pretrain" or there == (folds, context.run.split.networks):
         return
     raise RequestError(
         f"training.start_from: the model of {path} has learnt from labels of this area ({', '.join(known)}), and its folds are "

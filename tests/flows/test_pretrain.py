@@ -89,6 +89,13 @@ def test_class_maps_begin_from_what_was_pretrained_without_labels(series: None) 
     call("ingest", onward)
     text = call("train", onward, code=2, split={**CLASSES["split"], "seed": 1})
     assert "has learnt from labels of this area (onward), and its folds are not those of this run" in text
+    record = Path("runs/map/model/model.json")
+    as_saved = record.read_text()
+    described = json.loads(as_saved)
+    described["metadata"] |= {"task": "change", "folds_sha256": None}  # which learns from labels too, without folds
+    record.write_text(json.dumps(described))
+    assert "has learnt from labels of this area (onward)" in call("train", onward, code=2)
+    record.write_text(as_saved)
     call("train", onward)
     theirs = weights("onward")
     for member in range(2):  # each from the network of its own fold
